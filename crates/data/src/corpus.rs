@@ -1,0 +1,53 @@
+//! Passages that a search engine indexes.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::rows::{UniqueIds, present, read_rows, required_text, text_of};
+use crate::{DataError, RowProblem};
+
+/// A passage of a corpus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CorpusRow {
+    /// Its name, unique in the corpus.
+    pub id: String,
+    /// Its title, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The text that is searched and shown.
+    pub contents: String,
+}
+
+/// Reads the passages of a `.jsonl` or `.parquet` file, in order.
+///
+/// Keys: `id` as a string or a number, `title` if there, `contents`; all others are ignored.
+///
+/// # Errors
+/// A file that is missing, unreadable, of another type, broken or without rows; a row without an id
+/// or contents; an id used twice.
+pub fn read_corpus(path: &Path) -> Result<Vec<CorpusRow>, DataError> {
+    let mut positions = Vec::new();
+    let rows = read_rows(path, |row, position| {
+        positions.push(position);
+        let id = present(&row, "id");
+        let title = present(&row, "title");
+        Ok(CorpusRow {
+            id: id
+                .and_then(text_of)
+                .filter(|id| !id.is_empty())
+                .ok_or_else(|| RowProblem::new("id", id, "a string or a number"))?,
+            title: match title.map(|title| title.as_str()) {
+                None => None,
+                Some(Some(text)) => Some(text.to_owned()),
+                Some(None) => return Err(RowProblem::new("title", title, "a string, or no such key")),
+            },
+            contents: required_text(&row, "contents", "the passage, a text that is not blank")?,
+        })
+    })?;
+    let mut ids = UniqueIds::new(path);
+    for (row, position) in rows.iter().zip(positions) {
+        ids.insert(None, &row.id, position)?;
+    }
+    Ok(rows)
+}

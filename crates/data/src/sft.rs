@@ -1,0 +1,40 @@
+//! Examples for supervised fine-tuning.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::DataError;
+use crate::rows::{read_rows, required_text, write_jsonl};
+
+/// One example: the loss is on the completion only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SftRow {
+    /// What the model is given.
+    pub prompt: String,
+    /// What it should write.
+    pub completion: String,
+}
+
+/// Reads the examples of a `.jsonl` or `.parquet` file, in order; keys other than `prompt` and
+/// `completion` are ignored.
+///
+/// # Errors
+/// A file that is missing, unreadable, of another type, broken or without rows; a row whose prompt
+/// or completion is missing, blank or no string.
+pub fn read_sft(path: &Path) -> Result<Vec<SftRow>, DataError> {
+    read_rows(path, |row, _| {
+        Ok(SftRow {
+            prompt: required_text(&row, "prompt", "a text that is not blank")?,
+            completion: required_text(&row, "completion", "a text that is not blank")?,
+        })
+    })
+}
+
+/// Writes examples as `.jsonl`; the file appears complete or not at all.
+///
+/// # Errors
+/// Another type of file, or a place that cannot be written.
+pub fn write_sft(path: &Path, rows: &[SftRow]) -> Result<(), DataError> {
+    write_jsonl(path, rows)
+}

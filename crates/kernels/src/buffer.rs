@@ -1,0 +1,39 @@
+//! Between Burn's CPU tensors and plain slices.
+
+use burn::backend::flex::FlexTensor;
+use burn::backend::{DType, DispatchDevice};
+use burn::tensor::{Tensor, TensorData};
+
+/// Whether the fused CPU code can take `x`: 32-bit floats on the flex device, with or without
+/// autodiff. Calling an extension on a device that it does not list would panic.
+pub(crate) fn is_cpu_f32<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && matches!(x.device().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// `x` with its elements side by side, copied if they are not.
+pub(crate) fn contiguous(x: FlexTensor) -> FlexTensor {
+    if x.is_contiguous() { x } else { x.to_contiguous() }
+}
+
+/// The elements of a [`contiguous`] tensor of 32-bit floats.
+///
+/// # Panics
+///
+/// If `x` holds another type or is not contiguous.
+pub(crate) fn floats(x: &FlexTensor) -> &[f32] {
+    match x.as_slice() {
+        Some(values) => values,
+        None => panic!("expected contiguous 32-bit floats, got {x:?}; cast all inputs of the operation to f32"),
+    }
+}
+
+/// A tensor over `values`, which are not copied.
+pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<burn::tensor::Shape>) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, shape.into()))
+}
+
+/// Rows and columns of a matrix.
+pub(crate) fn rows_and_columns(x: &FlexTensor) -> (usize, usize) {
+    let shape = x.layout().shape();
+    (shape[0], shape[1])
+}

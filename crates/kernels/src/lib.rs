@@ -1,0 +1,38 @@
+//! Fused operations with hand-written backward, each beside its plain-Burn reference.
+//!
+//! Every operation takes and returns `Tensor`s, on any device: 32-bit floats on the flex (CPU)
+//! device go through threaded and vectorised code, everything else through [`mod@reference`].
+//! Results do not depend on the number of threads.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor, Tolerance};
+//! use zerosearch_kernels::{reference, rms_norm};
+//!
+//! let device = Device::flex().autodiff();
+//! let x = Tensor::<2>::from_floats([[1.0, 2.0], [3.0, -4.0]], &device).require_grad();
+//! let weight = Tensor::<1>::from_floats([0.5, 2.0], &device);
+//!
+//! let fused = rms_norm(x.clone(), weight.clone(), 1e-6);
+//! let plain = reference::rms_norm(x.clone(), weight, 1e-6);
+//! plain.into_data().assert_approx_eq::<f32>(&fused.clone().into_data(), Tolerance::absolute(1e-6));
+//!
+//! let gradients = fused.sum().backward();
+//! assert_eq!(x.grad(&gradients).map(|gradient| gradient.dims()), Some([2, 2]));
+//! ```
+
+mod attention;
+mod buffer;
+pub mod host;
+mod logprobs;
+mod matrix;
+pub mod reference;
+mod rms_norm;
+mod rotary;
+mod swiglu;
+mod vector;
+
+pub use attention::{AttentionShape, causal_attention};
+pub use logprobs::token_logprobs;
+pub use rms_norm::rms_norm;
+pub use rotary::rotary;
+pub use swiglu::swiglu;

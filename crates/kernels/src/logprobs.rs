@@ -1,0 +1,243 @@
+//! Log-probabilities and entropies of a vocabulary head, without keeping the distributions.
+
+use std::sync::Arc;
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::{Int, Tensor};
+use rayon::prelude::*;
+
+use crate::buffer::{contiguous, floats, is_cpu_f32, rows_and_columns, tensor};
+use crate::matrix::{Matrix, MatrixMut, multiply};
+use crate::reference;
+use crate::vector::{exp, exponential_moments, largest, vectorised};
+
+/// Rows of one task in the forward pass.
+const TASK_ROWS: usize = 64;
+/// Logits that the backward pass holds at a time (32 MiB), within [`BLOCK_ROWS`].
+const BLOCK_LOGITS: usize = 1 << 23;
+/// The fewest and the most rows that the backward pass handles together.
+const BLOCK_ROWS: (usize, usize) = (128, 1024);
+/// Parts of a block that the backward pass works on in parallel.
+const BLOCK_TASKS: usize = 8;
+/// Vocabulary rows of one task of the head's gradient.
+const TASK_VOCAB: usize = 128;
+
+/// The log-probability of each target and the entropy of each distribution, in nats, where row
+/// `r` is distributed as `softmax(head · hidden[r])`.
+///
+/// `hidden` is `[rows, width]`, `head` `[vocab, width]` as checkpoints store it, `targets`
+/// `[rows]`; both results are `[rows]`, and gradients flow through both.
+///
+/// The backward pass recomputes the logits, a block of rows at a time, from one log-sum-exp per
+/// row. Memory does not grow with `rows * vocab`.
+///
+/// # Panics
+///
+/// If the shapes do not fit together, or a target is not below `vocab`.
+pub fn token_logprobs(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<1>) {
+    let ([rows, width], [vocab, head_width]) = (hidden.dims(), head.dims());
+    assert!(
+        width == head_width && targets.dims() == [rows],
+        "token_logprobs: hidden [{rows}, {width}] does not fit head [{vocab}, {head_width}] and targets {:?}",
+        targets.dims()
+    );
+    if !is_cpu_f32(&hidden) {
+        return reference::token_logprobs(hidden, head, targets);
+    }
+    let both = Dispatch::fused_token_logprobs(hidden.into_dispatch(), head.into_dispatch(), targets.into_dispatch());
+    let both = Tensor::<2>::from_dispatch(both);
+    (both.clone().narrow(0, 0, 1).reshape([rows]), both.narrow(0, 1, 1).reshape([rows]))
+}
+
+/// One output `[2, rows]`, log-probabilities before entropies: an operation of Burn's graph has
+/// one output, and two operations would recompute the logits twice.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait TokenLogprobsOp: Backend {
+    fn fused_token_logprobs(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+impl TokenLogprobsOp for Flex {
+    fn fused_token_logprobs(hidden: FlexTensor, head: FlexTensor, targets: FlexTensor) -> FlexTensor {
+        let (hidden, head) = (contiguous(hidden), contiguous(head));
+        let (rows, vocab) = (rows_and_columns(&hidden).0, rows_and_columns(&head).0);
+        let (output, _) = forward(floats(&hidden), floats(&head), &target_rows(targets, vocab));
+        tensor(output, [2, rows])
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Saved {
+    hidden: FlexTensor,
+    head: FlexTensor,
+    targets: Arc<[usize]>,
+    log_sums: Arc<[f32]>,
+    entropies: Arc<[f32]>,
+}
+
+#[derive(Debug)]
+struct TokenLogprobsBackward;
+
+impl Backward<Flex, 2> for TokenLogprobsBackward {
+    type State = Saved;
+
+    fn backward(self, ops: Ops<Saved, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let saved = ops.state;
+        let upstream = contiguous(grads.consume::<Flex>(&ops.node));
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        let gradients = backward(&saved, floats(&upstream), wanted);
+        for ((parent, gradient), input) in ops.parents.into_iter().zip(gradients).zip([saved.hidden, saved.head]) {
+            if let Some(parent) = parent {
+                grads.register::<Flex>(parent.id, tensor(gradient, input.layout().shape().clone()));
+            }
+        }
+    }
+}
+
+impl<C: CheckpointStrategy> TokenLogprobsOp for Autodiff<Flex, C> {
+    fn fused_token_logprobs(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let ((hidden, hidden_node), (head, head_node)) = (hidden.into_parts(), head.into_parts());
+        let (hidden, head) = (contiguous(hidden), contiguous(head));
+        let (rows, vocab) = (rows_and_columns(&hidden).0, rows_and_columns(&head).0);
+        let targets = target_rows(targets, vocab);
+        let (values, log_sums) = forward(floats(&hidden), floats(&head), &targets);
+        match TokenLogprobsBackward.prepare::<C>([hidden_node, head_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let entropies = values[rows..].into();
+                let saved = Saved { hidden, head, targets: targets.into(), log_sums: log_sums.into(), entropies };
+                prepared.finish(saved, tensor(values, [2, rows]))
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(tensor(values, [2, rows])),
+        }
+    }
+}
+
+/// The targets as row numbers of the head.
+fn target_rows(targets: FlexTensor, vocab: usize) -> Vec<usize> {
+    let targets = targets.into_data().iter::<i64>().collect::<Vec<_>>();
+    let rows = targets.into_iter().map(|target| match usize::try_from(target) {
+        Ok(row) if row < vocab => row,
+        _ => panic!("token_logprobs: target {target} is not a token of a vocabulary of {vocab}"),
+    });
+    rows.collect()
+}
+
+/// Log-probabilities followed by entropies, and the log-sum-exps.
+fn forward(hidden: &[f32], head: &[f32], targets: &[usize]) -> (Vec<f32>, Vec<f32>) {
+    let rows = targets.len();
+    let width = hidden.len() / rows.max(1);
+    let vocab = head.len() / width.max(1);
+    let (mut values, mut log_sums) = (vec![0.0; 2 * rows], vec![0.0; rows]);
+    let (logprobs, entropies) = values.split_at_mut(rows);
+    let outputs = logprobs.par_chunks_mut(TASK_ROWS).zip(entropies.par_chunks_mut(TASK_ROWS));
+    let outputs = outputs.zip(log_sums.par_chunks_mut(TASK_ROWS));
+    let inputs = hidden.par_chunks((TASK_ROWS * width).max(1)).zip(targets.par_chunks(TASK_ROWS));
+    outputs.zip(inputs).for_each_init(
+        || vec![0.0; TASK_ROWS.min(rows) * vocab],
+        |logits, (((logprobs, entropies), log_sums), (hidden, targets))| {
+            let logits = &mut logits[..targets.len() * vocab];
+            logits_of(hidden, head, width, logits);
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (row, logits) in logits.chunks_exact(vocab).enumerate() {
+                        let shift = largest(logits);
+                        let (sum, weighted) = exponential_moments(logits, shift);
+                        let log_sum = sum.ln();
+                        log_sums[row] = shift + log_sum;
+                        logprobs[row] = logits[targets[row]] - shift - log_sum;
+                        entropies[row] = log_sum - weighted / sum;
+                    }
+                },
+            );
+        },
+    );
+    (values, log_sums)
+}
+
+/// `logits = hidden · headᵀ`.
+fn logits_of(hidden: &[f32], head: &[f32], width: usize, logits: &mut [f32]) {
+    let (rows, vocab) = (hidden.len() / width, head.len() / width);
+    let head = Matrix::new(head, vocab, width, width).transposed();
+    multiply(MatrixMut::new(logits, rows, vocab, vocab), false, 1.0, Matrix::new(hidden, rows, width, width), head);
+}
+
+/// The gradients of `hidden` and `head`, empty where not wanted.
+///
+/// A block of rows goes through two parallel phases: its own rows (logits, their gradient, the
+/// gradient of `hidden`), then strips of the vocabulary (the gradient of `head`, summed over the
+/// blocks in order). No sum depends on the number of threads.
+fn backward(saved: &Saved, upstream: &[f32], wanted: [bool; 2]) -> [Vec<f32>; 2] {
+    let (hidden, head) = (floats(&saved.hidden), floats(&saved.head));
+    let ((rows, width), vocab) = (rows_and_columns(&saved.hidden), rows_and_columns(&saved.head).0);
+    let [mut d_hidden, mut d_head] = [(wanted[0], hidden), (wanted[1], head)]
+        .map(|(wanted, input)| if wanted { vec![0.0; input.len()] } else { Vec::new() });
+    let block_rows = (BLOCK_LOGITS / vocab.max(1)).clamp(BLOCK_ROWS.0, BLOCK_ROWS.1);
+    let task_rows = block_rows / BLOCK_TASKS;
+    let mut block_logits = vec![0.0; block_rows.min(rows) * vocab];
+    for from in (0..rows).step_by(block_rows) {
+        let block = from..rows.min(from + block_rows);
+        let hidden = &hidden[block.start * width..block.end * width];
+        let d_logits = &mut block_logits[..block.len() * vocab];
+        let tasks = d_logits.par_chunks_mut(task_rows * vocab).zip(hidden.par_chunks(task_rows * width));
+        let task = |(index, (d_logits, hidden)): (usize, (&mut [f32], &[f32]))| {
+            logits_of(hidden, head, width, d_logits);
+            let first = from + index * task_rows;
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (row, logits) in d_logits.chunks_exact_mut(vocab).enumerate() {
+                        let row = first + row;
+                        let gradient = (upstream[row], upstream[rows + row]);
+                        logits_backward(logits, saved.log_sums[row], saved.entropies[row], gradient);
+                        logits[saved.targets[row]] += upstream[row];
+                    }
+                },
+            );
+        };
+        if wanted[0] {
+            let d_hidden = d_hidden[block.start * width..block.end * width].par_chunks_mut(task_rows * width);
+            tasks.enumerate().zip(d_hidden).for_each(|((index, (d_logits, hidden)), d_hidden)| {
+                task((index, (&mut *d_logits, hidden)));
+                let task_rows = hidden.len() / width;
+                let d_logits = Matrix::new(d_logits, task_rows, vocab, vocab);
+                let d_hidden = MatrixMut::new(d_hidden, task_rows, width, width);
+                multiply(d_hidden, false, 1.0, d_logits, Matrix::new(head, vocab, width, width));
+            });
+        } else {
+            tasks.enumerate().for_each(task);
+        }
+        let d_logits = &*d_logits;
+        let hidden = Matrix::new(hidden, block.len(), width, width);
+        d_head.par_chunks_mut(TASK_VOCAB * width).enumerate().for_each(|(strip, d_head)| {
+            let strip_vocab = d_head.len() / width;
+            let d_logits = Matrix::new(&d_logits[strip * TASK_VOCAB..], block.len(), strip_vocab, vocab);
+            multiply(MatrixMut::new(d_head, strip_vocab, width, width), true, 1.0, d_logits.transposed(), hidden);
+        });
+    }
+    [d_hidden, d_head]
+}
+
+/// Replaces a row of logits by the gradient that reaches them, less the target's own term.
+///
+/// With `p = e^l` and `l` the log-probabilities, the target's log-probability has the gradient
+/// `[target] - p` and the entropy `-p * (l + entropy)`.
+#[inline(always)]
+fn logits_backward(logits: &mut [f32], log_sum: f32, entropy: f32, (d_logprob, d_entropy): (f32, f32)) {
+    for logit in logits {
+        let logprob = *logit - log_sum;
+        *logit = -exp(logprob) * (d_logprob + d_entropy * (logprob + entropy));
+    }
+}

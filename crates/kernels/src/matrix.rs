@@ -1,0 +1,190 @@
+//! Matrix products of strided views, one thread each.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// A matrix inside a slice.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// `rows` rows of `columns` elements, each row starting `stride` after the one before.
+    ///
+    /// # Panics
+    ///
+    /// If the rows do not fit into `data`.
+    pub(crate) fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        assert!(fits(data.len(), rows, columns, stride), "a matrix of {rows} x {columns} must fit into its slice");
+        Self { data, rows, columns, row_stride: stride, column_stride: 1 }
+    }
+
+    pub(crate) fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// A matrix that can be written, of rows of adjacent elements.
+///
+/// The rows of several matrices may interleave in memory, as the heads of a projection do; no two
+/// share an element.
+pub(crate) struct MatrixMut<'a> {
+    start: *mut f32,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+    lifetime: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it is an exclusive borrow of its elements, as `&mut [f32]` is, and those are `Send`.
+unsafe impl Send for MatrixMut<'_> {}
+
+impl<'a> MatrixMut<'a> {
+    /// `rows` rows of `columns` elements, each row starting `stride` after the one before.
+    ///
+    /// # Panics
+    ///
+    /// If the rows do not fit into `data` or overlap.
+    pub(crate) fn new(data: &'a mut [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        assert!(fits(data.len(), rows, columns, stride), "a matrix of {rows} x {columns} must fit into its slice");
+        Self { start: data.as_mut_ptr(), rows, columns, stride, lifetime: PhantomData }
+    }
+
+    /// The `[rows, width]` blocks that lie side by side in each `[rows, stride]` group of `data`,
+    /// group after group.
+    ///
+    /// # Panics
+    ///
+    /// If `data` is not a whole number of groups or `stride` not a whole number of widths.
+    pub(crate) fn blocks(data: &'a mut [f32], rows: usize, width: usize, stride: usize) -> Vec<Self> {
+        assert!(data.len().is_multiple_of((rows * stride).max(1)) && stride.is_multiple_of(width.max(1)));
+        let mut blocks = Vec::new();
+        for group in data.chunks_exact_mut((rows * stride).max(1)) {
+            let start = group.as_mut_ptr();
+            for block in 0..stride / width.max(1) {
+                // SAFETY: `block * width < stride <= group.len()`, so the offset is inside the group.
+                let start = unsafe { start.add(block * width) };
+                // Blocks of one group own different columns, and groups are different slices.
+                blocks.push(Self { start, rows, columns: width, stride, lifetime: PhantomData });
+            }
+        }
+        blocks
+    }
+
+    pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows);
+        // SAFETY: the row lies inside the borrowed elements (checked when `self` was made), which
+        // no other matrix shares, and `&mut self` lets only one such slice exist.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), self.columns) }
+    }
+
+    pub(crate) fn part(&mut self, rows: Range<usize>) -> MatrixMut<'_> {
+        assert!(rows.start <= rows.end && rows.end <= self.rows);
+        // An empty part may start past the end, so the offset wraps rather than claims to be inside.
+        let start = self.start.wrapping_add(rows.start * self.stride);
+        MatrixMut { start, rows: rows.len(), lifetime: PhantomData, ..*self }
+    }
+
+    /// These columns of all rows.
+    pub(crate) fn strip(self, columns: Range<usize>) -> Self {
+        assert!(columns.start <= columns.end && columns.end <= self.columns);
+        Self { start: self.start.wrapping_add(columns.start), columns: columns.len(), ..self }
+    }
+}
+
+/// `out = scale * a · b`, added to what `out` holds if `accumulate`.
+///
+/// On the calling thread, so the bits do not depend on how many threads there are.
+///
+/// # Panics
+///
+/// If the shapes do not fit together.
+pub(crate) fn multiply(out: MatrixMut<'_>, accumulate: bool, scale: f32, a: Matrix<'_>, b: Matrix<'_>) {
+    assert!(
+        out.rows == a.rows && a.columns == b.rows && b.columns == out.columns,
+        "cannot multiply {} x {} by {} x {} into {} x {}",
+        a.rows,
+        a.columns,
+        b.rows,
+        b.columns,
+        out.rows,
+        out.columns
+    );
+    // SAFETY: the three views lie inside their slices (checked when they were made); `out` is
+    // exclusively borrowed, so it overlaps neither `a` nor `b`, and all its elements are
+    // initialised.
+    unsafe {
+        gemm::gemm(
+            out.rows,
+            out.columns,
+            a.columns,
+            out.start,
+            1,
+            out.stride as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// Whether `rows` rows of `columns` elements fit into `length` elements without overlap.
+fn fits(length: usize, rows: usize, columns: usize, stride: usize) -> bool {
+    rows == 0 || columns == 0 || (columns <= stride && (rows - 1) * stride + columns <= length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_the_column_strips_of_every_group() {
+        let mut data = vec![0.0; 2 * 3 * 4];
+        for (index, mut block) in MatrixMut::blocks(&mut data, 3, 2, 4).into_iter().enumerate() {
+            for row in 0..3 {
+                block.row(row).fill(index as f32);
+            }
+            block.part(2..3).row(0)[1] += 0.5;
+        }
+        assert_eq!(data[..12], [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.5]);
+        assert_eq!(data[12..16], [2.0, 2.0, 3.0, 3.0]);
+    }
+
+    #[test]
+    fn products_scale_accumulate_and_transpose() {
+        let (a, b) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 0.0, 2.0, 1.0, 0.0, 1.0]);
+        let mut out = vec![1.0; 4];
+        let (a, b) = (Matrix::new(&a, 2, 3, 3), Matrix::new(&b, 3, 2, 2));
+        multiply(MatrixMut::new(&mut out, 2, 2, 2), false, 1.0, a, b);
+        assert_eq!(out, [5.0, 5.0, 14.0, 11.0]);
+        multiply(MatrixMut::new(&mut out, 2, 2, 2), true, 2.0, b.transposed(), a.transposed());
+        assert_eq!(out, [15.0, 33.0, 24.0, 33.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "must fit")]
+    fn a_matrix_larger_than_its_slice_is_refused() {
+        let _ = Matrix::new(&[0.0; 5], 2, 3, 3);
+    }
+}

@@ -1,0 +1,55 @@
+//! The same operations in plain Burn: what the fused ones are tested against, and what runs on
+//! devices that have no fused code.
+
+use burn::tensor::activation::{log_softmax, silu, softmax};
+use burn::tensor::{Bool, Int, Tensor};
+
+use crate::AttentionShape;
+
+/// [`crate::swiglu`] in plain Burn.
+pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    silu(gate) * up
+}
+
+/// [`crate::rms_norm`] in plain Burn.
+pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let mean = (x.clone() * x.clone()).mean_dim(1);
+    x / (mean + epsilon).sqrt() * weight.unsqueeze()
+}
+
+/// [`crate::rotary`] in plain Burn.
+pub fn rotary(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>, heads: usize) -> Tensor<2> {
+    let ([rows, width], [time, half]) = (x.dims(), cos.dims());
+    let x = x.reshape([rows / time, time, heads, 2 * half]);
+    let (cos, sin) = (cos.reshape([1, time, 1, half]), sin.reshape([1, time, 1, half]));
+    let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
+    let rotated_a = a.clone() * cos.clone() - b.clone() * sin.clone();
+    let rotated_b = b * cos + a * sin;
+    Tensor::cat(vec![rotated_a, rotated_b], 3).reshape([rows, width])
+}
+
+/// [`crate::causal_attention`] in plain Burn, with materialised scores.
+pub fn causal_attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -> Tensor<2> {
+    let AttentionShape { batch, time, heads, kv_heads, head_dim } = shape;
+    let group = heads / kv_heads;
+    // The query heads of one key head become rows of one product, so that keys are not repeated.
+    let q = q.reshape([batch, time, kv_heads, group, head_dim]).permute([0, 2, 3, 1, 4]);
+    let q = q.reshape([batch, kv_heads, group * time, head_dim]);
+    let k = k.reshape([batch, time, kv_heads, head_dim]).permute([0, 2, 3, 1]);
+    let v = v.reshape([batch, time, kv_heads, head_dim]).permute([0, 2, 1, 3]);
+    let later = Tensor::<2, Bool>::tril_mask([time, time], 0, &q.device()).reshape([1, 1, 1, time, time]);
+    let later = later.expand([batch, kv_heads, group, time, time]);
+    let scores = q.matmul(k).mul_scalar(shape.scale()).reshape([batch, kv_heads, group, time, time]);
+    let weights = softmax(scores.mask_fill(later, f32::NEG_INFINITY), 4);
+    let output = weights.reshape([batch, kv_heads, group * time, time]).matmul(v);
+    let output = output.reshape([batch, kv_heads, group, time, head_dim]).permute([0, 3, 1, 2, 4]);
+    output.reshape([batch * time, heads * head_dim])
+}
+
+/// [`crate::token_logprobs`] in plain Burn, with materialised distributions.
+pub fn token_logprobs(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<1>) {
+    let [rows, _] = hidden.dims();
+    let all = log_softmax(hidden.matmul(head.transpose()), 1);
+    let entropies = (all.clone().exp() * all.clone()).sum_dim(1).neg();
+    (all.gather(1, targets.reshape([rows, 1])).reshape([rows]), entropies.reshape([rows]))
+}

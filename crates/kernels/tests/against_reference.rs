@@ -1,0 +1,235 @@
+//! Every fused operation gives the values and the gradients of its plain-Burn reference.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use zerosearch_kernels::{AttentionShape, causal_attention, reference, rms_norm, rotary, swiglu, token_logprobs};
+
+/// How a tensor lies in memory.
+#[derive(Debug, Clone, Copy)]
+enum Layout {
+    Plain,
+    /// A transposed view of its transpose.
+    Transposed,
+    /// A strip of the columns of a wider matrix.
+    Strip,
+}
+
+fn layout() -> impl Strategy<Value = Layout> {
+    prop_oneof![Just(Layout::Plain), Just(Layout::Transposed), Just(Layout::Strip)]
+}
+
+/// Inputs drawn from one seed, the same on every device.
+struct Draw(ChaCha8Rng);
+
+impl Draw {
+    fn new(seed: u64) -> Self {
+        Self(ChaCha8Rng::seed_from_u64(seed))
+    }
+
+    fn values(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.0.random_range(-2.0..2.0)).collect()
+    }
+
+    /// A matrix and the leaf that gradients are asked of.
+    fn matrix(&mut self, [rows, columns]: [usize; 2], layout: Layout, device: &Device) -> (Tensor<2>, Tensor<2>) {
+        let mut leaf = |shape: [usize; 2]| {
+            let leaf = Tensor::<2>::from_data(TensorData::new(self.values(shape[0] * shape[1]), shape), device);
+            if device.is_autodiff() { leaf.require_grad() } else { leaf }
+        };
+        match layout {
+            Layout::Plain => {
+                let leaf = leaf([rows, columns]);
+                (leaf.clone(), leaf)
+            }
+            Layout::Transposed => {
+                let leaf = leaf([columns, rows]);
+                (leaf.clone().transpose(), leaf)
+            }
+            Layout::Strip => {
+                let leaf = leaf([rows, columns + 3]);
+                (leaf.clone().narrow(1, 2, columns), leaf)
+            }
+        }
+    }
+
+    fn vector(&mut self, length: usize, device: &Device) -> Tensor<1> {
+        Tensor::from_data(TensorData::new(self.values(length), [length]), device)
+    }
+}
+
+/// What one run of an operation gives: outputs, then gradients of a random weighting of them.
+type Run = Vec<Vec<f32>>;
+
+/// Runs an operation on plain and on autodiff devices and collects outputs and gradients.
+fn run(
+    seed: u64,
+    operation: impl Fn(&mut Draw, &Device) -> (Vec<Tensor<1>>, Vec<Tensor<2>>, Option<Tensor<1>>),
+) -> Run {
+    let numbers = |data: TensorData| data.iter::<f32>().collect::<Vec<_>>();
+    let plain = Device::flex();
+    let (outputs, ..) = operation(&mut Draw::new(seed), &plain);
+    let mut results: Run = outputs.into_iter().map(|output| numbers(output.into_data())).collect();
+    for device in [Device::flex().autodiff(), Device::flex().autodiff().gradient_checkpointing()] {
+        let mut draw = Draw::new(seed);
+        let (outputs, leaves, vector) = operation(&mut draw, &device);
+        let losses = outputs.into_iter().map(|output| {
+            results.push(numbers(output.clone().into_data()));
+            let weights = draw.vector(output.dims()[0], &device);
+            (output * weights).sum()
+        });
+        let gradients = losses.reduce(|a, b| a + b).expect("an output").backward();
+        results.extend(leaves.iter().map(|leaf| numbers(leaf.grad(&gradients).expect("a gradient").into_data())));
+        results.extend(vector.map(|leaf| numbers(leaf.grad(&gradients).expect("a gradient").into_data())));
+    }
+    results
+}
+
+/// The largest difference, relative to the largest number where that is above 1.
+fn difference(a: &Run, b: &Run) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let pairs = a.iter().zip(b).flat_map(|(a, b)| {
+        assert_eq!(a.len(), b.len());
+        let scale = b.iter().fold(1.0f32, |most, x| most.max(x.abs()));
+        a.iter().zip(b).map(move |(a, b)| (a - b).abs() / scale)
+    });
+    pairs.fold(0.0, |worst, x| if x <= worst { worst } else { x })
+}
+
+fn flat<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    let count = x.dims().iter().product();
+    x.reshape([count])
+}
+
+fn run_swiglu(
+    seed: u64,
+    shape: [usize; 2],
+    layouts: (Layout, Layout),
+    op: fn(Tensor<2>, Tensor<2>) -> Tensor<2>,
+) -> Run {
+    run(seed, |draw, device| {
+        let (gate, gate_leaf) = draw.matrix(shape, layouts.0, device);
+        let (up, up_leaf) = draw.matrix(shape, layouts.1, device);
+        (vec![flat(op(gate * 3.0, up))], vec![gate_leaf, up_leaf], None)
+    })
+}
+
+type RmsNorm = fn(Tensor<2>, Tensor<1>, f64) -> Tensor<2>;
+
+fn run_rms_norm(seed: u64, shape: [usize; 2], layout: Layout, op: RmsNorm) -> Run {
+    run(seed, |draw, device| {
+        let (x, leaf) = draw.matrix(shape, layout, device);
+        let weight = draw.vector(shape[1], device);
+        let weight = if device.is_autodiff() { weight.require_grad() } else { weight };
+        (vec![flat(op(x, weight.clone(), 1e-5))], vec![leaf], Some(weight))
+    })
+}
+
+type Rotary = fn(Tensor<2>, Tensor<2>, Tensor<2>, usize) -> Tensor<2>;
+
+fn run_rotary(seed: u64, [batch, time, heads, half]: [usize; 4], layout: Layout, op: Rotary) -> Run {
+    run(seed, |draw, device| {
+        let (x, leaf) = draw.matrix([batch * time, heads * 2 * half], layout, device);
+        let angles = Tensor::<2>::from_data(TensorData::new(draw.values(time * half), [time, half]), device);
+        (vec![flat(op(x, angles.clone().cos(), angles.sin(), heads))], vec![leaf], None)
+    })
+}
+
+type Attention = fn(Tensor<2>, Tensor<2>, Tensor<2>, AttentionShape) -> Tensor<2>;
+
+fn run_attention(seed: u64, shape: AttentionShape, layouts: [Layout; 3], op: Attention) -> Run {
+    run(seed, |draw, device| {
+        let rows = shape.batch * shape.time;
+        let (q, q_leaf) = draw.matrix([rows, shape.heads * shape.head_dim], layouts[0], device);
+        let (k, k_leaf) = draw.matrix([rows, shape.kv_heads * shape.head_dim], layouts[1], device);
+        let (v, v_leaf) = draw.matrix([rows, shape.kv_heads * shape.head_dim], layouts[2], device);
+        (vec![flat(op(q, k, v, shape))], vec![q_leaf, k_leaf, v_leaf], None)
+    })
+}
+
+type TokenLogprobs = fn(Tensor<2>, Tensor<2>, Tensor<1, Int>) -> (Tensor<1>, Tensor<1>);
+
+fn run_logprobs(seed: u64, [rows, width, vocab]: [usize; 3], layouts: [Layout; 2], op: TokenLogprobs) -> Run {
+    run(seed, |draw, device| {
+        let (hidden, hidden_leaf) = draw.matrix([rows, width], layouts[0], device);
+        let (head, head_leaf) = draw.matrix([vocab, width], layouts[1], device);
+        let targets: Vec<i32> = (0..rows).map(|_| draw.0.random_range(0..vocab as i32)).collect();
+        let targets = Tensor::from_data(TensorData::new(targets, [rows]), device);
+        let (logprobs, entropies) = op(hidden, head, targets);
+        (vec![logprobs, entropies], vec![hidden_leaf, head_leaf], None)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn swiglu_equals_its_reference(seed: u64, rows in 1usize..40, width in 1usize..40, a in layout(), b in layout()) {
+        let shape = [rows, width];
+        let error = difference(&run_swiglu(seed, shape, (a, b), swiglu), &run_swiglu(seed, shape, (a, b), reference::swiglu));
+        prop_assert!(error < 1e-5, "{error}");
+    }
+
+    #[test]
+    fn rms_norm_equals_its_reference(seed: u64, rows in 1usize..300, hidden in 1usize..70, layout in layout()) {
+        let shape = [rows, hidden];
+        let error = difference(
+            &run_rms_norm(seed, shape, layout, rms_norm),
+            &run_rms_norm(seed, shape, layout, reference::rms_norm),
+        );
+        prop_assert!(error < 1e-5, "{error}");
+    }
+
+    #[test]
+    fn rotary_equals_its_reference(
+        seed: u64, batch in 1usize..4, time in 1usize..50, heads in 1usize..4, half in 1usize..20, layout in layout(),
+    ) {
+        let shape = [batch, time, heads, half];
+        let error = difference(
+            &run_rotary(seed, shape, layout, rotary),
+            &run_rotary(seed, shape, layout, reference::rotary),
+        );
+        prop_assert!(error < 1e-5, "{error}");
+    }
+
+    #[test]
+    fn attention_equals_its_reference(
+        seed: u64,
+        batch in 1usize..3,
+        time in prop_oneof![1usize..40, 60usize..70, 125usize..135],
+        kv_heads in 1usize..3,
+        group in 1usize..3,
+        head_dim in 1usize..20,
+        layouts in [layout(), layout(), layout()],
+    ) {
+        let shape = AttentionShape { batch, time, heads: kv_heads * group, kv_heads, head_dim };
+        let error = difference(
+            &run_attention(seed, shape, layouts, causal_attention),
+            &run_attention(seed, shape, layouts, reference::causal_attention),
+        );
+        prop_assert!(error < 1e-5, "{error}");
+    }
+
+    #[test]
+    fn token_logprobs_equal_their_reference(
+        seed: u64, rows in 1usize..300, width in 1usize..20, vocab in 1usize..300, layouts in [layout(), layout()],
+    ) {
+        let shape = [rows, width, vocab];
+        let error = difference(
+            &run_logprobs(seed, shape, layouts, token_logprobs),
+            &run_logprobs(seed, shape, layouts, reference::token_logprobs),
+        );
+        prop_assert!(error < 1e-5, "{error}");
+    }
+}
+
+#[test]
+fn more_rows_than_one_block_of_the_backward_pass() {
+    let (shape, layouts) = ([1500, 3, 7], [Layout::Plain; 2]);
+    let error = difference(
+        &run_logprobs(1, shape, layouts, token_logprobs),
+        &run_logprobs(1, shape, layouts, reference::token_logprobs),
+    );
+    assert!(error < 1e-5, "{error}");
+}

@@ -1,0 +1,85 @@
+//! A local model as a function of text.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use zerosearch_generate::{
+    Completer, Completion, CompletionRequest, Finished, GenerateError, Generator, Request, TokenId, Turn, never,
+};
+use zerosearch_text::{Codec, StopScanner};
+
+use crate::{LanguageModel, LocalGenerator};
+
+/// Completes texts with a local model, many at a time.
+pub struct LocalCompleter {
+    codec: Codec,
+    generator: Mutex<LocalGenerator>,
+}
+
+impl LocalCompleter {
+    /// Completes with this model.
+    pub fn new(model: &LanguageModel) -> Self {
+        let generator = LocalGenerator::new(&model.config, &model.weights, model.codec.eos_ids());
+        Self { codec: model.codec.clone(), generator: Mutex::new(generator) }
+    }
+
+    fn finish(&self, request: &CompletionRequest, turn: Finished) -> Completion {
+        let eos = self.codec.eos_ids();
+        let ids: Vec<TokenId> = turn.tokens.iter().map(|token| token.id).filter(|id| !eos.contains(id)).collect();
+        let mut text = self.codec.decode(&ids);
+        if let Some(end) = request.stop.iter().filter_map(|stop| text.find(stop.as_str())).min() {
+            text.truncate(end);
+        }
+        Completion { text, tokens: turn.tokens.len() }
+    }
+}
+
+impl Completer for LocalCompleter {
+    fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, GenerateError> {
+        let mut generator = self.generator.lock().map_err(|_| GenerateError::Engine("a completion panicked before".into()))?;
+        let mut owners = BTreeMap::new();
+        let mut failure = None;
+        for (index, request) in requests.iter().enumerate() {
+            let prompt = self.codec.encode(&request.prompt);
+            let stop = if request.stop.is_empty() {
+                never()
+            } else {
+                let stops: Vec<&str> = request.stop.iter().map(String::as_str).collect();
+                StopScanner::new(&self.codec, &stops).into_stop()
+            };
+            let turn = Turn { max_new_tokens: request.max_new_tokens, seed: request.seed, stop };
+            match generator.start(Request { prompt: &prompt, sampling: request.sampling, turn }) {
+                Ok(id) => {
+                    owners.insert(id, index);
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        let mut completions: Vec<Option<Completion>> = requests.iter().map(|_| None).collect();
+        while failure.is_none() && completions.iter().any(Option::is_none) {
+            match generator.poll() {
+                Ok(finished) if finished.is_empty() => failure = Some(GenerateError::Engine("decoding ended early".into())),
+                Ok(finished) => {
+                    for turn in finished {
+                        let id = turn.id;
+                        if let Some(index) = owners.get(&id) {
+                            completions[*index] = Some(self.finish(&requests[*index], turn));
+                        }
+                        generator.release(id);
+                    }
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure {
+            None => Ok(completions.into_iter().flatten().collect()),
+            Some(error) => {
+                owners.keys().for_each(|id| generator.release(*id));
+                Err(error)
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The shape of a decoder, read from a Hugging Face `config.json` in either of its spellings.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::LmError;
+
+/// A decoder family: what differs between them is listed in [`ModelConfig`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Llama 2/3.x, SmolLM2 and other Llama-shaped models.
+    Llama,
+    /// Qwen2 and Qwen2.5: biases on the query, key and value projections.
+    Qwen2,
+    /// Qwen3: RMS-normalised queries and keys, explicit head size.
+    Qwen3,
+}
+
+/// Llama-3 rotary scaling (`rope_type: llama3`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Llama3Scaling {
+    /// Long wavelengths are divided by this.
+    pub factor: f64,
+    /// Below `original_max_position / low_freq_factor` no scaling.
+    pub low_freq_factor: f64,
+    /// Above `original_max_position / high_freq_factor` full scaling.
+    pub high_freq_factor: f64,
+    /// Context length of the original training.
+    pub original_max_position: f64,
+}
+
+/// Everything that the forward pass needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// Which family it is.
+    pub family: Family,
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the MLP.
+    pub intermediate_size: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Size of one head.
+    pub head_dim: usize,
+    /// Context length in tokens.
+    pub max_positions: usize,
+    /// Epsilon of every RMS norm.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Llama-3.x scaling of them.
+    pub rope_scaling: Option<Llama3Scaling>,
+    /// Whether the output head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// Biases on the query, key and value projections.
+    pub qkv_bias: bool,
+    /// Bias on the attention's output projection.
+    pub output_bias: bool,
+    /// Biases in the MLP.
+    pub mlp_bias: bool,
+    /// RMS norm on each query and key head.
+    pub qk_norm: bool,
+}
+
+impl ModelConfig {
+    /// A small Llama with tied embeddings.
+    pub fn tiny_llama(vocab_size: usize, hidden_size: usize, layers: usize, heads: usize, kv_heads: usize, intermediate_size: usize) -> Self {
+        Self {
+            family: Family::Llama,
+            vocab_size,
+            hidden_size,
+            intermediate_size,
+            layers,
+            heads,
+            kv_heads,
+            head_dim: hidden_size / heads,
+            max_positions: 2048,
+            rms_norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            rope_scaling: None,
+            tie_word_embeddings: true,
+            qkv_bias: false,
+            output_bias: false,
+            mlp_bias: false,
+            qk_norm: false,
+        }
+    }
+
+    /// Reads `config.json`.
+    ///
+    /// # Errors
+    /// When the file is missing or no JSON, a key is missing, or it asks for something that is not computed here.
+    pub fn read(path: &Path) -> Result<(Self, Map<String, Value>), LmError> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            LmError::file(path, format!("{error}; a model folder needs config.json, model.safetensors and tokenizer.json"))
+        })?;
+        let value: Map<String, Value> =
+            serde_json::from_str(&text).map_err(|error| LmError::file(path, format!("not a JSON object: {error}")))?;
+        Ok((Self::from_json(path, &value)?, value))
+    }
+
+    fn from_json(path: &Path, value: &Map<String, Value>) -> Result<Self, LmError> {
+        let reader = Reader { path, value };
+        let architecture = value.get("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
+        let kind = value.get("model_type").and_then(Value::as_str);
+        let family = match (architecture, kind) {
+            (Some("LlamaForCausalLM"), _) | (None, Some("llama")) => Family::Llama,
+            (Some("Qwen2ForCausalLM"), _) | (None, Some("qwen2")) => Family::Qwen2,
+            (Some("Qwen3ForCausalLM"), _) | (None, Some("qwen3")) => Family::Qwen3,
+            _ => {
+                return Err(reader.refuse(
+                    "architectures",
+                    architecture.or(kind).unwrap_or("missing"),
+                    "LlamaForCausalLM, Qwen2ForCausalLM or Qwen3ForCausalLM",
+                ));
+            }
+        };
+        if let Some(act) = value.get("hidden_act").and_then(Value::as_str)
+            && act != "silu"
+        {
+            return Err(reader.refuse("hidden_act", act, "silu"));
+        }
+        if value.get("use_sliding_window").and_then(Value::as_bool) == Some(true) {
+            return Err(reader.refuse("use_sliding_window", "true", "false: sliding windows are not computed"));
+        }
+        let heads = reader.count("num_attention_heads")?;
+        let hidden_size = reader.count("hidden_size")?;
+        let kv_heads = reader.optional_count("num_key_value_heads")?.unwrap_or(heads);
+        if kv_heads == 0 || heads % kv_heads != 0 {
+            return Err(reader.refuse("num_key_value_heads", &kv_heads.to_string(), &format!("a divisor of num_attention_heads ({heads})")));
+        }
+        let head_dim = reader.optional_count("head_dim")?.unwrap_or(hidden_size / heads.max(1));
+        if head_dim == 0 || head_dim % 2 != 0 {
+            return Err(reader.refuse("head_dim", &head_dim.to_string(), "an even number above 0"));
+        }
+        let (rope_theta, rope_scaling) = reader.rope()?;
+        let bias = |key: &str| value.get(key).and_then(Value::as_bool).unwrap_or(false);
+        Ok(Self {
+            family,
+            vocab_size: reader.count("vocab_size")?,
+            hidden_size,
+            intermediate_size: reader.count("intermediate_size")?,
+            layers: reader.count("num_hidden_layers")?,
+            heads,
+            kv_heads,
+            head_dim,
+            max_positions: reader.optional_count("max_position_embeddings")?.unwrap_or(2048),
+            rms_norm_eps: value.get("rms_norm_eps").and_then(Value::as_f64).unwrap_or(1e-6),
+            rope_theta,
+            rope_scaling,
+            tie_word_embeddings: bias("tie_word_embeddings"),
+            qkv_bias: family == Family::Qwen2 || bias("attention_bias"),
+            output_bias: family != Family::Qwen2 && bias("attention_bias"),
+            mlp_bias: bias("mlp_bias"),
+            qk_norm: family == Family::Qwen3,
+        })
+    }
+
+    /// The same in Hugging Face's present spelling.
+    pub fn to_json(&self) -> Map<String, Value> {
+        let (architecture, model_type) = match self.family {
+            Family::Llama => ("LlamaForCausalLM", "llama"),
+            Family::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
+            Family::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
+        };
+        let scaling = self.rope_scaling.map(|s| {
+            json!({"rope_type": "llama3", "factor": s.factor, "low_freq_factor": s.low_freq_factor, "high_freq_factor": s.high_freq_factor,
+                   "original_max_position_embeddings": s.original_max_position as u64})
+        });
+        let value = json!({
+            "architectures": [architecture],
+            "model_type": model_type,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "max_position_embeddings": self.max_positions,
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope_theta,
+            "rope_scaling": scaling,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "attention_bias": self.output_bias,
+            "mlp_bias": self.mlp_bias,
+            "hidden_act": "silu",
+            "torch_dtype": "float32",
+        });
+        match value {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        }
+    }
+
+    /// Inverse rotary frequencies, `[head_dim / 2]`, Llama-3 scaling included.
+    pub fn inverse_frequencies(&self) -> Vec<f64> {
+        let base = (0..self.head_dim / 2).map(|i| self.rope_theta.powf(-2.0 * i as f64 / self.head_dim as f64));
+        let Some(s) = self.rope_scaling else { return base.collect() };
+        base.map(|frequency| {
+            let wavelength = 2.0 * std::f64::consts::PI / frequency;
+            let low = s.original_max_position / s.low_freq_factor;
+            let high = s.original_max_position / s.high_freq_factor;
+            if wavelength < high {
+                frequency
+            } else if wavelength > low {
+                frequency / s.factor
+            } else {
+                let smooth = (s.original_max_position / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
+                (1.0 - smooth) * frequency / s.factor + smooth * frequency
+            }
+        })
+        .collect()
+    }
+
+    /// Cosines and sines, each `[positions, head_dim / 2]` row-major.
+    pub fn rotary_tables(&self, positions: usize) -> (Vec<f32>, Vec<f32>) {
+        let frequencies = self.inverse_frequencies();
+        // Angles in f32 products, as the reference implementation computes them.
+        let angle = |position: usize, f: &f64| (position as f32 * *f as f32) as f64;
+        let cos = (0..positions).flat_map(|p| frequencies.iter().map(move |f| angle(p, f).cos() as f32)).collect();
+        let sin = (0..positions).flat_map(|p| frequencies.iter().map(move |f| angle(p, f).sin() as f32)).collect();
+        (cos, sin)
+    }
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    value: &'a Map<String, Value>,
+}
+
+impl Reader<'_> {
+    fn refuse(&self, key: &str, value: &str, expected: &str) -> LmError {
+        LmError::Config { path: self.path.into(), key: key.into(), value: value.into(), expected: expected.into() }
+    }
+
+    fn count(&self, key: &str) -> Result<usize, LmError> {
+        match self.optional_count(key)? {
+            Some(0) => Err(self.refuse(key, "0", "a positive integer")),
+            Some(count) => Ok(count),
+            None => Err(self.refuse(key, "missing", "a positive integer")),
+        }
+    }
+
+    fn optional_count(&self, key: &str) -> Result<Option<usize>, LmError> {
+        match self.value.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match value.as_u64() {
+                Some(count) => Ok(Some(count as usize)),
+                None => Err(self.refuse(key, &value.to_string(), "a positive integer")),
+            },
+        }
+    }
+
+    fn rope(&self) -> Result<(f64, Option<Llama3Scaling>), LmError> {
+        let parameters = self.value.get("rope_parameters").and_then(Value::as_object);
+        let scaling = self.value.get("rope_scaling").and_then(Value::as_object).or(parameters);
+        let theta = parameters
+            .and_then(|p| p.get("rope_theta"))
+            .or_else(|| self.value.get("rope_theta"))
+            .and_then(Value::as_f64)
+            .unwrap_or(10_000.0);
+        let Some(scaling) = scaling else { return Ok((theta, None)) };
+        let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str).unwrap_or("default");
+        let number = |key: &str| {
+            scaling.get(key).and_then(Value::as_f64).ok_or_else(|| self.refuse(&format!("rope_scaling.{key}"), "missing", "a number"))
+        };
+        match kind {
+            "default" => Ok((theta, None)),
+            "llama3" => Ok((
+                theta,
+                Some(Llama3Scaling {
+                    factor: number("factor")?,
+                    low_freq_factor: number("low_freq_factor")?,
+                    high_freq_factor: number("high_freq_factor")?,
+                    original_max_position: number("original_max_position_embeddings")?,
+                }),
+            )),
+            other => Err(self.refuse("rope_scaling.rope_type", other, "default or llama3")),
+        }
+    }
+}

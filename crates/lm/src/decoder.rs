@@ -1,0 +1,200 @@
+//! The forward pass on Burn tensors, for training and scoring on any device.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use zerosearch_generate::TokenId;
+use zerosearch_kernels::{self as kernels, AttentionShape};
+
+use crate::{HostTensor, HostWeights, ModelConfig};
+
+/// One parameter on a device.
+#[derive(Clone, Debug)]
+pub enum Weight {
+    /// A projection `[out, in]` or an embedding `[vocab, hidden]`.
+    Matrix(Tensor<2>),
+    /// A norm or a bias.
+    Vector(Tensor<1>),
+}
+
+/// Parameters, or anything that has one tensor for each of them (gradients, moments), by name.
+pub type Weights = BTreeMap<String, Weight>;
+
+/// A decoder whose parameters are leaves of an autodiff graph, or constants.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    config: ModelConfig,
+    weights: Weights,
+    device: Device,
+}
+
+/// A token sequence and the positions in it whose tokens are to be scored.
+#[derive(Clone, Copy, Debug)]
+pub struct ScoredSequence<'a> {
+    /// The whole sequence.
+    pub tokens: &'a [TokenId],
+    /// Indices into `tokens`, ascending, each at least 1: a token is scored given all before it.
+    pub positions: &'a [usize],
+}
+
+impl Decoder {
+    /// Parameters that are constants: for reference log-probabilities.
+    pub fn frozen(config: &ModelConfig, weights: &HostWeights, device: &Device) -> Self {
+        let weights = weights.iter().map(|(name, tensor)| (name.to_string(), Weight::from_host(tensor, device))).collect();
+        Self { config: config.clone(), weights, device: device.clone() }
+    }
+
+    /// Parameters that collect gradients.
+    pub fn trainable(config: &ModelConfig, weights: &HostWeights, device: &Device) -> Self {
+        let mut decoder = Self::frozen(config, weights, device);
+        decoder.weights.values_mut().for_each(Weight::track);
+        decoder
+    }
+
+    /// Its shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Its parameters by name.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Its parameters, to be replaced by an optimizer.
+    pub fn weights_mut(&mut self) -> &mut Weights {
+        &mut self.weights
+    }
+
+    /// Copies the parameters to the host.
+    pub fn to_host(&self) -> HostWeights {
+        let mut host = HostWeights::default();
+        for (name, weight) in &self.weights {
+            host.insert(name.clone(), weight.to_host());
+        }
+        host
+    }
+
+    /// Natural log-probabilities of the scored tokens, and the entropies of the distributions they were
+    /// scored under; both `[n]`, in the order of sequences and positions. The output head is applied at
+    /// scored positions only.
+    pub fn score(&self, sequences: &[ScoredSequence<'_>]) -> (Tensor<1>, Tensor<1>) {
+        let targets: Vec<i32> =
+            sequences.iter().flat_map(|s| s.positions.iter().map(|p| s.tokens[*p] as i32)).collect();
+        let targets = Tensor::<1, Int>::from_data(TensorData::new(targets.clone(), [targets.len()]), &self.device);
+        kernels::token_logprobs(self.features(sequences), self.head(), targets)
+    }
+
+    /// The normalised last hidden states from which the scored tokens are predicted, `[n, hidden]`.
+    pub fn features(&self, sequences: &[ScoredSequence<'_>]) -> Tensor<2> {
+        // Nothing behind the last scored token can matter, by causality.
+        let used = |s: &ScoredSequence<'_>| s.positions.last().copied().unwrap_or(1).max(1);
+        let time = sequences.iter().map(used).max().unwrap_or(1);
+        let mut ids = vec![0i32; sequences.len() * time];
+        let mut rows = Vec::new();
+        for (b, sequence) in sequences.iter().enumerate() {
+            let length = used(sequence).min(sequence.tokens.len());
+            for (slot, token) in ids[b * time..].iter_mut().zip(&sequence.tokens[..length]) {
+                *slot = *token as i32;
+            }
+            rows.extend(sequence.positions.iter().map(|p| (b * time + p - 1) as i32));
+        }
+        let hidden = self.hidden(ids, sequences.len(), time);
+        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows.clone(), [rows.len()]), &self.device);
+        kernels::rms_norm(hidden.select(0, rows), self.vector("model.norm.weight"), self.config.rms_norm_eps)
+    }
+
+    /// The output projection `[vocab, hidden]`.
+    pub fn head(&self) -> Tensor<2> {
+        self.matrix(if self.config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" })
+    }
+
+    /// Hidden states before the last norm, `[batch · time, hidden]`. Padding stands on the right,
+    /// where causality hides it from every real token.
+    fn hidden(&self, ids: Vec<i32>, batch: usize, time: usize) -> Tensor<2> {
+        let c = &self.config;
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [batch * time]), &self.device);
+        let (cos, sin) = c.rotary_tables(time);
+        let table = |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, [time, c.head_dim / 2]), &self.device);
+        let (cos, sin) = (table(cos), table(sin));
+        let shape = AttentionShape { batch, time, heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim };
+        let mut x = self.matrix("model.embed_tokens.weight").select(0, ids);
+        for layer in 0..c.layers {
+            let name = |part: &str| format!("model.layers.{layer}.{part}");
+            let h = kernels::rms_norm(x.clone(), self.vector(&name("input_layernorm.weight")), c.rms_norm_eps);
+            let head_norm = |values: Tensor<2>, part: &str, heads: usize| {
+                if !c.qk_norm {
+                    return values;
+                }
+                let rows = values.reshape([batch * time * heads, c.head_dim]);
+                kernels::rms_norm(rows, self.vector(&name(part)), c.rms_norm_eps).reshape([batch * time, heads * c.head_dim])
+            };
+            let q = head_norm(self.linear(h.clone(), &name("self_attn.q_proj")), "self_attn.q_norm.weight", c.heads);
+            let k = head_norm(self.linear(h.clone(), &name("self_attn.k_proj")), "self_attn.k_norm.weight", c.kv_heads);
+            let v = self.linear(h, &name("self_attn.v_proj"));
+            let q = kernels::rotary(q, cos.clone(), sin.clone(), c.heads);
+            let k = kernels::rotary(k, cos.clone(), sin.clone(), c.kv_heads);
+            x = x + self.linear(kernels::causal_attention(q, k, v, shape), &name("self_attn.o_proj"));
+            let h = kernels::rms_norm(x.clone(), self.vector(&name("post_attention_layernorm.weight")), c.rms_norm_eps);
+            let gated = kernels::swiglu(self.linear(h.clone(), &name("mlp.gate_proj")), self.linear(h, &name("mlp.up_proj")));
+            x = x + self.linear(gated, &name("mlp.down_proj"));
+        }
+        x
+    }
+
+    fn linear(&self, x: Tensor<2>, name: &str) -> Tensor<2> {
+        let y = x.matmul(self.matrix(&format!("{name}.weight")).transpose());
+        match self.weights.get(&format!("{name}.bias")) {
+            Some(Weight::Vector(bias)) => y + bias.clone().unsqueeze::<2>(),
+            _ => y,
+        }
+    }
+
+    // The names below come from `ModelConfig::tensor_shapes`, which loading has checked against the
+    // weights, so a missing one is a defect of this file.
+    fn matrix(&self, name: &str) -> Tensor<2> {
+        match self.weights.get(name) {
+            Some(Weight::Matrix(tensor)) => tensor.clone(),
+            _ => unreachable!("no matrix named {name}"),
+        }
+    }
+
+    fn vector(&self, name: &str) -> Tensor<1> {
+        match self.weights.get(name) {
+            Some(Weight::Vector(tensor)) => tensor.clone(),
+            _ => unreachable!("no vector named {name}"),
+        }
+    }
+}
+
+impl Weight {
+    /// Copies values to a device.
+    pub fn from_host(tensor: &HostTensor, device: &Device) -> Self {
+        let data = TensorData::new(tensor.values.clone(), tensor.shape.clone());
+        if tensor.shape.len() == 2 { Self::Matrix(Tensor::from_data(data, device)) } else { Self::Vector(Tensor::from_data(data, device)) }
+    }
+
+    /// Copies values to the host.
+    pub fn to_host(&self) -> HostTensor {
+        let data = match self {
+            Self::Matrix(tensor) => tensor.clone().without_autodiff().into_data(),
+            Self::Vector(tensor) => tensor.clone().without_autodiff().into_data(),
+        };
+        let shape = data.shape().to_vec();
+        let values = data.convert::<f32>().try_into_vec::<f32>().unwrap_or_default();
+        HostTensor { shape, values }
+    }
+
+    /// Makes it a leaf that collects a gradient.
+    pub fn track(&mut self) {
+        *self = match self.clone() {
+            Self::Matrix(tensor) => Self::Matrix(tensor.without_autodiff().autodiff().require_grad()),
+            Self::Vector(tensor) => Self::Vector(tensor.without_autodiff().autodiff().require_grad()),
+        };
+    }
+}

@@ -1,0 +1,25 @@
+//! The decoder (Llama, Qwen2, Qwen3), Hugging Face folders, KV cache, and the local `Generator`.
+
+#![forbid(unsafe_code)]
+
+mod completer;
+mod config;
+mod decoder;
+mod engine;
+mod error;
+mod folder;
+mod generator;
+mod optim;
+mod sampler;
+mod sft;
+mod weights;
+
+pub use completer::LocalCompleter;
+pub use config::{Family, Llama3Scaling, ModelConfig};
+pub use decoder::{Decoder, ScoredSequence, Weight, Weights};
+pub use error::LmError;
+pub use folder::LanguageModel;
+pub use generator::{LocalGenerator, Statistics};
+pub use optim::{AdamW, AdamWConfig, Gradients};
+pub use sft::{LearningRate, SftConfig, SftExample, SftReport, SftTrainer};
+pub use weights::{HostTensor, HostWeights, StoredDtype};

@@ -1,0 +1,168 @@
+//! Supervised training: cross entropy on chosen tokens, accumulated over micro-batches of a token budget.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+use zerosearch_generate::TokenId;
+
+use crate::{AdamW, AdamWConfig, Decoder, Gradients, HostWeights, LmError, ModelConfig, ScoredSequence};
+
+/// A token sequence and what of it is learnt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SftExample {
+    /// The whole sequence.
+    pub tokens: Vec<TokenId>,
+    /// Indices of the tokens that are learnt, ascending, each at least 1.
+    pub positions: Vec<usize>,
+    /// The weight of each of them in the loss.
+    pub weights: Vec<f32>,
+}
+
+impl SftExample {
+    /// Learns `completion` after `prompt`; the prompt itself is not learnt.
+    pub fn completion(prompt: &[TokenId], completion: &[TokenId]) -> Self {
+        let positions: Vec<usize> = (prompt.len().max(1)..prompt.len() + completion.len()).collect();
+        Self { tokens: [prompt, completion].concat(), weights: vec![1.0; positions.len()], positions }
+    }
+}
+
+/// Linear warm-up, then a cosine from `peak` to `peak · floor` at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearningRate {
+    /// The highest rate.
+    pub peak: f64,
+    /// Steps of warm-up.
+    pub warmup: u64,
+    /// Steps in all.
+    pub total: u64,
+    /// What is left of the peak at the end; 1 keeps it constant.
+    pub floor: f64,
+}
+
+impl LearningRate {
+    /// The rate at a step counted from 0.
+    pub fn at(&self, step: u64) -> f64 {
+        if step < self.warmup {
+            return self.peak * (step + 1) as f64 / self.warmup as f64;
+        }
+        let progress = ((step - self.warmup) as f64 / self.total.saturating_sub(self.warmup).max(1) as f64).min(1.0);
+        self.peak * (self.floor + (1.0 - self.floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()))
+    }
+}
+
+/// How to train.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SftConfig {
+    /// The schedule.
+    pub learning_rate: LearningRate,
+    /// The optimizer.
+    pub optimizer: AdamWConfig,
+    /// Gradients are scaled down to this global norm.
+    pub gradient_norm: f64,
+    /// Most tokens, padding included, in one forward pass.
+    pub micro_batch_tokens: usize,
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SftReport {
+    /// Weighted mean of `−log p` over the learnt tokens, in nats.
+    pub loss: f64,
+    /// Global norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// The rate that was used.
+    pub learning_rate: f64,
+    /// Learnt tokens in the batch.
+    pub tokens: usize,
+}
+
+/// Trains a decoder on examples.
+pub struct SftTrainer {
+    decoder: Decoder,
+    optimizer: AdamW,
+    config: SftConfig,
+    step: u64,
+}
+
+impl SftTrainer {
+    /// Starts from these weights.
+    pub fn new(model: &ModelConfig, weights: &HostWeights, config: SftConfig, device: &Device) -> Self {
+        Self { decoder: Decoder::trainable(model, weights, device), optimizer: AdamW::new(config.optimizer), config, step: 0 }
+    }
+
+    /// The decoder as trained so far.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// Optimizer steps done.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// One optimizer step on the whole batch.
+    ///
+    /// # Errors
+    /// When nothing in the batch is learnt, or the loss or its gradient is not finite; the weights are then unchanged.
+    pub fn step(&mut self, batch: &[SftExample]) -> Result<SftReport, LmError> {
+        let total: f64 = batch.iter().flat_map(|example| &example.weights).map(|weight| f64::from(*weight)).sum();
+        if total <= 0.0 {
+            return Err(LmError::Batch("the batch has no token to learn: every example needs a completion".into()));
+        }
+        let mut gradients = Gradients::default();
+        let mut loss = 0.0;
+        for micro in micro_batches(batch, self.config.micro_batch_tokens) {
+            let weights: Vec<f32> = micro.iter().flat_map(|e| &e.weights).map(|w| (f64::from(*w) / total) as f32).collect();
+            if weights.is_empty() {
+                continue;
+            }
+            let scored: Vec<ScoredSequence<'_>> =
+                micro.iter().map(|e| ScoredSequence { tokens: &e.tokens, positions: &e.positions }).collect();
+            let (logprobs, _) = self.decoder.score(&scored);
+            let weights = Tensor::<1>::from_data(TensorData::new(weights.clone(), [weights.len()]), self.decoder.device());
+            let objective = (logprobs * weights).sum().neg();
+            loss += f64::from(objective.clone().into_scalar::<f32>());
+            gradients.add(Gradients::of(objective, self.decoder.weights()));
+        }
+        let norm = gradients.clip(self.config.gradient_norm);
+        if !loss.is_finite() || !norm.is_finite() {
+            return Err(LmError::Batch(format!("step {}: loss {loss}, gradient norm {norm}: lower the learning rate", self.step)));
+        }
+        let learning_rate = self.config.learning_rate.at(self.step);
+        self.optimizer.step(self.decoder.weights_mut(), &gradients, learning_rate);
+        self.step += 1;
+        let tokens = batch.iter().map(|example| example.positions.len()).sum();
+        Ok(SftReport { loss, gradient_norm: norm, learning_rate, tokens })
+    }
+
+    /// Mean `−log p` over the learnt tokens, without a step.
+    pub fn evaluate(&self, batch: &[SftExample]) -> f64 {
+        let frozen = Decoder::frozen(self.decoder.config(), &self.decoder.to_host(), self.decoder.device());
+        let (mut sum, mut count) = (0.0, 0);
+        for micro in micro_batches(batch, self.config.micro_batch_tokens) {
+            let scored: Vec<ScoredSequence<'_>> =
+                micro.iter().map(|e| ScoredSequence { tokens: &e.tokens, positions: &e.positions }).collect();
+            let learnt: usize = micro.iter().map(|e| e.positions.len()).sum();
+            if learnt > 0 {
+                sum -= f64::from(frozen.score(&scored).0.sum().into_scalar::<f32>());
+                count += learnt;
+            }
+        }
+        sum / count.max(1) as f64
+    }
+}
+
+/// Cuts a batch into groups of similar length whose padded size stays within the budget.
+fn micro_batches(batch: &[SftExample], budget: usize) -> Vec<Vec<&SftExample>> {
+    let mut sorted: Vec<&SftExample> = batch.iter().collect();
+    sorted.sort_by_key(|example| std::cmp::Reverse(example.tokens.len()));
+    let mut groups: Vec<Vec<&SftExample>> = Vec::new();
+    for example in sorted {
+        match groups.last_mut() {
+            Some(group) if (group.len() + 1) * group[0].tokens.len() <= budget => group.push(example),
+            _ => groups.push(vec![example]),
+        }
+    }
+    groups
+}

@@ -1,0 +1,23 @@
+//! What a reward sees, and what it is.
+
+/// A finished episode as text, by author.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Episode<'a> {
+    /// The question that was asked.
+    pub question: &'a str,
+    /// Every answer that counts as right.
+    pub golden_answers: &'a [String],
+    /// The decoded text of each policy segment, in order. The prompt is no part of it.
+    pub policy_turns: &'a [String],
+    /// The decoded text of each observation, in order.
+    pub observations: &'a [String],
+}
+
+/// A score of an episode. Pure and total: every episode has one finite reward, always the same.
+pub trait RewardFn: Send + Sync {
+    /// The name under which the reward is logged.
+    fn name(&self) -> &str;
+
+    /// The reward of `episode`.
+    fn reward(&self, episode: &Episode<'_>) -> f32;
+}

@@ -1,0 +1,109 @@
+//! What bounds an episode.
+
+use serde::{Deserialize, Serialize};
+use zerosearch_generate::Sampling;
+
+use crate::RolloutError;
+
+/// The bounds of every episode of a run. The default is the paper's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RolloutConfig {
+    /// At most this many policy turns. A search that is asked in the last one is not executed,
+    /// because no turn is left that could read its documents.
+    pub max_turns: usize,
+    /// At most this many tokens are sampled in one turn.
+    pub max_new_tokens: usize,
+    /// At most this many tokens in one observation, its tags included. Longer documents are cut;
+    /// the closing tag never is.
+    pub max_observation_tokens: usize,
+    /// How many documents a search asks for, and at most shows.
+    pub top_k: usize,
+    /// How the policy's tokens are drawn.
+    pub sampling: Sampling,
+    /// Turns that ended wait until this many wait, or nothing is decoding; then their searches go
+    /// to the engine in one batch. 0 always waits until nothing is decoding, which gives the
+    /// largest batches. Has no influence on any rollout, only on speed.
+    pub search_batch: usize,
+    /// At most this many sequences live in the generator at a time; 0 admits all at once.
+    /// Has no influence on any rollout, only on memory and speed.
+    pub concurrency: usize,
+}
+
+impl Default for RolloutConfig {
+    fn default() -> Self {
+        Self {
+            max_turns: 5,
+            max_new_tokens: 500,
+            max_observation_tokens: 500,
+            top_k: 5,
+            sampling: Sampling::default(),
+            search_batch: 0,
+            concurrency: 0,
+        }
+    }
+}
+
+impl RolloutConfig {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// Names the key, its value and what is allowed.
+    pub fn validate(&self) -> Result<(), RolloutError> {
+        for (key, value) in [
+            ("max_turns", self.max_turns),
+            ("max_new_tokens", self.max_new_tokens),
+            ("max_observation_tokens", self.max_observation_tokens),
+            ("top_k", self.top_k),
+        ] {
+            if value == 0 {
+                return Err(RolloutError::Zero { key });
+            }
+        }
+        Ok(self.sampling.validate()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_the_papers() {
+        let config = RolloutConfig::default();
+        config.validate().unwrap();
+        assert_eq!((config.max_turns, config.max_new_tokens, config.top_k), (5, 500, 5));
+        assert_eq!(config.sampling.temperature, 1.0);
+    }
+
+    #[test]
+    fn a_bound_of_zero_is_refused_by_name() {
+        let valid = RolloutConfig::default();
+        let broken = [
+            ("max_turns", RolloutConfig { max_turns: 0, ..valid }),
+            ("max_new_tokens", RolloutConfig { max_new_tokens: 0, ..valid }),
+            ("max_observation_tokens", RolloutConfig { max_observation_tokens: 0, ..valid }),
+            ("top_k", RolloutConfig { top_k: 0, ..valid }),
+        ];
+        for (key, config) in broken {
+            let message = config.validate().unwrap_err().to_string();
+            assert!(message.contains(key), "{message}");
+        }
+    }
+
+    #[test]
+    fn sampling_is_checked_too() {
+        let config = RolloutConfig { sampling: Sampling::temperature(-1.0), ..RolloutConfig::default() };
+        assert!(config.validate().unwrap_err().to_string().contains("temperature"));
+    }
+
+    #[test]
+    fn missing_keys_take_the_default_and_unknown_keys_are_refused() {
+        let config: RolloutConfig =
+            serde_json::from_str(r#"{"max_turns": 3, "sampling": {"temperature": 0.5}}"#).unwrap();
+        let expected = RolloutConfig { max_turns: 3, sampling: Sampling::temperature(0.5), ..RolloutConfig::default() };
+        assert_eq!(config, expected);
+        let error = serde_json::from_str::<RolloutConfig>(r#"{"max_turn": 3}"#).unwrap_err().to_string();
+        assert!(error.contains("max_turn"), "{error}");
+    }
+}

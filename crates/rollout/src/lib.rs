@@ -1,0 +1,87 @@
+//! The multi-turn event loop over a `Generator` and its search engine.
+//!
+//! ```
+//! use zerosearch_generate::*;
+//! use zerosearch_rollout::{Noise, RolloutConfig, RolloutEnd, Rollouts, Task};
+//! use zerosearch_search::{Document, Query, SearchEngine, SearchError};
+//! use zerosearch_text::{Codec, SpecialTokens, train_bpe};
+//!
+//! /// An engine that knows one thing.
+//! struct Lima;
+//! impl SearchEngine for Lima {
+//!     fn search(&self, _: &Query<'_>) -> Result<Vec<Document>, SearchError> {
+//!         Ok(vec![Document { contents: "Lima is the capital of Peru.".into(), ..Document::default() }])
+//!     }
+//! }
+//!
+//! /// A policy that knows two turns by heart. Real ones live in `zerosearch-lm`.
+//! struct ByHeart<'a>(&'a Codec, Vec<&'a str>, Option<Turn>);
+//! impl Generator for ByHeart<'_> {
+//!     fn start(&mut self, request: Request<'_>) -> Result<SequenceId, GenerateError> {
+//!         self.2 = Some(request.turn);
+//!         Ok(SequenceId(0))
+//!     }
+//!     fn extend(&mut self, _: SequenceId, _: &[TokenId], turn: Turn) -> Result<(), GenerateError> {
+//!         self.2 = Some(turn);
+//!         Ok(())
+//!     }
+//!     fn poll(&mut self) -> Result<Vec<Finished>, GenerateError> {
+//!         let Some(mut turn) = self.2.take() else { return Ok(Vec::new()) };
+//!         let mut tokens = Vec::new();
+//!         for id in self.0.encode(self.1.remove(0)) {
+//!             tokens.push(SampledToken { id, logprob: -0.5 });
+//!             if (turn.stop)(id) {
+//!                 break;
+//!             }
+//!         }
+//!         Ok(vec![Finished { id: SequenceId(0), tokens, finish: Finish::Stop }])
+//!     }
+//!     fn release(&mut self, _: SequenceId) {}
+//!     fn weights(&self) -> WeightVersion {
+//!         WeightVersion(0)
+//!     }
+//! }
+//!
+//! let special = SpecialTokens { eos: Some("<|end|>".into()), ..SpecialTokens::default() };
+//! let codec = train_bpe(["the capital of Peru".to_owned()].into_iter(), 300, &[], &special)?;
+//! let mut policy = ByHeart(&codec, vec!["<search>capital of Peru</search>", "<answer>Lima</answer> never sampled"], None);
+//!
+//! let task = Task {
+//!     question_index: 0,
+//!     sample: 0,
+//!     question: "What is the capital of Peru?".into(),
+//!     golden_answers: vec!["Lima".into()],
+//!     prompt: codec.encode("What is the capital of Peru?"),
+//! };
+//! let rollouts =
+//!     Rollouts { engine: &Lima, codec: &codec, config: RolloutConfig::default(), noise: Noise::Off, seed: 0, step: 0 };
+//! let rollout = rollouts.run(&mut policy, vec![task], &mut |_| {})?.remove(0);
+//!
+//! assert_eq!(rollout.end, RolloutEnd::Answered);
+//! assert_eq!(rollout.answer(), Some("Lima"));
+//! assert_eq!(rollout.turns[0].query.as_deref(), Some("capital of Peru"));
+//! assert_eq!(
+//!     rollout.observations().collect::<Vec<_>>(),
+//!     ["\n\n<information>Doc 1: Lima is the capital of Peru.</information>\n\n"]
+//! );
+//! assert!(rollout.policy_turns()[1].ends_with("</answer>"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod episode;
+mod error;
+mod noise;
+mod observation;
+mod record;
+mod run;
+mod stats;
+
+pub use config::RolloutConfig;
+pub use error::RolloutError;
+pub use noise::Noise;
+pub use record::{Rollout, RolloutEnd, Task, TurnRecord};
+pub use run::{RolloutProgress, Rollouts};
+pub use stats::{RolloutStats, Spread};

@@ -1,0 +1,168 @@
+//! The contract of a search engine, real or simulated.
+
+use std::borrow::Cow;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use zerosearch_http::HttpError;
+
+/// What is asked of an engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// The words to look for.
+    pub text: &'a str,
+    /// How many documents are wanted.
+    pub top_k: usize,
+    /// What a simulated engine needs beside the words. A real engine never looks at it.
+    pub context: Option<SimulationContext<'a>>,
+}
+
+/// What a simulated engine is told, and the policy never is.
+#[derive(Clone, Copy, Debug)]
+pub struct SimulationContext<'a> {
+    /// The question that the policy is answering.
+    pub question: &'a str,
+    /// Its golden answers.
+    pub answers: &'a [String],
+    /// The quality of documents to write.
+    pub quality: Quality,
+    /// Names the random stream of this call.
+    pub seed: u64,
+}
+
+/// The control keyword of the simulator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quality {
+    /// Documents in which the answer can be found.
+    Useful,
+    /// Documents in which it cannot.
+    Noisy,
+}
+
+impl Quality {
+    /// The keyword as it stands in a prompt.
+    pub fn keyword(self) -> &'static str {
+        match self {
+            Quality::Useful => "useful",
+            Quality::Noisy => "noisy",
+        }
+    }
+}
+
+/// One search result.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Document {
+    /// The engine's name for it, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Its title, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Its text.
+    pub contents: String,
+    /// The engine's score, higher is better; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f32>,
+}
+
+impl Document {
+    /// The document as a model reads it: the contents, after the title where they do not have it already.
+    pub fn text(&self) -> Cow<'_, str> {
+        match self.title.as_deref() {
+            Some(title) if !title.is_empty() && !self.contents.contains(title) => {
+                Cow::Owned(format!("{title}: {}", self.contents))
+            }
+            _ => Cow::Borrowed(&self.contents),
+        }
+    }
+}
+
+/// Turns a query into documents, best first.
+pub trait SearchEngine: Send + Sync {
+    /// Answers one query, blocking. At most `top_k` documents; none is an answer, not an error.
+    ///
+    /// # Errors
+    /// When the engine cannot answer. A rollout records the failure and goes on.
+    fn search(&self, query: &Query<'_>) -> Result<Vec<Document>, SearchError>;
+
+    /// Answers several queries; results stand in the order of the queries.
+    ///
+    /// An engine that profits from seeing them together (one that decodes in batches, or waits
+    /// on a network) overrides this; the answers must equal those of single calls.
+    fn search_batch(&self, queries: &[Query<'_>]) -> Vec<Result<Vec<Document>, SearchError>> {
+        queries.iter().map(|query| self.search(query)).collect()
+    }
+}
+
+macro_rules! forward_to_the_engine_behind {
+    ($($pointer:ty),+) => {$(
+        impl<E: SearchEngine + ?Sized> SearchEngine for $pointer {
+            fn search(&self, query: &Query<'_>) -> Result<Vec<Document>, SearchError> {
+                (**self).search(query)
+            }
+
+            fn search_batch(&self, queries: &[Query<'_>]) -> Vec<Result<Vec<Document>, SearchError>> {
+                (**self).search_batch(queries)
+            }
+        }
+    )+};
+}
+
+forward_to_the_engine_behind!(&E, Box<E>, Arc<E>);
+
+/// Why an engine could not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// A file of the engine cannot be read.
+    #[error("{path}: {message}")]
+    File {
+        /// The file, with the line where there is one.
+        path: String,
+        /// What is wrong, and what to do.
+        message: String,
+    },
+    /// A server answered with an error or not at all.
+    #[error("{endpoint}: {message}")]
+    Server {
+        /// The address.
+        endpoint: String,
+        /// What went wrong.
+        message: String,
+    },
+    /// The index failed.
+    #[error("the index failed: {0}")]
+    Index(String),
+    /// An index over nothing.
+    #[error("the corpus has no documents: give at least one")]
+    EmptyCorpus,
+    /// No key for a web API.
+    #[error("the environment variable {variable} is not set: put your key of the web search service there")]
+    NoKey {
+        /// The variable that was read.
+        variable: String,
+    },
+    /// A recording does not have the query.
+    #[error("{path} has no answer to the query {query:?} with top_k {top_k}: record it with `Cached::with_file` first")]
+    NotRecorded {
+        /// The recording.
+        path: String,
+        /// What was asked.
+        query: String,
+        /// How many documents were wanted.
+        top_k: usize,
+    },
+    /// A simulated engine was asked without the context that it needs.
+    #[error("a simulated engine needs the question, its answers, a quality and a seed: set `Query::context`")]
+    NoContext,
+    /// The language model behind a simulated engine failed.
+    #[error("the simulator failed: {0}")]
+    Simulator(String),
+}
+
+impl From<HttpError> for SearchError {
+    fn from(error: HttpError) -> Self {
+        SearchError::Server { endpoint: error.endpoint, message: error.message }
+    }
+}

@@ -1,0 +1,89 @@
+//! Questions and answers of an engine in a file: one JSON object a line.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Document, SearchError};
+
+/// What an engine was asked, as far as its answer depends on it.
+pub(crate) type Key = (String, usize);
+
+/// What it answered, by what it was asked. Only looked up, never iterated.
+pub(crate) type Answers = HashMap<Key, Vec<Document>>;
+
+#[derive(Deserialize)]
+struct Row {
+    query: String,
+    top_k: usize,
+    documents: Vec<Document>,
+}
+
+#[derive(Serialize)]
+struct RowRef<'a> {
+    query: &'a str,
+    top_k: usize,
+    documents: &'a [Document],
+}
+
+/// Reads a finished recording.
+pub(crate) fn read(path: &Path) -> Result<Answers, SearchError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| file_error(path, format!("cannot read the recording: {error}")))?;
+    let (answers, _) = parse(path, &text)?;
+    Ok(answers)
+}
+
+/// Opens a file to append to, and what it holds already; a missing file is begun.
+///
+/// A process that was killed while it wrote leaves half a line at the end: that is cut off, because
+/// the next answer would be glued to it.
+pub(crate) fn open(path: &Path) -> Result<(File, Answers), SearchError> {
+    let writable =
+        |error: std::io::Error| file_error(path, format!("cannot open the file for reading and writing: {error}"));
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(writable)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(writable)?;
+    let (answers, whole) = parse(path, &text)?;
+    file.set_len(whole).map_err(writable)?;
+    file.seek(SeekFrom::End(0)).map_err(writable)?;
+    Ok((file, answers))
+}
+
+/// Appends one answer in a single write.
+pub(crate) fn append(file: &mut File, key: &Key, documents: &[Document]) -> std::io::Result<()> {
+    let row = RowRef { query: &key.0, top_k: key.1, documents };
+    let mut line = serde_json::to_string(&row).map_err(|error| std::io::Error::new(ErrorKind::InvalidData, error))?;
+    line.push('\n');
+    file.write_all(line.as_bytes())
+}
+
+/// The answers, and the length in bytes of the whole lines. The first answer to a question counts.
+fn parse(path: &Path, text: &str) -> Result<(Answers, u64), SearchError> {
+    let mut answers = Answers::new();
+    let mut whole = 0;
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        if !line.ends_with('\n') {
+            tracing::warn!("{}: the last line is incomplete and is ignored", path.display());
+            break;
+        }
+        whole += line.len() as u64;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let row: Row = serde_json::from_str(line).map_err(|error| SearchError::File {
+            path: format!("{}:{}", path.display(), number + 1),
+            message: format!("not a recorded answer: {error}; expected `{{\"query\": \"…\", \"top_k\": 5, \"documents\": […]}}`, or delete the file"),
+        })?;
+        answers.entry((row.query, row.top_k)).or_insert(row.documents);
+    }
+    Ok((answers, whole))
+}
+
+pub(crate) fn file_error(path: &Path, message: String) -> SearchError {
+    SearchError::File { path: path.display().to_string(), message }
+}

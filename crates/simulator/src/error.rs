@@ -1,0 +1,40 @@
+//! What can go wrong around a simulator.
+
+use std::path::PathBuf;
+
+use zerosearch_generate::GenerateError;
+
+/// Errors of labelling, tuning and simulating.
+#[derive(Debug, thiserror::Error)]
+pub enum SimulatorError {
+    /// A file that cannot be read or written.
+    #[error("{path}: {message}")]
+    File {
+        /// The file, and the line where there is one.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        message: String,
+    },
+    /// A prompt template that does not render.
+    #[error("simulator prompt: {0}")]
+    Template(String),
+    /// No interactions of one quality, so that nothing can be balanced.
+    #[error("{useful} useful and {noisy} noisy interactions: both are needed; collect with more questions or a weaker policy")]
+    OneSided {
+        /// How many are useful.
+        useful: usize,
+        /// How many are noisy.
+        noisy: usize,
+    },
+    /// A judge whose answer is neither yes nor no.
+    #[error("the judge answered {answer:?} on query {query:?}, expected yes or no")]
+    Judge {
+        /// What it was asked about.
+        query: String,
+        /// What it said.
+        answer: String,
+    },
+    /// The language model failed.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+}

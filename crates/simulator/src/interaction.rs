@@ -1,0 +1,121 @@
+//! What a policy asked a real engine and what it got: the raw material of a simulator.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use zerosearch_generate::Stream;
+use zerosearch_search::Quality;
+
+use crate::SimulatorError;
+
+/// One call to a real engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interaction {
+    /// The question that the policy was answering.
+    pub question: String,
+    /// Its golden answers.
+    pub golden_answers: Vec<String>,
+    /// What the policy searched for.
+    pub query: String,
+    /// What the engine returned, best first.
+    pub documents: Vec<String>,
+}
+
+/// An interaction with a judge's label.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LabelledInteraction {
+    /// The call.
+    #[serde(flatten)]
+    pub interaction: Interaction,
+    /// Whether the answer can be found in what it returned.
+    pub quality: Quality,
+}
+
+/// As many useful interactions as noisy ones, drawn without replacement and shuffled.
+///
+/// # Errors
+/// When one of the two is missing altogether.
+pub fn balance(labelled: Vec<LabelledInteraction>, seed: u64) -> Result<Vec<LabelledInteraction>, SimulatorError> {
+    let (mut useful, mut noisy): (Vec<_>, Vec<_>) = labelled.into_iter().partition(|row| row.quality == Quality::Useful);
+    let each = useful.len().min(noisy.len());
+    if each == 0 {
+        return Err(SimulatorError::OneSided { useful: useful.len(), noisy: noisy.len() });
+    }
+    let mut rng = Stream { seed, purpose: "balance", ..Stream::default() }.rng();
+    shuffle(&mut useful, &mut rng);
+    shuffle(&mut noisy, &mut rng);
+    let mut balanced: Vec<_> = useful.into_iter().take(each).chain(noisy.into_iter().take(each)).collect();
+    shuffle(&mut balanced, &mut rng);
+    Ok(balanced)
+}
+
+fn shuffle<T>(items: &mut [T], rng: &mut impl rand_chacha::rand_core::Rng) {
+    for last in (1..items.len()).rev() {
+        items.swap(last, (rng.next_u64() % (last as u64 + 1)) as usize);
+    }
+}
+
+/// Writes one JSON object a line.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_interactions(path: &Path, rows: &[LabelledInteraction]) -> Result<(), SimulatorError> {
+    let fail = |error: &dyn std::fmt::Display| SimulatorError::File { path: path.into(), message: error.to_string() };
+    let lines = rows.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>().map_err(|error| fail(&error))?;
+    std::fs::write(path, lines.join("\n") + "\n").map_err(|error| fail(&error))
+}
+
+/// Reads what [`write_interactions`] wrote.
+///
+/// # Errors
+/// Names the file and the line.
+pub fn read_interactions(path: &Path) -> Result<Vec<LabelledInteraction>, SimulatorError> {
+    let text = std::fs::read_to_string(path).map_err(|error| SimulatorError::File { path: path.into(), message: error.to_string() })?;
+    let row = |(index, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|error| SimulatorError::File {
+            path: format!("{}:{}", path.display(), index + 1).into(),
+            message: format!("{error}; expected question, golden_answers, query, documents and quality"),
+        })
+    };
+    text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(index: usize, quality: Quality) -> LabelledInteraction {
+        let interaction = Interaction {
+            question: format!("q{index}"),
+            golden_answers: vec!["a".into()],
+            query: "q".into(),
+            documents: vec!["d".into()],
+        };
+        LabelledInteraction { interaction, quality }
+    }
+
+    #[test]
+    fn balanced_means_as_many_of_each_and_the_same_for_the_same_seed() {
+        let rows: Vec<_> = (0..30).map(|i| row(i, if i % 5 == 0 { Quality::Noisy } else { Quality::Useful })).collect();
+        let balanced = balance(rows.clone(), 3).unwrap();
+        assert_eq!(balanced.len(), 12);
+        assert_eq!(balanced.iter().filter(|row| row.quality == Quality::Noisy).count(), 6);
+        assert_eq!(balanced, balance(rows.clone(), 3).unwrap());
+        assert_ne!(balanced, balance(rows, 4).unwrap());
+    }
+
+    #[test]
+    fn one_sided_data_is_refused() {
+        let error = balance(vec![row(0, Quality::Useful)], 0).unwrap_err().to_string();
+        assert!(error.contains("1 useful and 0 noisy"), "{error}");
+    }
+
+    #[test]
+    fn a_broken_line_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        write_interactions(file.path(), &[row(0, Quality::Useful)]).unwrap();
+        assert_eq!(read_interactions(file.path()).unwrap(), [row(0, Quality::Useful)]);
+        std::fs::write(file.path(), "{\"question\": 1}\n").unwrap();
+        assert!(read_interactions(file.path()).unwrap_err().to_string().contains(":1: "));
+    }
+}

@@ -1,0 +1,107 @@
+//! Can the answer be found in these documents? Yes makes them useful, no makes them noisy.
+
+use zerosearch_generate::{Completer, CompletionRequest, Sampling};
+use zerosearch_reward::contains;
+use zerosearch_search::Quality;
+
+use crate::{Interaction, SimulatorError};
+
+/// Labels interactions.
+pub trait Judge {
+    /// One label for each interaction, in order.
+    ///
+    /// # Errors
+    /// When the judge fails or says neither yes nor no.
+    fn judge(&self, interactions: &[Interaction]) -> Result<Vec<Quality>, SimulatorError>;
+}
+
+/// The exact rule: some document contains a golden answer, both normalised.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RuleJudge;
+
+impl Judge for RuleJudge {
+    fn judge(&self, interactions: &[Interaction]) -> Result<Vec<Quality>, SimulatorError> {
+        let label = |interaction: &Interaction| {
+            let found = interaction.documents.iter().any(|document| contains(document, &interaction.golden_answers));
+            if found { Quality::Useful } else { Quality::Noisy }
+        };
+        Ok(interactions.iter().map(label).collect())
+    }
+}
+
+/// A language model as judge, asked for yes or no.
+pub struct CompleterJudge<C> {
+    completer: C,
+}
+
+impl<C: Completer> CompleterJudge<C> {
+    /// Asks this model.
+    pub fn new(completer: C) -> Self {
+        Self { completer }
+    }
+}
+
+impl<C: Completer> Judge for CompleterJudge<C> {
+    fn judge(&self, interactions: &[Interaction]) -> Result<Vec<Quality>, SimulatorError> {
+        let request = |interaction: &Interaction| CompletionRequest {
+            prompt: format!(
+                "Can the answer to the question be found in the documents? Reply with yes or no only.\n\
+                 Question: {}\nAnswer: {}\nDocuments:\n{}\nReply:",
+                interaction.question,
+                interaction.golden_answers.join(" / "),
+                interaction.documents.join("\n")
+            ),
+            sampling: Sampling::greedy(),
+            max_new_tokens: 4,
+            seed: 0,
+            stop: vec!["\n".into()],
+        };
+        let requests: Vec<CompletionRequest> = interactions.iter().map(request).collect();
+        let completions = self.completer.complete(&requests)?;
+        let label = |(interaction, completion): (&Interaction, &zerosearch_generate::Completion)| {
+            let word = completion.text.trim().trim_end_matches(['.', '!']).to_lowercase();
+            match word.as_str() {
+                "yes" => Ok(Quality::Useful),
+                "no" => Ok(Quality::Noisy),
+                _ => Err(SimulatorError::Judge { query: interaction.query.clone(), answer: completion.text.clone() }),
+            }
+        };
+        interactions.iter().zip(&completions).map(label).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerosearch_generate::{Completion, GenerateError};
+
+    struct Says(&'static str);
+
+    impl Completer for Says {
+        fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, GenerateError> {
+            Ok(requests.iter().map(|_| Completion { text: self.0.into(), tokens: 1 }).collect())
+        }
+    }
+
+    fn interaction(document: &str) -> Interaction {
+        Interaction {
+            question: "Capital of Chad?".into(),
+            golden_answers: vec!["N'Djamena".into(), "Ndjamena".into()],
+            query: "capital".into(),
+            documents: vec!["Lake Chad.".into(), document.into()],
+        }
+    }
+
+    #[test]
+    fn the_rule_looks_at_every_document_and_every_alias() {
+        let labels = RuleJudge.judge(&[interaction("It is NDJAMENA!"), interaction("It is Moundou.")]).unwrap();
+        assert_eq!(labels, [Quality::Useful, Quality::Noisy]);
+    }
+
+    #[test]
+    fn a_model_judges_with_yes_and_no_and_nothing_else() {
+        assert_eq!(CompleterJudge::new(Says(" Yes.")).judge(&[interaction("")]).unwrap(), [Quality::Useful]);
+        assert_eq!(CompleterJudge::new(Says("no")).judge(&[interaction("")]).unwrap(), [Quality::Noisy]);
+        assert!(CompleterJudge::new(Says("perhaps")).judge(&[interaction("")]).unwrap_err().to_string().contains("perhaps"));
+    }
+}

@@ -1,0 +1,33 @@
+//! Control-keyword prompts, judge labelling, SFT, and the simulated `SearchEngine`.
+//!
+//! ```
+//! use zerosearch_search::Quality;
+//! use zerosearch_simulator::{Interaction, Judge, RuleJudge};
+//!
+//! let interaction = Interaction {
+//!     question: "What is the capital of Chad?".into(),
+//!     golden_answers: vec!["N'Djamena".into()],
+//!     query: "capital of Chad".into(),
+//!     documents: vec!["The capital of Chad is N'Djamena.".into()],
+//! };
+//! assert_eq!(RuleJudge.judge(&[interaction])?, [Quality::Useful]);
+//! # Ok::<(), zerosearch_simulator::SimulatorError>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod engine;
+mod error;
+mod interaction;
+mod judge;
+mod obedience;
+mod prompt;
+mod tuning;
+
+pub use engine::{SimulatedEngine, SimulationConfig};
+pub use error::SimulatorError;
+pub use interaction::{Interaction, LabelledInteraction, balance, read_interactions, write_interactions};
+pub use judge::{CompleterJudge, Judge, RuleJudge};
+pub use obedience::{Obedience, measure_obedience};
+pub use prompt::{SimulatorPrompt, documents_text, parse_documents};
+pub use tuning::sft_examples;

@@ -1,0 +1,211 @@
+//! Text to token ids and back, for one model's tokenizer.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokenizers::{AddedVocabulary, Tokenizer};
+use zerosearch_trajectory::TokenId;
+
+use crate::files::{self, Files};
+use crate::{ChatTemplate, SpecialTokens, TextError};
+
+/// A character that no vocabulary has as a token: shows what a tokenizer does with the unknown.
+const UNHEARD_OF: &str = "\u{10ffff}";
+
+/// A model's tokenizer. Cheap to clone, shared between threads.
+#[derive(Clone)]
+pub struct Codec {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Recognises added tokens in the text.
+    trusted: Tokenizer,
+    /// The same tokenizer without any added token: their text is only text.
+    untrusted: Tokenizer,
+    /// Special tokens that the bare model would still produce from their text.
+    forbidden: BTreeSet<TokenId>,
+    /// Ids of tokens that stand for one byte, where the decoder joins such bytes to characters.
+    byte_tokens: BTreeSet<TokenId>,
+    vocab_size: usize,
+    bos: Option<TokenId>,
+    adds_bos: bool,
+    eos: Vec<TokenId>,
+    chat_template: Option<ChatTemplate>,
+    search_prompt: Option<String>,
+    files: Files,
+}
+
+impl Codec {
+    /// Loads the tokenizer of a Hugging Face model folder.
+    ///
+    /// Reads `tokenizer.json`, and where they are there `tokenizer_config.json`,
+    /// `special_tokens_map.json`, `generation_config.json` and `config.json` (ids of the
+    /// beginning-of-text and end-of-text tokens), `chat_template.jinja` (else the
+    /// `chat_template` of `tokenizer_config.json`) and `search_prompt.jinja`.
+    ///
+    /// # Errors
+    /// When there is no `tokenizer.json`, or one of the files cannot be read or is malformed.
+    pub fn from_folder(folder: &Path) -> Result<Self, TextError> {
+        Self::from_files(Files::read(folder)?)
+    }
+
+    /// Wraps a tokenizer built in memory.
+    ///
+    /// # Errors
+    /// When a special token is not in its vocabulary, or it cannot encode text.
+    pub fn from_tokenizer(tokenizer: &Tokenizer, special: &SpecialTokens) -> Result<Self, TextError> {
+        Self::from_files(Files::describe(tokenizer, special)?)
+    }
+
+    fn from_files(files: Files) -> Result<Self, TextError> {
+        let path = files.folder.join(files::TOKENIZER);
+        let malformed = |message: String| TextError::Malformed { path: path.clone(), message };
+        let bytes = files.bytes(files::TOKENIZER).unwrap_or_default();
+        let mut trusted = Tokenizer::from_bytes(bytes)
+            .map_err(|error| malformed(format!("not a tokenizer of the `tokenizers` library: {error}")))?;
+        // A limit meant for some other use of the tokenizer must not cut our texts.
+        trusted.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
+        trusted.with_padding(None);
+        let mut untrusted = trusted.clone();
+        untrusted.with_added_vocabulary(AddedVocabulary::new());
+
+        let vocab_size = trusted.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        if vocab_size == 0 {
+            return Err(malformed("its vocabulary is empty".into()));
+        }
+        // Whatever a tokenizer can fail at, it fails at here and not in the middle of a run.
+        let unknown: BTreeSet<TokenId> = untrusted
+            .encode_fast(UNHEARD_OF, false)
+            .map_err(|error| malformed(format!("it cannot encode an unknown character: {error}")))?
+            .get_ids()
+            .iter()
+            .copied()
+            .collect();
+        let forbidden = trusted
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter(|(id, token)| {
+                token.special && !unknown.contains(id) && ids(&untrusted, &token.content).contains(id)
+            })
+            .map(|(id, _)| id)
+            .collect();
+
+        let special = files.special_ids(&|token| trusted.token_to_id(token))?;
+        let adds_bos = special.bos.is_some_and(|bos| {
+            trusted.encode_fast("", true).is_ok_and(|encoding| encoding.get_ids().first() == Some(&bos))
+        });
+        let inner = Inner {
+            byte_tokens: byte_tokens(&trusted),
+            vocab_size,
+            forbidden,
+            bos: special.bos,
+            adds_bos,
+            eos: special.eos,
+            chat_template: files.chat_template()?,
+            search_prompt: files.text(files::SEARCH_PROMPT)?.map(str::to_owned),
+            trusted,
+            untrusted,
+            files,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Writes the tokenizer's files into a folder, which is created where it is missing.
+    /// Files that were loaded from a folder are written byte for byte as they were.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<(), TextError> {
+        self.inner.files.write(folder)
+    }
+
+    /// Encodes trusted text, such as a prompt: added tokens in the text are recognised, none is put
+    /// before or after it.
+    pub fn encode(&self, text: &str) -> Vec<TokenId> {
+        ids(&self.inner.trusted, text)
+    }
+
+    /// Encodes text that somebody else wrote: whatever it contains, no special or otherwise added
+    /// token comes out. `<|im_end|>` in a document is ten characters and ends nothing.
+    ///
+    /// Where the vocabulary leaves no other way to spell a special token's text, the text is left out.
+    pub fn encode_document(&self, text: &str) -> Vec<TokenId> {
+        let mut tokens = ids(&self.inner.untrusted, text);
+        tokens.retain(|token| !self.inner.forbidden.contains(token));
+        tokens
+    }
+
+    /// The text of the tokens, special ones included. Bytes that are not UTF-8 become U+FFFD,
+    /// ids outside the vocabulary become nothing.
+    pub fn decode(&self, tokens: &[TokenId]) -> String {
+        self.inner.trusted.decode(tokens, false).unwrap_or_default()
+    }
+
+    /// Rows that an embedding needs: one more than the largest token id, added tokens included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.vocab_size
+    }
+
+    /// Tokens that end a text, without repetition; the tokenizer's own one comes first.
+    pub fn eos_ids(&self) -> &[TokenId] {
+        &self.inner.eos
+    }
+
+    /// The token that begins a text, if the model has one.
+    pub fn bos_id(&self) -> Option<TokenId> {
+        self.inner.bos
+    }
+
+    /// The id of a token given by its name, added tokens included.
+    pub fn token_id(&self, token: &str) -> Option<TokenId> {
+        self.inner.trusted.token_to_id(token)
+    }
+
+    /// The model's chat template, if it has one.
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.inner.chat_template.as_ref()
+    }
+
+    /// The text of `search_prompt.jinja` in the model's folder.
+    pub(crate) fn search_prompt(&self) -> Option<&str> {
+        self.inner.search_prompt.as_deref()
+    }
+
+    /// The beginning-of-text token's name, where the tokenizer puts it before a plain text.
+    pub(crate) fn automatic_bos(&self) -> Option<String> {
+        self.inner.bos.filter(|_| self.inner.adds_bos).and_then(|bos| self.inner.trusted.id_to_token(bos))
+    }
+
+    /// Whether a run of such tokens is decoded as a whole, so that its text is open until the run ends.
+    pub(crate) fn is_byte_token(&self, token: TokenId) -> bool {
+        self.inner.byte_tokens.contains(&token)
+    }
+}
+
+impl std::fmt::Debug for Codec {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Codec")
+            .field("folder", &self.inner.files.folder)
+            .field("vocab_size", &self.inner.vocab_size)
+            .field("bos", &self.inner.bos)
+            .field("eos", &self.inner.eos)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Loading has shown that the tokenizer can encode the unknown, so there is no error to report.
+fn ids(tokenizer: &Tokenizer, text: &str) -> Vec<TokenId> {
+    tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
+}
+
+/// Tokens of the form `<0x41>`, if decoding the one for `A` gives `A`.
+fn byte_tokens(tokenizer: &Tokenizer) -> BTreeSet<TokenId> {
+    let decoded = tokenizer.token_to_id("<0x41>").and_then(|id| tokenizer.decode(&[id], false).ok());
+    if decoded.as_deref() != Some("A") {
+        return BTreeSet::new();
+    }
+    (0..=255u8).filter_map(|byte| tokenizer.token_to_id(&format!("<0x{byte:02X}>"))).collect()
+}

@@ -1,0 +1,210 @@
+//! A tokenizer's files: which there are, what they say about special tokens, and writing them back.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+use tokenizers::Tokenizer;
+use zerosearch_trajectory::TokenId;
+
+use crate::{ChatTemplate, TextError};
+
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const SEARCH_PROMPT: &str = "search_prompt.jinja";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
+const CONFIG: &str = "config.json";
+
+/// Files that belong to the tokenizer and go where it goes.
+const KEPT: [&str; 10] = [
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    SPECIAL_TOKENS_MAP,
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    GENERATION_CONFIG,
+    CHAT_TEMPLATE,
+    SEARCH_PROMPT,
+];
+
+/// The tokens with a role, by name. Those that are none of a model's stay `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// Begins a text.
+    pub bos: Option<String>,
+    /// Ends a text.
+    pub eos: Option<String>,
+    /// Fills a batch.
+    pub pad: Option<String>,
+}
+
+/// The ids of the tokens that begin and end a text.
+pub(crate) struct SpecialIds {
+    pub(crate) bos: Option<TokenId>,
+    pub(crate) eos: Vec<TokenId>,
+}
+
+pub(crate) struct Files {
+    /// Where they were read, for messages.
+    pub(crate) folder: PathBuf,
+    kept: BTreeMap<&'static str, Vec<u8>>,
+    /// The model's own `config.json`: read, but not the tokenizer's to write.
+    config: Option<Vec<u8>>,
+}
+
+impl Files {
+    pub(crate) fn read(folder: &Path) -> Result<Self, TextError> {
+        let mut kept = BTreeMap::new();
+        for name in KEPT {
+            if let Some(bytes) = read(folder, name)? {
+                kept.insert(name, bytes);
+            }
+        }
+        if !kept.contains_key(TOKENIZER) {
+            return Err(TextError::Missing { folder: folder.to_owned(), file: TOKENIZER });
+        }
+        Ok(Self { folder: folder.to_owned(), kept, config: read(folder, CONFIG)? })
+    }
+
+    /// The files of a tokenizer that has none yet.
+    pub(crate) fn describe(tokenizer: &Tokenizer, special: &SpecialTokens) -> Result<Self, TextError> {
+        let folder = PathBuf::from("tokenizer in memory");
+        let tokenizer = tokenizer
+            .to_string(true)
+            .map_err(|error| TextError::Malformed { path: folder.join(TOKENIZER), message: error.to_string() })?;
+        let mut config = Map::new();
+        config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
+        config.insert("clean_up_tokenization_spaces".into(), json!(false));
+        for (key, token) in [("bos_token", &special.bos), ("eos_token", &special.eos), ("pad_token", &special.pad)] {
+            config.insert(key.into(), json!(token));
+        }
+        let config = format!("{:#}\n", Value::Object(config));
+        let kept = BTreeMap::from([(TOKENIZER, tokenizer.into_bytes()), (TOKENIZER_CONFIG, config.into_bytes())]);
+        Ok(Self { folder, kept, config: None })
+    }
+
+    pub(crate) fn write(&self, folder: &Path) -> Result<(), TextError> {
+        std::fs::create_dir_all(folder).map_err(|source| TextError::Io { path: folder.to_owned(), source })?;
+        for (name, bytes) in &self.kept {
+            let path = folder.join(name);
+            std::fs::write(&path, bytes).map_err(|source| TextError::Io { path, source })?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn bytes(&self, name: &str) -> Option<&[u8]> {
+        self.kept.get(name).map(Vec::as_slice)
+    }
+
+    pub(crate) fn text(&self, name: &'static str) -> Result<Option<&str>, TextError> {
+        self.bytes(name)
+            .map(|bytes| std::str::from_utf8(bytes).map_err(|error| self.malformed(name, error)))
+            .transpose()
+    }
+
+    pub(crate) fn special_ids(&self, id: &dyn Fn(&str) -> Option<TokenId>) -> Result<SpecialIds, TextError> {
+        let named = self.named_tokens()?;
+        let resolve = |key: &str| -> Result<Option<TokenId>, TextError> {
+            let Some(token) = named.get(key) else { return Ok(None) };
+            let known = id(token);
+            known.map(Some).ok_or_else(|| {
+                self.malformed(
+                    TOKENIZER_CONFIG,
+                    format!("{key} is {token:?}, which {TOKENIZER} does not have: do the two belong together?"),
+                )
+            })
+        };
+        let bos_name = resolve("bos_token")?;
+        let mut eos: Vec<TokenId> = resolve("eos_token")?.into_iter().collect();
+        let mut bos = bos_name;
+        for name in [GENERATION_CONFIG, CONFIG] {
+            let config = self.object(name)?;
+            eos.extend(numbers(config.get("eos_token_id")));
+            // A tokenizer's configuration that is there and names no such token means that there is none.
+            if bos.is_none() && !self.kept.contains_key(TOKENIZER_CONFIG) {
+                bos = numbers(config.get("bos_token_id")).first().copied();
+            }
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        eos.retain(|id| seen.insert(*id));
+        Ok(SpecialIds { bos, eos })
+    }
+
+    /// The chat template: the file of that name, else the one called `default` (or the only one) in the configuration.
+    pub(crate) fn chat_template(&self) -> Result<Option<ChatTemplate>, TextError> {
+        let config = self.object(TOKENIZER_CONFIG)?;
+        let source = match (self.text(CHAT_TEMPLATE)?, config.get("chat_template")) {
+            (Some(text), _) => text,
+            (None, None | Some(Value::Null)) => return Ok(None),
+            (None, Some(Value::String(text))) => text,
+            (None, Some(Value::Array(list))) => {
+                let named = |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some("default");
+                let entry = list.iter().find(named).or(list.first());
+                entry.and_then(|entry| entry.get("template")).and_then(Value::as_str).ok_or_else(|| {
+                    self.malformed(
+                        TOKENIZER_CONFIG,
+                        "chat_template is a list without a `template` text in its default entry",
+                    )
+                })?
+            }
+            (None, Some(_)) => {
+                return Err(
+                    self.malformed(TOKENIZER_CONFIG, "chat_template is neither a text nor a list of {name, template}")
+                );
+            }
+        };
+        Ok(Some(ChatTemplate::new(source)?.with_tokens(self.named_tokens()?)))
+    }
+
+    /// `bos_token`, `eos_token`, … with their texts, as a chat template sees them.
+    fn named_tokens(&self) -> Result<BTreeMap<String, String>, TextError> {
+        let mut named = BTreeMap::new();
+        for file in [SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG] {
+            for (key, value) in self.object(file)? {
+                // Either the text itself, or an object that describes the token.
+                let text = value.as_str().or_else(|| value.get("content").and_then(Value::as_str));
+                if let (true, Some(text)) = (key.ends_with("_token"), text) {
+                    named.insert(key, text.to_owned());
+                }
+            }
+        }
+        Ok(named)
+    }
+
+    /// A JSON file's object; empty where there is no such file.
+    fn object(&self, name: &'static str) -> Result<Map<String, Value>, TextError> {
+        let bytes = if name == CONFIG { self.config.as_deref() } else { self.bytes(name) };
+        bytes.map_or_else(
+            || Ok(Map::new()),
+            |bytes| serde_json::from_slice(bytes).map_err(|error| self.malformed(name, error)),
+        )
+    }
+
+    fn malformed(&self, name: &'static str, message: impl ToString) -> TextError {
+        TextError::Malformed { path: self.folder.join(name), message: message.to_string() }
+    }
+}
+
+/// A token id, or a list of them.
+fn numbers(value: Option<&Value>) -> Vec<TokenId> {
+    let number = |value: &Value| value.as_u64().and_then(|id| TokenId::try_from(id).ok());
+    match value {
+        Some(Value::Array(list)) => list.iter().filter_map(number).collect(),
+        Some(value) => number(value).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+fn read(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, TextError> {
+    let path = folder.join(name);
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(TextError::Io { path, source }),
+    }
+}

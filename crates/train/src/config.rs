@@ -1,0 +1,106 @@
+//! Everything that decides what a training run does, with the paper's values as defaults.
+
+use serde::{Deserialize, Serialize};
+use zerosearch_algorithms::AlgorithmConfig;
+use zerosearch_curriculum::CurriculumConfig;
+use zerosearch_lm::AdamWConfig;
+use zerosearch_rollout::RolloutConfig;
+
+use crate::TrainError;
+
+/// A training run. Unknown keys are refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Names every random draw of the run.
+    pub seed: u64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Questions in a step.
+    pub questions_per_step: usize,
+    /// Rollouts of each question: a group.
+    pub samples_per_question: usize,
+    /// Bounds of an episode.
+    pub rollout: RolloutConfig,
+    /// Probability of noisy documents.
+    pub curriculum: CurriculumConfig,
+    /// The estimator and its parameters.
+    pub algorithm: AlgorithmConfig,
+    /// The policy's highest learning rate.
+    pub learning_rate: f64,
+    /// Share of the steps over which the policy's rate rises linearly.
+    pub warmup_ratio: f64,
+    /// The critic's highest learning rate; without a critic it means nothing.
+    pub critic_learning_rate: f64,
+    /// Share of the steps over which the critic's rate rises linearly.
+    pub critic_warmup_ratio: f64,
+    /// The optimizer of policy and critic.
+    pub optimizer: AdamWConfig,
+    /// Gradients are scaled down to this global norm.
+    pub gradient_norm: f64,
+    /// Most tokens, padding included, in one forward pass.
+    pub micro_batch_tokens: usize,
+    /// Optimizer steps on each batch of rollouts.
+    pub epochs: usize,
+    /// A checkpoint after every so many steps, and after the last; 0 only after the last.
+    pub checkpoint_every: u64,
+    /// Older checkpoints beyond this many are deleted.
+    pub keep_checkpoints: usize,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            steps: 203,
+            questions_per_step: 64,
+            samples_per_question: 5,
+            rollout: RolloutConfig::default(),
+            curriculum: CurriculumConfig::default(),
+            algorithm: AlgorithmConfig::Reinforce(Default::default()),
+            learning_rate: 1e-6,
+            warmup_ratio: 0.95,
+            critic_learning_rate: 1e-5,
+            critic_warmup_ratio: 0.015,
+            optimizer: AdamWConfig::default(),
+            gradient_norm: 1.0,
+            micro_batch_tokens: 8192,
+            epochs: 1,
+            checkpoint_every: 50,
+            keep_checkpoints: 2,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Checks what the parts do not check themselves.
+    ///
+    /// # Errors
+    /// Names the key, its value and what is allowed.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let check = |key: &'static str, value: f64, ok: bool, expected: &'static str| {
+            if ok { Ok(()) } else { Err(TrainError::Config { key, value: value.to_string(), expected }) }
+        };
+        let positive = |key, value: usize| check(key, value as f64, value > 0, "at least 1");
+        positive("steps", self.steps as usize)?;
+        positive("questions_per_step", self.questions_per_step)?;
+        positive("samples_per_question", self.samples_per_question)?;
+        positive("micro_batch_tokens", self.micro_batch_tokens)?;
+        positive("epochs", self.epochs)?;
+        positive("keep_checkpoints", self.keep_checkpoints)?;
+        for (key, value) in [("learning_rate", self.learning_rate), ("critic_learning_rate", self.critic_learning_rate), ("gradient_norm", self.gradient_norm)] {
+            check(key, value, value.is_finite() && value > 0.0, "a finite number above 0")?;
+        }
+        for (key, value) in [("warmup_ratio", self.warmup_ratio), ("critic_warmup_ratio", self.critic_warmup_ratio)] {
+            check(key, value, (0.0..=1.0).contains(&value), "a share in [0, 1]")?;
+        }
+        self.rollout.validate()?;
+        Ok(())
+    }
+}
+
+/// Linear warm-up over a share of the steps, then constant.
+pub(crate) fn warmed_up(peak: f64, ratio: f64, step: u64, steps: u64) -> f64 {
+    let warmup = ratio * steps as f64;
+    if warmup < 1.0 { peak } else { peak * ((step + 1) as f64 / warmup).min(1.0) }
+}

@@ -1,0 +1,120 @@
+//! Scripted episodes for the cold start: what a base model reads before it has any idea which of them are good.
+//!
+//! A demonstrator talks to a search engine in the format of an episode. Its habits are mixed on purpose:
+//! some episodes guess, some stop at the first name they meet, some follow the chain to its end. A model
+//! trained on them knows the form and every behaviour, and prefers none because it pays; that is left to
+//! reinforcement learning.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::Rng;
+use zerosearch_data::world::WorldQuestion;
+use zerosearch_lm::SftExample;
+use zerosearch_reward::contains;
+use zerosearch_search::{Query, SearchEngine, SearchError};
+use zerosearch_text::{Codec, encode_information};
+
+/// One part of a scripted episode.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Part {
+    /// Written by the demonstrator.
+    Policy(String),
+    /// Documents that the engine returned, best first.
+    Documents(Vec<String>),
+}
+
+/// How often an episode takes which course; what is left of 1 follows the chain of searches to its end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Habits {
+    /// Answers at once with another question's answer.
+    pub guess: f64,
+    /// Searches once and answers with what the first step yields, although the question asks for more.
+    pub stop_early: f64,
+    /// Of the episodes that search: begins with the question as it stands.
+    pub bare_question: f64,
+}
+
+/// Plays one episode. `guess` is what it answers when it guesses.
+///
+/// # Errors
+/// When the engine fails.
+pub fn demonstrate(
+    question: &WorldQuestion,
+    engine: &dyn SearchEngine,
+    habits: &Habits,
+    guess: &str,
+    top_k: usize,
+    rng: &mut ChaCha8Rng,
+) -> Result<Vec<Part>, SearchError> {
+    let mut chance = |probability: f64| f64::from(rng.next_u32()) / 4_294_967_296.0 < probability;
+    if chance(habits.guess) {
+        return Ok(vec![Part::Policy(format!("<think>I know it.</think><answer> {guess} </answer>"))]);
+    }
+    let stop_early = question.hops > 1 && chance(habits.stop_early / (1.0 - habits.guess));
+    let mut parts = Vec::new();
+    let mut bare = chance(habits.bare_question);
+    let mut thought = "I look it up.".to_string();
+    let last = question.steps.len().saturating_sub(1);
+    let mut step = 0;
+    let mut tries = 0;
+    while let Some(current) = question.steps.get(step) {
+        let query = if bare {
+            question.question.as_str()
+        } else if tries == 0 {
+            current.query.as_str()
+        } else {
+            current.ask.as_str()
+        };
+        parts.push(Part::Policy(format!("<think>{thought}</think><search> {query} </search>")));
+        let found = engine.search(&Query { text: query, top_k, context: None })?;
+        let documents: Vec<String> = found.into_iter().map(|document| document.contents).collect();
+        // The end of the chain may come into sight early: a document that states the link and the answer.
+        let final_in_sight = documents.iter().any(|document| {
+            question.steps[step..].iter().all(|step| contains(document, std::slice::from_ref(&step.answer)))
+        });
+        let step_in_sight = documents.iter().any(|document| contains(document, std::slice::from_ref(&current.answer)));
+        parts.push(Part::Documents(documents));
+        if step == last || final_in_sight || (stop_early && step_in_sight) {
+            let answer = if final_in_sight { &question.steps[last].answer } else { &current.answer };
+            if step_in_sight || final_in_sight {
+                parts.push(Part::Policy(format!("<think>Found it.</think><answer> {answer} </answer>")));
+                return Ok(parts);
+            }
+        }
+        if step_in_sight {
+            thought = format!("It is {}.", current.answer);
+            step += 1;
+            tries = 0;
+        } else if tries < 2 {
+            thought = "Not there.".into();
+            tries += if bare { 0 } else { 1 };
+        } else {
+            break;
+        }
+        bare = false;
+    }
+    parts.push(Part::Policy("<think>Not there.</think><answer> unknown </answer>".into()));
+    Ok(parts)
+}
+
+/// Turns an episode into tokens. The demonstrator's tokens weigh 1, the documents' `document_weight`,
+/// the prompt's nothing.
+pub fn encode_demonstration(codec: &Codec, prompt: &str, parts: &[Part], document_weight: f32) -> SftExample {
+    let mut tokens = codec.encode(prompt);
+    let mut positions = Vec::new();
+    let mut weights = Vec::new();
+    for part in parts {
+        let (ids, weight) = match part {
+            Part::Policy(text) => (codec.encode(text), 1.0),
+            Part::Documents(documents) => {
+                let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
+                (encode_information(codec, &documents), document_weight)
+            }
+        };
+        if weight > 0.0 {
+            positions.extend(tokens.len().max(1)..tokens.len() + ids.len());
+            weights.resize(positions.len(), weight);
+        }
+        tokens.extend(ids);
+    }
+    SftExample { tokens, positions, weights }
+}

@@ -1,0 +1,330 @@
+//! One step: rollouts against the engine, rewards, advantages, an update.
+
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use zerosearch_algorithms::{Algorithm, LossInputs, LossMetrics, RewardBatch, ValueInputs};
+use zerosearch_curriculum::{Curriculum, Progress};
+use zerosearch_data::{Question};
+use zerosearch_generate::{Stream, WeightVersion};
+use zerosearch_lm::{AdamW, Decoder, Gradients, LanguageModel, LocalGenerator};
+use zerosearch_metrics::Metrics;
+use zerosearch_reward::{Episode, RewardFn};
+use zerosearch_rollout::{Noise, Rollout, RolloutStats, Rollouts, Task};
+use zerosearch_search::SearchEngine;
+use zerosearch_text::PromptTemplate;
+
+use crate::batch::TrainBatch;
+use crate::config::warmed_up;
+use crate::{TrainConfig, TrainError, critic};
+
+/// What a trainer is made of besides its configuration.
+#[derive(Clone, Copy)]
+pub struct Parts<'a> {
+    /// The policy as it starts, which is also the reference of the KL term.
+    pub model: &'a LanguageModel,
+    /// How a question becomes a prompt.
+    pub prompt: &'a PromptTemplate,
+    /// What is trained on.
+    pub questions: &'a [Question],
+    /// What answers the searches: a simulated engine, if the run is to be free of real ones.
+    pub engine: &'a dyn SearchEngine,
+    /// What an episode earns.
+    pub reward: &'a dyn RewardFn,
+    /// Where the updates are computed.
+    pub device: &'a Device,
+}
+
+/// The state of a run between two steps.
+pub struct Trainer<'a> {
+    pub(crate) config: TrainConfig,
+    pub(crate) parts: Parts<'a>,
+    pub(crate) policy: Learner,
+    pub(crate) critic: Option<Learner>,
+    pub(crate) algorithm: Box<dyn Algorithm>,
+    pub(crate) step: u64,
+    curriculum: Box<dyn Curriculum>,
+    reference: Decoder,
+    generator: LocalGenerator,
+}
+
+pub(crate) struct Learner {
+    pub(crate) decoder: Decoder,
+    pub(crate) optimizer: AdamW,
+}
+
+/// What a step did.
+pub struct StepReport {
+    /// Its number, counted from 1.
+    pub step: u64,
+    /// Every figure.
+    pub metrics: Metrics,
+    /// The rollouts that it learnt from.
+    pub rollouts: Vec<Rollout>,
+    /// What each of them earned.
+    pub rewards: Vec<f32>,
+}
+
+impl<'a> Trainer<'a> {
+    /// A run that has not begun.
+    ///
+    /// # Errors
+    /// When the configuration is out of range or contradicts itself, or there is nothing to train on.
+    pub fn new(config: TrainConfig, parts: Parts<'a>) -> Result<Self, TrainError> {
+        config.validate()?;
+        let curriculum = config.curriculum.build()?;
+        let algorithm = config.algorithm.clone().build()?;
+        if parts.questions.is_empty() {
+            return Err(TrainError::NoQuestions);
+        }
+        if config.samples_per_question < algorithm.min_group_size() {
+            return Err(TrainError::GroupSize {
+                algorithm: algorithm.name(),
+                needed: algorithm.min_group_size(),
+                found: config.samples_per_question,
+            });
+        }
+        let model = parts.model;
+        let learner = |decoder| Learner { decoder, optimizer: AdamW::new(config.optimizer) };
+        let critic = algorithm
+            .value_loss()
+            .map(|_| learner(critic::trainable(model, &critic::initial_weights(model), parts.device)));
+        Ok(Self {
+            policy: learner(Decoder::trainable(&model.config, &model.weights, parts.device)),
+            critic,
+            algorithm,
+            step: 0,
+            curriculum,
+            reference: Decoder::frozen(&model.config, &model.weights, parts.device),
+            generator: LocalGenerator::new(&model.config, &model.weights, model.codec.eos_ids()),
+            config,
+            parts,
+        })
+    }
+
+    /// Steps done.
+    pub fn steps_done(&self) -> u64 {
+        self.step
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// The policy as trained so far.
+    pub fn model(&self) -> LanguageModel {
+        self.parts.model.with_weights(self.policy.decoder.to_host())
+    }
+
+    /// One step.
+    ///
+    /// # Errors
+    /// When the generator fails, or the loss or its gradient is not finite; the weights are then unchanged.
+    pub fn step(&mut self) -> Result<StepReport, TrainError> {
+        let mut metrics = Metrics::new();
+        let began = Instant::now();
+        let noise = self.curriculum.noise_probability(self.progress());
+        metrics.insert("curriculum/noise_probability", noise);
+
+        let tasks = self.tasks()?;
+        let groups: Vec<usize> = tasks.iter().map(|task| task.question_index as usize).collect();
+        let plan = Rollouts {
+            engine: self.parts.engine,
+            codec: &self.parts.model.codec,
+            config: self.config.rollout,
+            noise: Noise::Curriculum { curriculum: self.curriculum.as_ref(), progress: self.progress() },
+            seed: self.config.seed,
+            step: self.step,
+        };
+        let rollouts = plan.run(&mut self.generator, tasks, &mut |_| {})?;
+        let rollout_seconds = began.elapsed().as_secs_f64();
+
+        let rewards: Vec<f32> = rollouts.iter().map(|rollout| self.reward(rollout)).collect();
+        self.update(&rollouts, &rewards, &groups, &mut metrics)?;
+        let host = self.policy.decoder.to_host();
+        self.step += 1;
+        self.generator.refit(&host, WeightVersion(self.step));
+
+        let stats = RolloutStats::of(&rollouts);
+        stats.metrics().into_iter().for_each(|(name, value)| metrics.insert(name, value));
+        metrics.summary("critic/rewards", &rewards);
+        metrics.summary("critic/score", &rewards);
+        let sampled: usize = rollouts.iter().map(|rollout| rollout.trajectory.mask().trained()).sum();
+        let step_seconds = began.elapsed().as_secs_f64();
+        metrics.insert("rollout/tokens_per_s", sampled as f64 / rollout_seconds);
+        metrics.insert("timing_s/rollout", rollout_seconds);
+        metrics.insert("timing_s/update", step_seconds - rollout_seconds);
+        metrics.insert("timing_s/step", step_seconds);
+        Ok(StepReport { step: self.step, metrics, rollouts, rewards })
+    }
+
+    fn progress(&self) -> Progress {
+        Progress::at(self.step, self.config.steps)
+    }
+
+    /// The step's questions, each once for every sample. Which they are follows from seed and step
+    /// alone: epochs are permutations, and a step takes the next slice of them.
+    fn tasks(&self) -> Result<Vec<Task>, TrainError> {
+        let (count, per_step) = (self.parts.questions.len() as u64, self.config.questions_per_step as u64);
+        let mut tasks = Vec::new();
+        let mut permutation = (u64::MAX, Vec::new());
+        for slot in 0..per_step {
+            let position = self.step * per_step + slot;
+            let epoch = position / count;
+            if permutation.0 != epoch {
+                permutation = (epoch, shuffled(count as usize, self.config.seed, epoch));
+            }
+            let question = &self.parts.questions[permutation.1[(position % count) as usize]];
+            let prompt = self.parts.model.codec.encode(&self.parts.prompt.render(&question.question)?);
+            for sample in 0..self.config.samples_per_question as u64 {
+                tasks.push(Task {
+                    // Unique in the step even when an epoch's border puts a question into it twice.
+                    question_index: slot,
+                    sample,
+                    question: question.question.clone(),
+                    golden_answers: question.golden_answers.clone(),
+                    prompt: prompt.clone(),
+                });
+            }
+        }
+        Ok(tasks)
+    }
+
+    fn reward(&self, rollout: &Rollout) -> f32 {
+        let observations: Vec<String> = rollout.observations().map(str::to_string).collect();
+        self.parts.reward.reward(&Episode {
+            question: &rollout.question,
+            golden_answers: &rollout.golden_answers,
+            policy_turns: &rollout.policy_turns(),
+            observations: &observations,
+        })
+    }
+
+    fn update(&mut self, rollouts: &[Rollout], rewards: &[f32], groups: &[usize], metrics: &mut Metrics) -> Result<(), TrainError> {
+        let batch = TrainBatch::new(rollouts);
+        let rewards = RewardBatch::new(rewards, groups, &batch.lengths)?;
+        let values = self.critic.as_ref().map(|critic| self.values(&critic.decoder, &batch));
+        let rewards = match &values {
+            Some(values) => {
+                metrics.summary("critic/values", values);
+                rewards.with_values(values)?
+            }
+            None => rewards,
+        };
+        let advantages = self.algorithm.advantages(&rewards)?;
+        metrics.summary("critic/advantages", &advantages.advantages);
+        metrics.summary("critic/returns", &advantages.returns);
+        metrics.insert("rollout/groups", advantages.groups as f64);
+        metrics.insert("rollout/constant_groups", advantages.constant_groups as f64);
+        for _ in 0..self.config.epochs {
+            self.update_policy(&batch, &advantages.advantages, metrics)?;
+            if let Some(values) = &values {
+                self.update_critic(&batch, values, &advantages.returns, metrics)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn update_policy(&mut self, batch: &TrainBatch, advantages: &[f32], metrics: &mut Metrics) -> Result<(), TrainError> {
+        let terms = self.algorithm.terms();
+        let weights = terms.aggregation.weights(&batch.lengths);
+        let reference_needed = terms.kl.coefficient != 0.0;
+        let mut gradients = Gradients::default();
+        let mut totals = LossMetrics::default();
+        let mut gap = 0.0;
+        for micro in batch.micro_batches(self.config.micro_batch_tokens, &[]) {
+            let scored = micro.scored();
+            let (logprobs, entropy) = self.policy.decoder.score(&scored);
+            let old = micro.gather(&batch.generator_logprobs);
+            let now = host(&logprobs);
+            gap += now.iter().zip(&old).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>();
+            let output = self.algorithm.loss(LossInputs {
+                logprobs,
+                old_logprobs: self.tensor(old),
+                ref_logprobs: reference_needed.then(|| self.reference.score(&scored).0),
+                entropy: Some(entropy),
+                advantages: self.tensor(micro.gather(advantages)),
+                weights: self.tensor(micro.gather(&weights)),
+                sequence_lengths: micro.lengths(),
+            })?;
+            totals += output.metrics;
+            gradients.add(Gradients::of(output.loss, self.policy.decoder.weights()));
+        }
+        let norm = gradients.clip(self.config.gradient_norm);
+        if !totals.loss.is_finite() || !norm.is_finite() {
+            return Err(TrainError::NotFinite { step: self.step, loss: totals.loss, norm });
+        }
+        let rate = warmed_up(self.config.learning_rate, self.config.warmup_ratio, self.step, self.config.steps);
+        self.policy.optimizer.step(self.policy.decoder.weights_mut(), &gradients, rate);
+        totals.scalars().into_iter().for_each(|(name, value)| metrics.insert(name, value));
+        metrics.insert("actor/grad_norm", norm);
+        metrics.insert("actor/lr", rate);
+        metrics.insert("rollout/logprob_gap", gap / totals.tokens.max(1) as f64);
+        Ok(())
+    }
+
+    fn update_critic(&mut self, batch: &TrainBatch, old: &[f32], returns: &[f32], metrics: &mut Metrics) -> Result<(), TrainError> {
+        let (Some(critic), Some(loss)) = (&self.critic, self.algorithm.value_loss()) else { return Ok(()) };
+        let weights = loss.aggregation.weights(&batch.lengths);
+        let mut gradients = Gradients::default();
+        let mut total = 0.0;
+        for micro in batch.micro_batches(self.config.micro_batch_tokens, &[]) {
+            let output = loss.loss(ValueInputs {
+                values: critic::values(&critic.decoder, &micro.scored()),
+                old_values: self.tensor(micro.gather(old)),
+                returns: self.tensor(micro.gather(returns)),
+                weights: self.tensor(micro.gather(&weights)),
+            })?;
+            total += output.vf_loss;
+            gradients.add(Gradients::of(output.loss, critic.decoder.weights()));
+        }
+        let norm = gradients.clip(self.config.gradient_norm);
+        if !total.is_finite() || !norm.is_finite() {
+            return Err(TrainError::NotFinite { step: self.step, loss: total, norm });
+        }
+        let rate = warmed_up(self.config.critic_learning_rate, self.config.critic_warmup_ratio, self.step, self.config.steps);
+        if let Some(critic) = &mut self.critic {
+            critic.optimizer.step(critic.decoder.weights_mut(), &gradients, rate);
+        }
+        metrics.insert("critic/vf_loss", total);
+        metrics.insert("critic/grad_norm", norm);
+        metrics.insert("critic/lr", rate);
+        Ok(())
+    }
+
+    /// The critic's values of all trained tokens, as constants.
+    fn values(&self, critic: &Decoder, batch: &TrainBatch) -> Vec<f32> {
+        let frozen = Decoder::frozen(critic.config(), &critic.to_host(), critic.device());
+        let mut values = vec![0.0; batch.generator_logprobs.len()];
+        for micro in batch.micro_batches(self.config.micro_batch_tokens, &[]) {
+            micro.scatter(&host(&critic::values(&frozen, &micro.scored())), &mut values);
+        }
+        values
+    }
+
+    fn tensor(&self, values: Vec<f32>) -> Tensor<1> {
+        let length = values.len();
+        Tensor::from_data(TensorData::new(values, [length]), self.parts.device)
+    }
+
+    /// Puts saved weights in place, for the trainer and for the generator.
+    pub(crate) fn set_policy(&mut self, weights: &zerosearch_lm::HostWeights, optimizer: AdamW) {
+        self.policy = Learner { decoder: Decoder::trainable(&self.parts.model.config, weights, self.parts.device), optimizer };
+        self.generator.refit(weights, WeightVersion(self.step));
+    }
+}
+
+fn host(tensor: &Tensor<1>) -> Vec<f32> {
+    tensor.clone().without_autodiff().into_data().convert::<f32>().try_into_vec::<f32>().unwrap_or_default()
+}
+
+fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    use rand_chacha::rand_core::Rng;
+    let mut rng = Stream { seed, purpose: "questions", step: epoch, ..Stream::default() }.rng();
+    let mut order: Vec<usize> = (0..count).collect();
+    for last in (1..count).rev() {
+        order.swap(last, (rng.next_u64() % (last as u64 + 1)) as usize);
+    }
+    order
+}

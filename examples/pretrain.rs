@@ -1,0 +1,124 @@
+//! Makes the base policy that the quickstart starts from: a tokenizer and a small decoder, from invented worlds
+//! and training entities only. Its result is shipped, so nobody has to run this.
+//!
+//!     cargo run --release --example pretrain -- --out models/base --minutes 60
+//!
+//! The log beside the weights says, step by step, the loss and how well the model copies names that it has never
+//! seen: test entities, whose questions and passages are used for nothing but this measurement.
+
+use std::error::Error;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Parser;
+use zerosearch::burn::tensor::Device;
+use zerosearch::data::world::{Split, World};
+use zerosearch::lm::{AdamWConfig, HostWeights, LanguageModel, LearningRate, ModelConfig, SftConfig, SftTrainer, StoredDtype};
+use zerosearch::simulator::SimulatorPrompt;
+use zerosearch::text::{Codec, PromptTemplate, SpecialTokens, train_bpe};
+use zerosearch::train::{Habits, Mixture, Pretraining, index, measure_copying, sources, world};
+
+const SEARCH_PROMPT: &str = "Question: {{ question }}";
+const SIMULATOR_PROMPT: &str = "Engine. Question: {{ question }}\nAnswer: {{ answer }}\nQuery: {{ query }}\n{{ quality }}:\n";
+const TAGS: [&str; 8] =
+    ["<think>", "</think>", "<search>", "</search>", "<answer>", "</answer>", "<information>", "</information>"];
+
+#[derive(Parser)]
+struct Arguments {
+    /// The folder to write.
+    #[arg(long)]
+    out: PathBuf,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Optimizer steps.
+    #[arg(long, default_value_t = 1500)]
+    steps: u64,
+    /// Sequences in a step.
+    #[arg(long, default_value_t = 32)]
+    batch: usize,
+    #[arg(long, default_value_t = 2e-3)]
+    learning_rate: f64,
+    /// Starts from this folder's weights instead of random ones.
+    #[arg(long)]
+    from: Option<PathBuf>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    std::fs::create_dir_all(&arguments.out)?;
+    let start = match &arguments.from {
+        Some(folder) => LanguageModel::read(folder)?,
+        None => {
+            let codec = tokenizer(&arguments.out, arguments.seed)?;
+            let config = ModelConfig::tiny_llama(codec.vocab_size(), 256, 5, 4, 2, 512);
+            LanguageModel::new(config.clone(), HostWeights::init(&config, arguments.seed), codec)
+        }
+    };
+    let prompt = PromptTemplate::new(SEARCH_PROMPT)?;
+    let mixture = Mixture {
+        habits: Habits { guess: 0.12, stop_early: 0.38, bare_question: 0.35 },
+        top_k: 3,
+        copying: 0.08,
+        simulating: 0.2,
+        document_weight: 0.2,
+        examples_per_world: 400,
+    };
+    let seed = arguments.seed + arguments.from.iter().count() as u64 * 1000;
+    let mut data =
+        Pretraining::new(start.codec.clone(), prompt.clone(), SimulatorPrompt::new(SIMULATOR_PROMPT)?, mixture, seed)?;
+    let schedule = LearningRate { peak: arguments.learning_rate, warmup: 60, total: arguments.steps, floor: 0.03 };
+    let optimizer = AdamWConfig { beta2: 0.98, ..AdamWConfig::default() };
+    let config = SftConfig { learning_rate: schedule, optimizer, gradient_norm: 1.0, micro_batch_tokens: 8192 };
+    let mut trainer = SftTrainer::new(&start.config, &start.weights, config, &Device::flex());
+
+    let test = World::real()?;
+    let engine = index(&test, 0)?;
+    let unseen: Vec<_> = test.questions().into_iter().filter(|q| q.split == Split::Test).step_by(6).collect();
+    let mut log = std::fs::File::create(arguments.out.join("training_log.jsonl"))?;
+    let (began, mut tokens) = (Instant::now(), 0usize);
+    for step in 1..=arguments.steps {
+        let batch = (0..arguments.batch).map(|_| data.next_example()).collect::<Result<Vec<_>, _>>()?;
+        tokens += batch.iter().map(|example| example.tokens.len()).sum::<usize>();
+        let report = trainer.step(&batch)?;
+        if step % 10 == 0 || step == arguments.steps {
+            let seconds = began.elapsed().as_secs_f64();
+            let mut row = serde_json::json!({"step": step, "loss": report.loss, "gradient_norm": report.gradient_norm,
+                "learning_rate": report.learning_rate, "tokens": tokens, "seconds": seconds.round()});
+            if step % 100 == 0 || step == arguments.steps {
+                let model = start.with_weights(trainer.decoder().to_host());
+                row["copying"] = serde_json::to_value(measure_copying(&model, &prompt, &unseen, &engine, mixture.top_k)?)?;
+                save(&model, &arguments.out)?;
+            }
+            writeln!(log, "{row}")?;
+            println!("{row}");
+        }
+    }
+    Ok(())
+}
+
+fn save(model: &LanguageModel, folder: &Path) -> Result<(), Box<dyn Error>> {
+    model.save(folder, StoredDtype::Bf16)?;
+    std::fs::write(folder.join("search_prompt.jinja"), SEARCH_PROMPT)?;
+    std::fs::write(folder.join(SimulatorPrompt::FILE), SIMULATOR_PROMPT)?;
+    Ok(())
+}
+
+/// A byte-level BPE over passages and questions of invented and shuffled worlds.
+fn tokenizer(folder: &Path, seed: u64) -> Result<Codec, Box<dyn Error>> {
+    let (names, training) = sources()?;
+    let mut texts = Vec::new();
+    for index in 0..12 {
+        let world = world(index, seed + index, &names, &training);
+        texts.extend(world.passages(index).into_iter().map(|passage| passage.contents));
+        texts.extend(world.questions().into_iter().flat_map(|q| {
+            let steps = q.steps.into_iter().flat_map(|step| [step.ask, step.query]);
+            [q.question].into_iter().chain(steps).collect::<Vec<_>>()
+        }));
+    }
+    let end = Some("<|end|>".to_string());
+    let special = SpecialTokens { bos: end.clone(), eos: end.clone(), pad: end };
+    let codec = train_bpe(texts.into_iter(), 2048, &TAGS, &special)?;
+    codec.save(folder)?;
+    Ok(codec)
+}

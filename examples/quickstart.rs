@@ -1,0 +1,2 @@
+//! The whole method.
+fn main() {}
