@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mixture = Mixture {
         habits: Habits { guess: 0.12, stop_early: 0.38, bare_question: 0.35 },
         top_k: 3,
-        copying: 0.08,
+        copying: 0.12,
         simulating: 0.2,
         document_weight: 0.2,
         examples_per_world: 400,

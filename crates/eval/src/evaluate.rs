@@ -1,7 +1,7 @@
 //! All questions in, one prediction for each out.
 
 use serde::{Deserialize, Serialize};
-use crate::Question;
+use zerosearch_data::Question;
 use zerosearch_generate::{Generator, Sampling};
 use zerosearch_metrics::Progress;
 use zerosearch_rollout::{Noise, RolloutConfig, Rollouts, Task};

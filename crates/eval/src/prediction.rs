@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use crate::Question;
+use zerosearch_data::Question;
 use zerosearch_metrics::{Author, write_atomic};
 use zerosearch_rollout::Rollout;
 

@@ -4,7 +4,7 @@ mod scripted;
 
 use proptest::prelude::*;
 use scripted::{Engine, Scripted, codec, question};
-use zerosearch_eval::Question;
+use zerosearch_data::Question;
 use zerosearch_eval::{EvalConfig, EvalError, Evaluation, Prediction, Strategy, evaluate, write_predictions};
 use zerosearch_metrics::{Author, Progress};
 use zerosearch_search::SearchEngine;

@@ -25,6 +25,7 @@ mod buffer;
 pub mod host;
 mod logprobs;
 mod matrix;
+mod memory;
 pub mod reference;
 mod rms_norm;
 mod rotary;
@@ -33,6 +34,7 @@ mod vector;
 
 pub use attention::{AttentionShape, causal_attention};
 pub use logprobs::token_logprobs;
+pub use memory::keep_freed_memory;
 pub use rms_norm::rms_norm;
 pub use rotary::rotary;
 pub use swiglu::swiglu;

@@ -16,13 +16,15 @@ use crate::matrix::{Matrix, MatrixMut, multiply};
 use crate::reference;
 use crate::vector::{exp, exponential_moments, largest, vectorised};
 
-/// Rows of one task in the forward pass.
+/// Rows of one task.
 const TASK_ROWS: usize = 64;
-/// Logits that the backward pass holds at a time (32 MiB), within [`BLOCK_ROWS`].
+/// Logits that are kept for the backward pass where there are no more than this (128 MiB).
+const KEPT_LOGITS: usize = 1 << 25;
+/// Logits that the backward pass otherwise recomputes at a time (32 MiB), within [`BLOCK_ROWS`].
 const BLOCK_LOGITS: usize = 1 << 23;
-/// The fewest and the most rows that the backward pass handles together.
+/// The fewest and the most rows that the backward pass recomputes together.
 const BLOCK_ROWS: (usize, usize) = (128, 1024);
-/// Parts of a block that the backward pass works on in parallel.
+/// The fewest parts of a block that the backward pass works on in parallel.
 const BLOCK_TASKS: usize = 8;
 /// Vocabulary rows of one task of the head's gradient.
 const TASK_VOCAB: usize = 128;
@@ -33,8 +35,8 @@ const TASK_VOCAB: usize = 128;
 /// `hidden` is `[rows, width]`, `head` `[vocab, width]` as checkpoints store it, `targets`
 /// `[rows]`; both results are `[rows]`, and gradients flow through both.
 ///
-/// The backward pass recomputes the logits, a block of rows at a time, from one log-sum-exp per
-/// row. Memory does not grow with `rows * vocab`.
+/// Up to 2^25 logits are kept for the backward pass; more are recomputed there, a block of rows at
+/// a time, from one log-sum-exp per row, so that memory does not grow with `rows * vocab`.
 ///
 /// # Panics
 ///
@@ -69,7 +71,7 @@ impl TokenLogprobsOp for Flex {
     fn fused_token_logprobs(hidden: FlexTensor, head: FlexTensor, targets: FlexTensor) -> FlexTensor {
         let (hidden, head) = (contiguous(hidden), contiguous(head));
         let (rows, vocab) = (rows_and_columns(&hidden).0, rows_and_columns(&head).0);
-        let (output, _) = forward(floats(&hidden), floats(&head), &target_rows(targets, vocab));
+        let (output, _) = forward(floats(&hidden), floats(&head), &target_rows(targets, vocab), None);
         tensor(output, [2, rows])
     }
 }
@@ -81,6 +83,8 @@ struct Saved {
     targets: Arc<[usize]>,
     log_sums: Arc<[f32]>,
     entropies: Arc<[f32]>,
+    /// `[rows, vocab]`, where there are few.
+    logits: Option<Arc<Vec<f32>>>,
 }
 
 #[derive(Debug)]
@@ -90,10 +94,11 @@ impl Backward<Flex, 2> for TokenLogprobsBackward {
     type State = Saved;
 
     fn backward(self, ops: Ops<Saved, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let saved = ops.state;
+        let mut saved = ops.state;
+        let logits = saved.logits.take().map(Arc::unwrap_or_clone);
         let upstream = contiguous(grads.consume::<Flex>(&ops.node));
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let gradients = backward(&saved, floats(&upstream), wanted);
+        let gradients = backward(&saved, logits, floats(&upstream), wanted);
         for ((parent, gradient), input) in ops.parents.into_iter().zip(gradients).zip([saved.hidden, saved.head]) {
             if let Some(parent) = parent {
                 grads.register::<Flex>(parent.id, tensor(gradient, input.layout().shape().clone()));
@@ -112,14 +117,24 @@ impl<C: CheckpointStrategy> TokenLogprobsOp for Autodiff<Flex, C> {
         let (hidden, head) = (contiguous(hidden), contiguous(head));
         let (rows, vocab) = (rows_and_columns(&hidden).0, rows_and_columns(&head).0);
         let targets = target_rows(targets, vocab);
-        let (values, log_sums) = forward(floats(&hidden), floats(&head), &targets);
         match TokenLogprobsBackward.prepare::<C>([hidden_node, head_node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
-                let entropies = values[rows..].into();
-                let saved = Saved { hidden, head, targets: targets.into(), log_sums: log_sums.into(), entropies };
+                let mut logits = (rows * vocab <= KEPT_LOGITS).then(|| vec![0.0; rows * vocab]);
+                let (values, log_sums) = forward(floats(&hidden), floats(&head), &targets, logits.as_deref_mut());
+                let saved = Saved {
+                    hidden,
+                    head,
+                    targets: targets.into(),
+                    log_sums: log_sums.into(),
+                    entropies: values[rows..].into(),
+                    logits: logits.map(Arc::new),
+                };
                 prepared.finish(saved, tensor(values, [2, rows]))
             }
-            OpsKind::UnTracked(prepared) => prepared.finish(tensor(values, [2, rows])),
+            OpsKind::UnTracked(prepared) => {
+                let (values, _) = forward(floats(&hidden), floats(&head), &targets, None);
+                prepared.finish(tensor(values, [2, rows]))
+            }
         }
     }
 }
@@ -134,8 +149,8 @@ fn target_rows(targets: FlexTensor, vocab: usize) -> Vec<usize> {
     rows.collect()
 }
 
-/// Log-probabilities followed by entropies, and the log-sum-exps.
-fn forward(hidden: &[f32], head: &[f32], targets: &[usize]) -> (Vec<f32>, Vec<f32>) {
+/// Log-probabilities followed by entropies, and the log-sum-exps; leaves the logits in `kept`.
+fn forward(hidden: &[f32], head: &[f32], targets: &[usize], kept: Option<&mut [f32]>) -> (Vec<f32>, Vec<f32>) {
     let rows = targets.len();
     let width = hidden.len() / rows.max(1);
     let vocab = head.len() / width.max(1);
@@ -144,28 +159,38 @@ fn forward(hidden: &[f32], head: &[f32], targets: &[usize]) -> (Vec<f32>, Vec<f3
     let outputs = logprobs.par_chunks_mut(TASK_ROWS).zip(entropies.par_chunks_mut(TASK_ROWS));
     let outputs = outputs.zip(log_sums.par_chunks_mut(TASK_ROWS));
     let inputs = hidden.par_chunks((TASK_ROWS * width).max(1)).zip(targets.par_chunks(TASK_ROWS));
-    outputs.zip(inputs).for_each_init(
-        || vec![0.0; TASK_ROWS.min(rows) * vocab],
-        |logits, (((logprobs, entropies), log_sums), (hidden, targets))| {
-            let logits = &mut logits[..targets.len() * vocab];
-            logits_of(hidden, head, width, logits);
-            vectorised(
-                #[inline(always)]
-                || {
-                    for (row, logits) in logits.chunks_exact(vocab).enumerate() {
-                        let shift = largest(logits);
-                        let (sum, weighted) = exponential_moments(logits, shift);
-                        let log_sum = sum.ln();
-                        log_sums[row] = shift + log_sum;
-                        logprobs[row] = logits[targets[row]] - shift - log_sum;
-                        entropies[row] = log_sum - weighted / sum;
-                    }
-                },
-            );
-        },
-    );
+    let tasks = outputs.zip(inputs);
+    let run = |logits: &mut [f32], (((logprobs, entropies), log_sums), (hidden, targets)): ForwardTask<'_>| {
+        logits_of(hidden, head, width, logits);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (row, logits) in logits.chunks_exact(vocab).enumerate() {
+                    let shift = largest(logits);
+                    let (sum, weighted) = exponential_moments(logits, shift);
+                    let log_sum = sum.ln();
+                    log_sums[row] = shift + log_sum;
+                    logprobs[row] = logits[targets[row]] - shift - log_sum;
+                    entropies[row] = log_sum - weighted / sum;
+                }
+            },
+        );
+    };
+    match kept {
+        Some(logits) => {
+            let logits = logits.par_chunks_mut((TASK_ROWS * vocab).max(1));
+            tasks.zip(logits).for_each(|(task, logits)| run(logits, task));
+        }
+        None => tasks.for_each_init(
+            || vec![0.0; TASK_ROWS.min(rows) * vocab],
+            |logits, task| run(&mut logits[..task.1.1.len() * vocab], task),
+        ),
+    }
     (values, log_sums)
 }
+
+/// Log-probabilities, entropies and log-sum-exps to write; hidden rows and targets to read.
+type ForwardTask<'a> = (((&'a mut [f32], &'a mut [f32]), &'a mut [f32]), (&'a [f32], &'a [usize]));
 
 /// `logits = hidden · headᵀ`.
 fn logits_of(hidden: &[f32], head: &[f32], width: usize, logits: &mut [f32]) {
@@ -176,29 +201,33 @@ fn logits_of(hidden: &[f32], head: &[f32], width: usize, logits: &mut [f32]) {
 
 /// The gradients of `hidden` and `head`, empty where not wanted.
 ///
-/// A block of rows goes through two parallel phases: its own rows (logits, their gradient, the
-/// gradient of `hidden`), then strips of the vocabulary (the gradient of `head`, summed over the
-/// blocks in order). No sum depends on the number of threads.
-fn backward(saved: &Saved, upstream: &[f32], wanted: [bool; 2]) -> [Vec<f32>; 2] {
+/// A block of rows, which is all of them if the logits were kept, goes through two parallel
+/// phases: its own rows (logits, their gradient, the gradient of `hidden`), then strips of the
+/// vocabulary (the gradient of `head`, summed over the blocks in order). No sum depends on the
+/// number of threads.
+fn backward(saved: &Saved, kept: Option<Vec<f32>>, upstream: &[f32], wanted: [bool; 2]) -> [Vec<f32>; 2] {
     let (hidden, head) = (floats(&saved.hidden), floats(&saved.head));
     let ((rows, width), vocab) = (rows_and_columns(&saved.hidden), rows_and_columns(&saved.head).0);
     let [mut d_hidden, mut d_head] = [(wanted[0], hidden), (wanted[1], head)]
         .map(|(wanted, input)| if wanted { vec![0.0; input.len()] } else { Vec::new() });
-    let block_rows = (BLOCK_LOGITS / vocab.max(1)).clamp(BLOCK_ROWS.0, BLOCK_ROWS.1);
-    let task_rows = block_rows / BLOCK_TASKS;
-    let mut block_logits = vec![0.0; block_rows.min(rows) * vocab];
-    for from in (0..rows).step_by(block_rows) {
+    let recompute = kept.is_none();
+    let block_rows = if recompute { (BLOCK_LOGITS / vocab.max(1)).clamp(BLOCK_ROWS.0, BLOCK_ROWS.1) } else { rows };
+    let task_rows = TASK_ROWS.min(block_rows.div_ceil(BLOCK_TASKS)).max(1);
+    let mut logits = kept.unwrap_or_else(|| vec![0.0; block_rows.min(rows) * vocab]);
+    for from in (0..rows).step_by(block_rows.max(1)) {
         let block = from..rows.min(from + block_rows);
         let hidden = &hidden[block.start * width..block.end * width];
-        let d_logits = &mut block_logits[..block.len() * vocab];
-        let tasks = d_logits.par_chunks_mut(task_rows * vocab).zip(hidden.par_chunks(task_rows * width));
-        let task = |(index, (d_logits, hidden)): (usize, (&mut [f32], &[f32]))| {
-            logits_of(hidden, head, width, d_logits);
+        let logits = &mut logits[..block.len() * vocab];
+        let tasks = logits.par_chunks_mut(task_rows * vocab).zip(hidden.par_chunks(task_rows * width)).enumerate();
+        let differentiate = |index: usize, logits: &mut [f32], hidden: &[f32]| {
+            if recompute {
+                logits_of(hidden, head, width, logits);
+            }
             let first = from + index * task_rows;
             vectorised(
                 #[inline(always)]
                 || {
-                    for (row, logits) in d_logits.chunks_exact_mut(vocab).enumerate() {
+                    for (row, logits) in logits.chunks_exact_mut(vocab).enumerate() {
                         let row = first + row;
                         let gradient = (upstream[row], upstream[rows + row]);
                         logits_backward(logits, saved.log_sums[row], saved.entropies[row], gradient);
@@ -209,17 +238,17 @@ fn backward(saved: &Saved, upstream: &[f32], wanted: [bool; 2]) -> [Vec<f32>; 2]
         };
         if wanted[0] {
             let d_hidden = d_hidden[block.start * width..block.end * width].par_chunks_mut(task_rows * width);
-            tasks.enumerate().zip(d_hidden).for_each(|((index, (d_logits, hidden)), d_hidden)| {
-                task((index, (&mut *d_logits, hidden)));
+            tasks.zip(d_hidden).for_each(|((index, (logits, hidden)), d_hidden)| {
+                differentiate(index, logits, hidden);
                 let task_rows = hidden.len() / width;
-                let d_logits = Matrix::new(d_logits, task_rows, vocab, vocab);
+                let d_logits = Matrix::new(logits, task_rows, vocab, vocab);
                 let d_hidden = MatrixMut::new(d_hidden, task_rows, width, width);
                 multiply(d_hidden, false, 1.0, d_logits, Matrix::new(head, vocab, width, width));
             });
         } else {
-            tasks.enumerate().for_each(task);
+            tasks.for_each(|(index, (logits, hidden))| differentiate(index, logits, hidden));
         }
-        let d_logits = &*d_logits;
+        let d_logits = &*logits;
         let hidden = Matrix::new(hidden, block.len(), width, width);
         d_head.par_chunks_mut(TASK_VOCAB * width).enumerate().for_each(|(strip, d_head)| {
             let strip_vocab = d_head.len() / width;
@@ -239,5 +268,36 @@ fn logits_backward(logits: &mut [f32], log_sum: f32, entropy: f32, (d_logprob, d
     for logit in logits {
         let logprob = *logit - log_sum;
         *logit = -exp(logprob) * (d_logprob + d_entropy * (logprob + entropy));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recomputed_logits_give_the_gradients_of_kept_ones() {
+        let (rows, width, vocab) = (300, 5, 70_000);
+        let draw = |count: usize, step: f32| (0..count).map(|i| (i as f32 * step).sin()).collect::<Vec<_>>();
+        let (hidden, head) = (draw(rows * width, 0.7), draw(vocab * width, 1.3));
+        let targets: Vec<usize> = (0..rows).map(|row| row * 233).collect();
+        let mut logits = vec![0.0; rows * vocab];
+        let (values, log_sums) = forward(&hidden, &head, &targets, Some(&mut logits));
+        assert_eq!(forward(&hidden, &head, &targets, None), (values.clone(), log_sums.clone()));
+        let saved = Saved {
+            hidden: tensor(hidden, [rows, width]),
+            head: tensor(head, [vocab, width]),
+            targets: targets.into(),
+            log_sums: log_sums.into(),
+            entropies: values[rows..].into(),
+            logits: None,
+        };
+        let upstream = draw(2 * rows, 0.3);
+        let kept = backward(&saved, Some(logits), &upstream, [true, true]);
+        let recomputed = backward(&saved, None, &upstream, [true, true]);
+        for (kept, recomputed) in kept.iter().zip(&recomputed) {
+            assert!(kept.iter().zip(recomputed).all(|(a, b)| (a - b).abs() < 1e-5));
+        }
+        assert_eq!(backward(&saved, None, &upstream, [false, true]), [Vec::new(), recomputed[1].clone()]);
     }
 }

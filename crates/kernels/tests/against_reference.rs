@@ -98,7 +98,7 @@ fn difference(a: &Run, b: &Run) -> f32 {
 }
 
 fn flat<const D: usize>(x: Tensor<D>) -> Tensor<1> {
-    let count = x.dims().iter().product();
+    let count = x.shape().num_elements();
     x.reshape([count])
 }
 

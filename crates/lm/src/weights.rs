@@ -49,6 +49,11 @@ impl HostWeights {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
+    /// Number of parameters.
+    pub fn parameters(&self) -> usize {
+        self.tensors.values().map(|tensor| tensor.values.len()).sum()
+    }
+
     /// Draws initial weights: normal with standard deviation 0.02, the projections into the
     /// residual stream scaled down by `sqrt(2 · layers)` (GPT-2), norms 1, biases 0.
     pub fn init(config: &ModelConfig, seed: u64) -> Self {
@@ -101,6 +106,16 @@ impl HostWeights {
         let weights = Self { tensors };
         weights.check(folder, config)?;
         Ok(weights)
+    }
+
+    /// Reads every tensor of one safetensors file, without asking what they are for.
+    ///
+    /// # Errors
+    /// When it is missing, cut short, or holds another kind of number than floats.
+    pub fn read_file(path: &Path) -> Result<Self, LmError> {
+        let mut tensors = BTreeMap::new();
+        read_file(path, &mut tensors)?;
+        Ok(Self { tensors })
     }
 
     fn check(&self, path: &Path, config: &ModelConfig) -> Result<(), LmError> {

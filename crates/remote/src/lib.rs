@@ -26,6 +26,7 @@
 
 mod openai;
 mod sglang;
+mod sglang_server;
 mod wire;
 
 pub use openai::OpenAiServer;

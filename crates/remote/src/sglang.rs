@@ -1,16 +1,15 @@
-//! Token generation by an SGLang server.
+//! A generator whose sequences are decoded by an SGLang server.
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use zerosearch_generate::{
     Finish, Finished, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, TokenId, Turn,
     WeightVersion,
 };
-use zerosearch_http::{HttpError, JsonClient, RetryPolicy, in_parallel};
+use zerosearch_http::{RetryPolicy, in_parallel};
 
+use crate::sglang_server::SglangServer;
 use crate::wire::{CONCURRENCY, patient, remote, short_seed};
 
 /// A policy behind SGLang's `POST /generate`: token ids in, token ids and log-probabilities out.
@@ -31,8 +30,7 @@ use crate::wire::{CONCURRENCY, patient, remote, short_seed};
 /// **Seeds** reach the server only with [`with_seeds`](Self::with_seeds); without them a rollout does
 /// not repeat.
 pub struct SglangGenerator {
-    client: JsonClient,
-    url: String,
+    server: SglangServer,
     context: usize,
     stop: Vec<String>,
     seeds: bool,
@@ -61,8 +59,7 @@ impl SglangGenerator {
     /// A server at this address whose model's context holds `context` tokens. Nothing is sent yet.
     pub fn new(url: &str, context: usize) -> Self {
         Self {
-            client: JsonClient::new(patient()),
-            url: url.trim_end_matches('/').into(),
+            server: SglangServer::new(url, patient()),
             context,
             stop: Vec::new(),
             seeds: false,
@@ -91,7 +88,7 @@ impl SglangGenerator {
     /// With other time-outs and retries than the default: 3 attempts of 300 s.
     #[must_use]
     pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
-        self.client = JsonClient::new(retry);
+        self.server = SglangServer::new(self.server.url(), retry);
         self
     }
 
@@ -111,31 +108,9 @@ impl SglangGenerator {
     /// # Errors
     /// [`GenerateError::Remote`] names the call that failed; [`weights`](Generator::weights) is then unchanged.
     pub fn refit(&mut self, folder: &str, version: WeightVersion) -> Result<(), GenerateError> {
-        self.call("pause_generation", &json!({})).map_err(remote)?;
-        let updated = self.update(folder);
-        let continued = self.call("continue_generation", &json!({}));
-        // What went wrong first explains more.
-        updated.map_err(remote)?;
-        continued.map_err(remote)?;
+        self.server.refit(folder).map_err(remote)?;
         self.weights = version;
         Ok(())
-    }
-
-    fn update(&self, folder: &str) -> Result<(), HttpError> {
-        let path = "update_weights_from_disk";
-        let answer = self.call(path, &json!({"model_path": folder, "flush_cache": true}))?;
-        if answer["success"] == json!(false) {
-            let message = answer["message"].as_str().unwrap_or("no reason given");
-            return Err(HttpError {
-                endpoint: format!("{}/{path}", self.url),
-                message: format!("cannot load {folder}: {message}"),
-            });
-        }
-        Ok(())
-    }
-
-    fn call(&self, path: &str, body: &Value) -> Result<Value, HttpError> {
-        self.client.post(&format!("{}/{path}", self.url), body)
     }
 
     /// What is left of the context, at most `max_new_tokens`.
@@ -162,39 +137,11 @@ impl SglangGenerator {
         json!({"input_ids": sequence.tokens, "sampling_params": parameters, "return_logprob": true})
     }
 
-    fn generate(&self, body: &Value) -> Result<(Vec<SampledToken>, Finish), HttpError> {
-        let url = format!("{}/generate", self.url);
-        let answer: Answer = self.client.post(&url, body)?;
-        let unexpected = |message: String| HttpError { endpoint: url.clone(), message };
-        let tokens = answer
-            .meta_info
-            .output_token_logprobs
-            .into_iter()
-            .map(|(logprob, id, _)| match logprob {
-                Some(logprob) if logprob.is_finite() => Ok(SampledToken { id, logprob }),
-                _ => Err(unexpected(format!("token {id} has no finite log-probability: {logprob:?}"))),
-            })
-            .collect::<Result<_, _>>()?;
-        let finish = match answer.meta_info.finish_reason {
-            Some(FinishReason { kind, matched, .. }) if kind == "stop" => match matched {
-                // A number is the end-of-text token, a string one of the stop strings.
-                Some(Value::String(_)) => Finish::Stop,
-                _ => Finish::EndOfText,
-            },
-            Some(FinishReason { kind, .. }) if kind == "length" => Finish::Length,
-            Some(FinishReason { kind, message, .. }) => {
-                let message = message.unwrap_or_else(|| "no reason given".into());
-                return Err(unexpected(format!("the request ended with `{kind}`: {message}")));
-            }
-            None => return Err(unexpected("unexpected answer: no finish reason".into())),
-        };
-        Ok((tokens, finish))
-    }
-
     /// Sends the waiting turns and puts the answers into their sequences. A sequence whose request
     /// failed stays as it was, so that polling again sends it again.
     fn decode(&mut self) -> Result<(), GenerateError> {
-        let this = &*self;
+        // The closures of the turns stay on this thread; only bodies travel to others.
+        let (this, server) = (&*self, &self.server);
         let waiting: Vec<(SequenceId, Value)> = this
             .sequences
             .iter()
@@ -203,7 +150,7 @@ impl SglangGenerator {
                 _ => None,
             })
             .collect();
-        let answers = in_parallel(&waiting, this.concurrency, |(_, body)| this.generate(body));
+        let answers = in_parallel(&waiting, this.concurrency, |(_, body)| server.generate(body));
         let mut answers: BTreeMap<SequenceId, _> = waiting.into_iter().map(|(id, _)| id).zip(answers).collect();
 
         let mut failure = None;
@@ -291,26 +238,4 @@ impl Generator for SglangGenerator {
     fn weights(&self) -> WeightVersion {
         self.weights
     }
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    meta_info: MetaInfo,
-}
-
-#[derive(Deserialize)]
-struct MetaInfo {
-    output_token_logprobs: Vec<OutputToken>,
-    finish_reason: Option<FinishReason>,
-}
-
-/// `[log-probability, token id, text]`, the text null unless it was asked for.
-type OutputToken = (Option<f32>, TokenId, IgnoredAny);
-
-#[derive(Deserialize)]
-struct FinishReason {
-    #[serde(rename = "type")]
-    kind: String,
-    matched: Option<Value>,
-    message: Option<String>,
 }

@@ -74,7 +74,7 @@ impl Rollouts<'_> {
             waiting: BTreeSet::new(),
             tally,
         };
-        let outcome = run.to_the_end(progress);
+        let outcome = run.drive(progress);
         run.release_all();
         outcome.map(|()| run.episodes.into_iter().map(Episode::into_rollout).collect())
     }
@@ -118,7 +118,7 @@ struct Run<'r> {
 }
 
 impl Run<'_> {
-    fn to_the_end(&mut self, progress: &mut dyn FnMut(RolloutProgress)) -> Result<(), RolloutError> {
+    fn drive(&mut self, progress: &mut dyn FnMut(RolloutProgress)) -> Result<(), RolloutError> {
         self.admit()?;
         progress(self.tally);
         while !self.decoding.is_empty() {

@@ -25,6 +25,7 @@ Query: {{ query }}\n{{ quality | capitalize }} Output:\n";
 #[derive(Clone, Debug)]
 pub struct SimulatorPrompt {
     environment: Environment<'static>,
+    source: String,
 }
 
 impl SimulatorPrompt {
@@ -42,7 +43,7 @@ impl SimulatorPrompt {
         environment
             .add_template_owned("simulator", source.to_string())
             .map_err(|error| SimulatorError::Template(error.to_string()))?;
-        Ok(Self { environment })
+        Ok(Self { environment, source: source.to_string() })
     }
 
     /// The paper's prompt for a fine-tuned simulator.
@@ -73,6 +74,15 @@ impl SimulatorPrompt {
         let source = std::fs::read_to_string(&path)
             .map_err(|error| SimulatorError::File { path: path.clone(), message: error.to_string() })?;
         Self::new(&source)
+    }
+
+    /// Writes the template into a model folder, where [`for_model`](Self::for_model) finds it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<(), SimulatorError> {
+        let path = folder.join(Self::FILE);
+        std::fs::write(&path, &self.source).map_err(|error| SimulatorError::File { path, message: error.to_string() })
     }
 
     /// The prompt for one call. The document count follows `top_k`.

@@ -178,6 +178,11 @@ impl Codec {
         self.inner.bos.filter(|_| self.inner.adds_bos).and_then(|bos| self.inner.trusted.id_to_token(bos))
     }
 
+    /// Whether the vocabulary has this id.
+    pub(crate) fn knows(&self, token: TokenId) -> bool {
+        self.inner.trusted.id_to_token(token).is_some()
+    }
+
     /// Whether a run of such tokens is decoded as a whole, so that its text is open until the run ends.
     pub(crate) fn is_byte_token(&self, token: TokenId) -> bool {
         self.inner.byte_tokens.contains(&token)

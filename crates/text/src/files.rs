@@ -1,6 +1,6 @@
 //! A tokenizer's files: which there are, what they say about special tokens, and writing them back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -119,9 +119,8 @@ impl Files {
                 )
             })
         };
-        let bos_name = resolve("bos_token")?;
+        let mut bos = resolve("bos_token")?;
         let mut eos: Vec<TokenId> = resolve("eos_token")?.into_iter().collect();
-        let mut bos = bos_name;
         for name in [GENERATION_CONFIG, CONFIG] {
             let config = self.object(name)?;
             eos.extend(numbers(config.get("eos_token_id")));
@@ -130,7 +129,7 @@ impl Files {
                 bos = numbers(config.get("bos_token_id")).first().copied();
             }
         }
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         eos.retain(|id| seen.insert(*id));
         Ok(SpecialIds { bos, eos })
     }

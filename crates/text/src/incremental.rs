@@ -30,6 +30,9 @@ impl IncrementalDecoder {
 
     /// Takes the next token, returns the characters that are complete with it.
     pub fn push(&mut self, token: TokenId) -> String {
+        if !self.codec.knows(token) {
+            return String::new(); // decodes to nothing, and does not even end a run of byte tokens
+        }
         self.window.push(token);
         let text = self.codec.decode(&self.window);
         let end = if self.codec.is_byte_token(token) {

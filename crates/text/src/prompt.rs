@@ -6,13 +6,13 @@ use minijinja::{Environment, UndefinedBehavior, context};
 
 use crate::{ChatTemplate, Codec, Message, TextError};
 
-/// The instruction for a model that has none of its own: reason, search, answer.
+/// The instruction for a model that has none of its own: reason, search, answer. Rendered, it ends with one line break.
 pub const DEFAULT_PROMPT: &str = "\
 Answer the question below. Whenever you get new information, first reason about it between <think> and </think>. \
 If you find that you lack some knowledge, call a search engine by writing a query between <search> and </search>; \
 it returns the top results between <information> and </information>. You can search as many times as you want. \
 Once nothing is missing, give the answer between <answer> and </answer>, short and without explanation, \
-for example <answer> Beijing </answer>. Question: {{ question }}
+for example <answer> Beijing </answer>. Question: {{ question }}\n
 ";
 
 const NAME: &str = "prompt";

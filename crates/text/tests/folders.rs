@@ -73,7 +73,7 @@ fn the_prompt_fits_the_model() {
     };
 
     let plain = render(&[]);
-    assert!(plain.starts_with("Answer the question") && plain.ends_with("Question: why?"), "{plain}");
+    assert!(plain.starts_with("Answer the question") && plain.ends_with("Question: why?\n"), "{plain}");
     assert!(
         ["<think>", "<search>", "</search>", "<information>", "<answer> Beijing </answer>"]
             .iter()

@@ -134,7 +134,7 @@ proptest! {
 
     #[test]
     fn text_in_bytes_comes_in_whole_characters(
-        tokens in proptest::collection::vec(prop_oneof![0u32..280, proptest::sample::select(vec![229u32, 233, 233, 172, 259, 267])], 0..30)
+        tokens in proptest::collection::vec(prop_oneof![0u32..273, proptest::sample::select(vec![229u32, 233, 233, 172, 259, 267])], 0..30)
     ) {
         assert_incremental(&BYTE_FALLBACK, &tokens)?;
     }
@@ -231,4 +231,13 @@ fn the_stop_of_a_turn_fires_with_the_completing_token() {
         tokens.iter().map(|&token| stop(token)).collect::<Vec<_>>(),
         (0..tokens.len()).map(|index| index == end).collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn a_codec_is_shared_between_threads() {
+    fn shared<T: Clone + Send + Sync>(_: &T) {}
+    shared(&*BPE);
+    let here = BPE.encode("the capital");
+    let there = std::thread::spawn(|| BPE.clone().encode("the capital")).join().unwrap();
+    assert_eq!(here, there);
 }

@@ -2,10 +2,22 @@
 
 #![forbid(unsafe_code)]
 
+mod batch;
+mod checkpoint;
+mod config;
 mod copying;
+mod critic;
 mod demonstration;
+mod error;
 mod pretraining;
+mod run;
+mod trainer;
 
+pub use checkpoint::latest_step;
+pub use config::TrainConfig;
 pub use copying::{Copying, measure_copying};
 pub use demonstration::{Habits, Part, demonstrate, encode_demonstration};
+pub use error::TrainError;
 pub use pretraining::{Mixture, Pretraining, PretrainingError, index, sources, world};
+pub use run::RunEnd;
+pub use trainer::{Parts, StepReport, Trainer};

@@ -1,7 +1,24 @@
 //! ZeroSearch: a language model learns to use a search engine by reinforcement learning without calling one.
+//!
+//! The facade: every crate of the workspace under one name, and [`pipeline`], which joins them into the whole method.
+//!
+//! ```
+//! use zerosearch::curriculum::{Curriculum, Exponential, Progress};
+//!
+//! // The share of noisy documents rises from 0 to one half, slowly first.
+//! let curriculum = Exponential::new(0.0, 0.5, 4.0)?;
+//! assert_eq!(curriculum.noise_probability(Progress::at(0, 200)), 0.0);
+//! assert!(curriculum.noise_probability(Progress::at(100, 200)) < 0.25);
+//! assert_eq!(curriculum.noise_probability(Progress::at(200, 200)), 0.5);
+//! # Ok::<(), zerosearch::curriculum::CurriculumError>(())
+//! ```
 
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod pipeline;
+
+pub use burn;
 pub use zerosearch_algorithms as algorithms;
 pub use zerosearch_curriculum as curriculum;
 pub use zerosearch_data as data;
@@ -18,5 +35,3 @@ pub use zerosearch_simulator as simulator;
 pub use zerosearch_text as text;
 pub use zerosearch_train as train;
 pub use zerosearch_trajectory as trajectory;
-
-pub use burn;

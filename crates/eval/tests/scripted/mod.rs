@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use zerosearch_eval::Question;
+use zerosearch_data::Question;
 use zerosearch_generate::{
     Finish, Finished, GenerateError, Generator, Request, SampledToken, SequenceId, TokenId, Turn, WeightVersion,
 };
@@ -19,8 +19,7 @@ pub fn codec() -> Codec {
 
 /// A question with the given golden answers.
 pub fn question(id: &str, text: &str, golden: &[&str]) -> Question {
-    let golden: Vec<String> = golden.iter().map(|answer| (*answer).to_owned()).collect();
-    serde_json::from_value(serde_json::json!({ "id": id, "question": text, "golden_answers": golden })).unwrap()
+    Question::new(id, text, golden.iter().map(|answer| (*answer).to_owned()).collect())
 }
 
 /// Writes, in the episode whose prompt contains a question, that question's turns one after the other.

@@ -1,0 +1,170 @@
+//! What a sampled sequence may depend on, and what it may not.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use zerosearch_generate::{Finish, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, Turn, never};
+use zerosearch_lm::{HostWeights, LocalGenerator, ModelConfig};
+
+fn generator() -> LocalGenerator {
+    let config = ModelConfig::tiny_llama(97, 48, 2, 4, 2, 80);
+    LocalGenerator::new(&config, &HostWeights::init(&config, 5), &[96])
+}
+
+fn turn(seed: u64, limit: usize) -> Turn {
+    Turn { max_new_tokens: limit, seed, stop: never() }
+}
+
+fn start(generator: &mut LocalGenerator, index: u64) -> SequenceId {
+    // Three prompts, so that groups share them; lengths differ.
+    let prompt: Vec<u32> = (0..4 + index % 3).map(|i| ((i * 7 + index % 3) % 90) as u32).collect();
+    generator.start(Request { prompt: &prompt, sampling: Sampling::default(), turn: turn(index, 6 + index as usize % 5) }).unwrap()
+}
+
+/// Two turns with an observation between them, of each of these sequences.
+fn run(order: &[u64], max_batch: usize) -> Vec<(u64, Vec<SampledToken>)> {
+    let mut generator = generator().with_max_batch(max_batch);
+    let names: std::collections::BTreeMap<_, _> = order.iter().map(|index| (start(&mut generator, *index), *index)).collect();
+    let mut tokens: std::collections::BTreeMap<u64, (usize, Vec<SampledToken>)> = Default::default();
+    loop {
+        let finished = generator.poll().unwrap();
+        if finished.is_empty() {
+            break;
+        }
+        for done in finished {
+            let index = names[&done.id];
+            let (turns, all) = tokens.entry(index).or_default();
+            *turns += 1;
+            all.extend(done.tokens);
+            if *turns == 1 {
+                generator.extend(done.id, &[1, 2, 3 + index as u32 % 5], turn(1000 + index, 7)).unwrap();
+            } else {
+                generator.release(done.id);
+            }
+        }
+    }
+    tokens.into_iter().map(|(index, (_, tokens))| (index, tokens)).collect()
+}
+
+#[test]
+fn a_sequence_is_the_same_alone_and_in_any_batch_and_order() {
+    let order: Vec<u64> = (0..32).collect();
+    let expected = run(&order, 32);
+    for max_batch in [1, 3, 8] {
+        assert_eq!(run(&order, max_batch), expected, "batch {max_batch}");
+    }
+    let shuffled: Vec<u64> = (0..32).map(|i| (i * 13 + 5) % 32).collect();
+    assert_eq!(run(&shuffled, 8), expected);
+    let alone: Vec<_> = order.iter().flat_map(|index| run(&[*index], 1)).collect();
+    assert_eq!(alone, expected);
+}
+
+#[test]
+fn the_samples_of_a_group_share_their_prompts_prefill() {
+    let mut generator = generator();
+    let prompt: Vec<u32> = (1..40).collect();
+    for seed in 0..5 {
+        generator.start(Request { prompt: &prompt, sampling: Sampling::default(), turn: turn(seed, 2) }).unwrap();
+    }
+    while !generator.poll().unwrap().is_empty() {}
+    let statistics = generator.statistics();
+    assert_eq!((statistics.prefilled, statistics.shared), (38, 4 * 38));
+    assert_eq!(statistics.sampled, 10);
+}
+
+#[test]
+fn a_full_context_ends_a_turn_and_nothing_else() {
+    let mut config = ModelConfig::tiny_llama(97, 48, 1, 4, 2, 80);
+    config.max_positions = 10;
+    let mut generator = LocalGenerator::new(&config, &HostWeights::init(&config, 5), &[]);
+    let id = generator.start(Request { prompt: &[1, 2, 3], sampling: Sampling::greedy(), turn: turn(0, 100) }).unwrap();
+    let done = generator.poll().unwrap().remove(0);
+    assert_eq!((done.finish, done.tokens.len()), (Finish::Context, 7));
+    generator.extend(id, &[4, 5], turn(1, 5)).unwrap();
+    let done = generator.poll().unwrap().remove(0);
+    assert_eq!((done.finish, done.tokens.len()), (Finish::Context, 0));
+    generator.release(id);
+    assert!(generator.poll().unwrap().is_empty());
+}
+
+#[test]
+fn what_cannot_be_decoded_is_refused_by_name() {
+    let mut generator = generator();
+    let mut start = |prompt: &[u32], sampling| generator.start(Request { prompt, sampling, turn: turn(0, 1) });
+    assert!(matches!(start(&[], Sampling::default()), Err(GenerateError::EmptyPrompt)));
+    assert!(matches!(start(&[97], Sampling::default()), Err(GenerateError::UnknownToken { id: 97, vocabulary: 97 })));
+    assert!(matches!(start(&[1; 3000], Sampling::default()), Err(GenerateError::PromptTooLong { length: 3000, .. })));
+    let sampling = Sampling { top_p: 0.0, ..Sampling::default() };
+    assert!(matches!(start(&[1], sampling), Err(GenerateError::Parameter { name: "top_p", .. })));
+    assert!(matches!(generator.extend(SequenceId(99), &[1], turn(0, 1)), Err(GenerateError::NotWaiting(99))));
+}
+
+#[test]
+fn zero_new_tokens_end_at_once() {
+    let mut generator = generator();
+    generator.start(Request { prompt: &[1], sampling: Sampling::default(), turn: turn(0, 0) }).unwrap();
+    let done = generator.poll().unwrap().remove(0);
+    assert_eq!((done.finish, done.tokens.len()), (Finish::Length, 0));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn any_subset_in_any_order_gives_the_same_sequences(picks in proptest::collection::btree_set(0u64..40, 1..12), max_batch in 1usize..6, reverse: bool) {
+        let mut order: Vec<u64> = picks.into_iter().collect();
+        let expected = run(&order, 64);
+        if reverse {
+            order.reverse();
+        }
+        prop_assert_eq!(run(&order, max_batch), expected);
+    }
+}
+
+#[test]
+fn broken_folders_are_refused_with_the_file_and_the_remedy() {
+    use zerosearch_lm::LanguageModel;
+    let folder = tempfile::tempdir().unwrap();
+    let message = |folder: &Path| LanguageModel::read(folder).err().unwrap().to_string();
+    assert!(message(folder.path()).contains("config.json") && message(folder.path()).contains("a model folder needs"));
+    std::fs::write(folder.path().join("config.json"), r#"{"architectures": ["GPT2LMHeadModel"]}"#).unwrap();
+    assert!(message(folder.path()).contains("GPT2LMHeadModel") && message(folder.path()).contains("LlamaForCausalLM"));
+
+    let config = ModelConfig::tiny_llama(97, 48, 1, 4, 2, 80);
+    std::fs::write(folder.path().join("config.json"), serde_json::to_string(&config.to_json()).unwrap()).unwrap();
+    assert!(message(folder.path()).contains("model.safetensors"));
+    let path = folder.path().join("model.safetensors");
+    let weights = HostWeights::init(&config, 0);
+    weights.write(&path, zerosearch_lm::StoredDtype::Bf16).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(message(folder.path()).contains("cut short"), "{}", message(folder.path()));
+
+    let mut wrong = weights.clone();
+    wrong.insert("model.norm.weight", zerosearch_lm::HostTensor { shape: vec![48], values: vec![f32::NAN; 48] });
+    wrong.write(&path, zerosearch_lm::StoredDtype::F32).unwrap();
+    assert!(message(folder.path()).contains("model.norm.weight") && message(folder.path()).contains("NaN"));
+    let mut wrong = weights.clone();
+    wrong.insert("model.norm.weight", zerosearch_lm::HostTensor { shape: vec![47], values: vec![1.0; 47] });
+    wrong.write(&path, zerosearch_lm::StoredDtype::F32).unwrap();
+    assert!(message(folder.path()).contains("[47]") && message(folder.path()).contains("[48]"));
+    let mut wrong = weights.clone();
+    wrong.insert("extra", zerosearch_lm::HostTensor { shape: vec![1], values: vec![1.0] });
+    wrong.write(&path, zerosearch_lm::StoredDtype::F32).unwrap();
+    assert!(message(folder.path()).contains("`extra`"));
+    weights.write(&path, zerosearch_lm::StoredDtype::F32).unwrap();
+    assert!(message(folder.path()).contains("tokenizer.json"));
+
+    let special = zerosearch_text::SpecialTokens { eos: Some("<|end|>".into()), ..Default::default() };
+    let codec = zerosearch_text::train_bpe(std::iter::once("a b c".to_string()), 300, &[], &special).unwrap();
+    codec.save(folder.path()).unwrap();
+    let found = message(folder.path());
+    assert!(found.contains("do not belong together") && found.contains("97"), "{found}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_an_error() {
+    let config = ModelConfig::tiny_llama(97, 48, 1, 4, 2, 80);
+    let error = HostWeights::init(&config, 0).write(Path::new("/proc/nowhere/model.safetensors"), zerosearch_lm::StoredDtype::F32);
+    assert!(error.unwrap_err().to_string().contains("/proc/nowhere/model.safetensors"));
+}

@@ -1,0 +1,100 @@
+//! Values of the reference implementation on tiny checkpoints of every family (`tests/tiny/`, made by
+//! `gen_tiny_models.py`): the trainer's and the generator's log-probabilities, and greedy continuations.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use safetensors::SafeTensors;
+use zerosearch_generate::{Generator, Request, Sampling, Turn, never};
+use zerosearch_lm::{Decoder, HostWeights, LocalGenerator, ModelConfig, ScoredSequence, StoredDtype};
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tiny").join(name)
+}
+
+const FAMILIES: [&str; 4] = ["llama-mha-sharded", "llama32-tied-ropescaled", "qwen2-tied", "qwen3-tied"];
+
+struct Oracle(BTreeMap<String, Vec<f64>>);
+
+impl Oracle {
+    fn read(folder: &Path) -> Self {
+        let bytes = std::fs::read(folder.join("oracle.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let values = |view: &safetensors::tensor::TensorView<'_>| match view.dtype() {
+            safetensors::Dtype::I64 => view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
+            _ => view.data().as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
+        };
+        Self(file.tensors().iter().map(|(name, view)| (name.clone(), values(view))).collect())
+    }
+
+    fn ids(&self, name: &str) -> Vec<u32> {
+        self.0[name].iter().map(|id| *id as u32).collect()
+    }
+}
+
+fn load(name: &str) -> (ModelConfig, HostWeights, Oracle) {
+    let folder = folder(name);
+    let (config, _) = ModelConfig::read(&folder.join("config.json")).unwrap();
+    let weights = HostWeights::read(&folder, &config).unwrap();
+    (config, weights, Oracle::read(&folder))
+}
+
+#[test]
+fn the_trainers_logprobs_and_entropies_are_the_references() {
+    for name in FAMILIES {
+        let (config, weights, oracle) = load(name);
+        let decoder = Decoder::frozen(&config, &weights, &Device::flex());
+        for prompt in 0..3 {
+            let ids = oracle.ids(&format!("p{prompt}.ids"));
+            let positions: Vec<usize> = (1..ids.len()).collect();
+            // Beside a longer sequence, so that padding is on trial as well.
+            let other = oracle.ids("p2.ids");
+            let scored = [ScoredSequence { tokens: &ids, positions: &positions }, ScoredSequence { tokens: &other, positions: &[1, 199] }];
+            let (logprobs, entropy) = decoder.score(&scored);
+            let (logprobs, entropy): (Vec<f32>, Vec<f32>) = (logprobs.into_data().to_vec().unwrap(), entropy.into_data().to_vec().unwrap());
+            for (kind, found, shift) in [("logprobs", &logprobs, 0), ("entropy", &entropy, 0)] {
+                let expected = &oracle.0[&format!("p{prompt}.{kind}")];
+                for (t, found) in found.iter().take(positions.len()).enumerate() {
+                    let error = (f64::from(*found) - expected[t + shift]).abs();
+                    assert!(error < 1e-4, "{name} p{prompt} {kind}[{t}]: {found} for {}", expected[t]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn greedy_continuations_are_the_references_and_their_logprobs_the_trainers() {
+    for name in FAMILIES {
+        let (config, weights, oracle) = load(name);
+        let decoder = Decoder::frozen(&config, &weights, &Device::flex());
+        let mut generator = LocalGenerator::new(&config, &weights, &[]);
+        for prompt in 0..4 {
+            let ids = oracle.ids(&format!("p{prompt}.ids"));
+            let expected = oracle.ids(&format!("p{prompt}.generated"));
+            let turn = Turn { max_new_tokens: expected.len(), seed: 0, stop: never() };
+            generator.start(Request { prompt: &ids, sampling: Sampling::greedy(), turn }).unwrap();
+            let finished = generator.poll().unwrap().pop().unwrap();
+            let found: Vec<u32> = finished.tokens.iter().map(|token| token.id).collect();
+            assert_eq!(found, expected, "{name} p{prompt}");
+            let all = [ids.clone(), found].concat();
+            let positions: Vec<usize> = (ids.len()..all.len()).collect();
+            let scored: Vec<f32> = decoder.score(&[ScoredSequence { tokens: &all, positions: &positions }]).0.into_data().to_vec().unwrap();
+            for (token, trainer) in finished.tokens.iter().zip(scored) {
+                assert!((token.logprob - trainer).abs() < 1e-5, "{name}: generator {} trainer {trainer}", token.logprob);
+            }
+            generator.release(finished.id);
+        }
+    }
+}
+
+#[test]
+fn load_save_load_is_the_identity() {
+    for name in FAMILIES {
+        let (config, weights, _) = load(name);
+        let copy = tempfile::tempdir().unwrap();
+        weights.write(&copy.path().join("model.safetensors"), StoredDtype::F32).unwrap();
+        assert_eq!(HostWeights::read(copy.path(), &config).unwrap(), weights, "{name}");
+    }
+}

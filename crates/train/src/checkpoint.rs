@@ -1,0 +1,165 @@
+//! Checkpoints that appear whole or not at all, and from which a run goes on bit for bit.
+//!
+//! ```text
+//! checkpoints/
+//!   latest_checkpointed_iteration.txt      the newest whole one
+//!   global_step_20/
+//!     actor/                               a Hugging Face folder: the policy
+//!     actor_optimizer.safetensors
+//!     critic.safetensors, critic_optimizer.safetensors     where the algorithm has a critic
+//!     trainer.json                         step, configuration, data, state of the algorithm
+//! ```
+//!
+//! Random streams, the curriculum and the order of questions need no state: they follow from seed and step.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use zerosearch_data::fingerprint;
+use zerosearch_lm::{AdamW, HostWeights, LanguageModel, StoredDtype};
+use zerosearch_metrics::write_atomic;
+
+use crate::trainer::Learner;
+use crate::{TrainError, Trainer, critic};
+
+const LATEST: &str = "latest_checkpointed_iteration.txt";
+const PREFIX: &str = "global_step_";
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    step: u64,
+    config: Value,
+    questions: String,
+    algorithm: Vec<f64>,
+}
+
+/// The step of the newest whole checkpoint, or `None` where there is none.
+///
+/// # Errors
+/// When the file that names it cannot be read or is no number.
+pub fn latest_step(checkpoints: &Path) -> Result<Option<u64>, TrainError> {
+    let path = checkpoints.join(LATEST);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
+    let step = text.trim().parse().map_err(|_| failed(&path, format!("holds {:?}, expected a step number", text.trim())))?;
+    Ok(Some(step))
+}
+
+impl Trainer<'_> {
+    /// Writes a checkpoint of the present state and deletes those beyond `keep_checkpoints`.
+    ///
+    /// # Errors
+    /// When it cannot be written; an older checkpoint is then still whole.
+    pub fn save(&self, checkpoints: &Path) -> Result<(), TrainError> {
+        let folder = checkpoints.join(format!("{PREFIX}{}", self.step));
+        let temporary = checkpoints.join(format!(".{PREFIX}{}.tmp", self.step));
+        remove(&temporary)?;
+        fs::create_dir_all(&temporary).map_err(|error| failed(&temporary, error))?;
+        self.model().save(&temporary.join("actor"), StoredDtype::F32)?;
+        self.policy.optimizer.save(&temporary.join("actor_optimizer.safetensors"))?;
+        if let Some(critic) = &self.critic {
+            critic.decoder.to_host().write(&temporary.join("critic.safetensors"), StoredDtype::F32)?;
+            critic.optimizer.save(&temporary.join("critic_optimizer.safetensors"))?;
+        }
+        let state = State {
+            step: self.step,
+            config: json(&self.config),
+            questions: fingerprint(self.parts.questions),
+            algorithm: self.algorithm.state(),
+        };
+        write_atomic(&temporary.join("trainer.json"), format!("{:#}\n", json(&state)).as_bytes())?;
+        remove(&folder)?;
+        fs::rename(&temporary, &folder).map_err(|error| failed(&folder, error))?;
+        write_atomic(&checkpoints.join(LATEST), self.step.to_string().as_bytes())?;
+        self.retain(checkpoints)
+    }
+
+    /// Goes on from the newest checkpoint. `false` when there is none.
+    ///
+    /// # Errors
+    /// When it is damaged, or belongs to another configuration or data set.
+    pub fn resume(&mut self, checkpoints: &Path) -> Result<bool, TrainError> {
+        let Some(step) = latest_step(checkpoints)? else { return Ok(false) };
+        let folder = checkpoints.join(format!("{PREFIX}{step}"));
+        let path = folder.join("trainer.json");
+        let text = fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
+        let state: State = serde_json::from_str(&text).map_err(|error| failed(&path, format!("{error}; was the write cut short?")))?;
+        if let Some(key) = difference(&state.config, &json(&self.config)) {
+            return Err(failed(&path, format!("this run had another `{key}`: resume with the same configuration, or start in another folder")));
+        }
+        if state.questions != fingerprint(self.parts.questions) {
+            return Err(failed(&path, "this run trained on other questions: resume with the same data, or start in another folder"));
+        }
+        let model = LanguageModel::read(&folder.join("actor"))?;
+        if model.config != self.parts.model.config {
+            return Err(failed(&folder.join("actor"), "this run trained a model of another shape"));
+        }
+        let device = self.parts.device;
+        let optimizer = |name: &str| AdamW::load(self.config.optimizer, &folder.join(name), device);
+        let policy = optimizer("actor_optimizer.safetensors")?;
+        let critic = match &self.critic {
+            Some(_) => {
+                let weights = HostWeights::read_file(&folder.join("critic.safetensors"))?;
+                let decoder = critic::trainable(self.parts.model, &weights, device);
+                Some(Learner { decoder, optimizer: optimizer("critic_optimizer.safetensors")? })
+            }
+            None => None,
+        };
+        self.critic = critic;
+        self.algorithm.restore(&state.algorithm)?;
+        self.step = state.step;
+        self.set_policy(&model.weights, policy);
+        Ok(true)
+    }
+
+    fn retain(&self, checkpoints: &Path) -> Result<(), TrainError> {
+        let entries = fs::read_dir(checkpoints).map_err(|error| failed(checkpoints, error))?;
+        let step = |path: &PathBuf| path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse::<u64>().ok();
+        let mut found: Vec<(u64, PathBuf)> =
+            entries.flatten().filter_map(|entry| Some((step(&entry.path())?, entry.path()))).collect();
+        found.sort();
+        let surplus = found.len().saturating_sub(self.config.keep_checkpoints);
+        found.iter().take(surplus).try_for_each(|(_, path)| remove(path))
+    }
+}
+
+fn failed(path: &Path, message: impl std::fmt::Display) -> TrainError {
+    TrainError::Checkpoint { path: path.into(), message: message.to_string() }
+}
+
+fn remove(folder: &Path) -> Result<(), TrainError> {
+    if folder.exists() { fs::remove_dir_all(folder).map_err(|error| failed(folder, error)) } else { Ok(()) }
+}
+
+fn json(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or(Value::Null)
+}
+
+/// The first key whose values differ, as a path.
+fn difference(a: &Value, b: &Value) -> Option<String> {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => a.keys().chain(b.keys()).find_map(|key| match (a.get(key), b.get(key)) {
+            (Some(x), Some(y)) => difference(x, y).map(|inner| if inner.is_empty() { key.clone() } else { format!("{key}.{inner}") }),
+            _ => Some(key.clone()),
+        }),
+        _ if a == b => None,
+        _ => Some(String::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_key_that_differs_is_named_with_its_path() {
+        assert_eq!(difference(&json!({"a": {"b": 1}}), &json!({"a": {"b": 2}})), Some("a.b".into()));
+        assert_eq!(difference(&json!({"a": 1}), &json!({"a": 1, "c": 0})), Some("c".into()));
+        assert_eq!(difference(&json!({"a": [1, 2]}), &json!({"a": [1, 2]})), None);
+    }
+}

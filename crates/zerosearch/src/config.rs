@@ -1,0 +1,176 @@
+//! A training run as a TOML file: what to train, on what, against which engine.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use zerosearch_simulator::SimulationConfig;
+use zerosearch_train::TrainConfig;
+
+/// A TOML file that describes the RL stage. Unknown keys are refused; everything but `model`, `questions`,
+/// `out` and `engine` has a default.
+///
+/// ```
+/// let config: zerosearch::config::RunConfig = zerosearch::config::RunConfig::parse(
+///     "example.toml",
+///     r#"
+///     model = "models/base"
+///     questions = "questions.jsonl"
+///     out = "runs/first"
+///     [engine]
+///     kind = "simulator"
+///     model = "models/simulator"
+///     [train]
+///     steps = 20
+///     "#,
+///     &["train.learning_rate=0.0001".to_string()],
+/// )?;
+/// assert_eq!((config.train.steps, config.train.learning_rate), (20, 1e-4));
+/// # Ok::<(), zerosearch::config::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The policy's folder.
+    pub model: PathBuf,
+    /// Training questions, JSONL or Parquet.
+    pub questions: PathBuf,
+    /// The run's folder.
+    pub out: PathBuf,
+    /// What answers the searches.
+    pub engine: EngineConfig,
+    /// How to train.
+    #[serde(default)]
+    pub train: TrainConfig,
+}
+
+/// An engine to train against.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum EngineConfig {
+    /// A fine-tuned model that plays the engine: the method.
+    Simulator {
+        /// Its folder.
+        model: PathBuf,
+        /// How it samples.
+        #[serde(default)]
+        simulation: SimulationConfig,
+    },
+    /// BM25 over a corpus: the Search-R1 baseline.
+    Bm25 {
+        /// JSONL rows `id, title?, contents`.
+        corpus: PathBuf,
+    },
+    /// A retrieval server: the Search-R1 baseline.
+    Retriever {
+        /// Its address.
+        url: String,
+    },
+}
+
+/// A configuration file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is no TOML, or has a key that nobody knows, or a value of the wrong type.
+    #[error("{path}: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        message: String,
+    },
+    /// A `key=value` without `=`, or with a key that leads nowhere.
+    #[error("--set {assignment}: {message}; expected key.path=value, such as train.steps=50")]
+    Assignment {
+        /// What was given.
+        assignment: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl RunConfig {
+    /// Reads a file and applies `key.path=value` assignments on top of it.
+    ///
+    /// # Errors
+    /// Names the file, the line and the key.
+    pub fn read(path: &Path, assignments: &[String]) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        Self::parse(path, &text, assignments)
+    }
+
+    /// As [`read`](Self::read), from text; `path` is for messages only.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn parse(path: impl AsRef<Path>, text: &str, assignments: &[String]) -> Result<Self, ConfigError> {
+        let failed = |message: String| ConfigError::Parse { path: path.as_ref().into(), message };
+        if assignments.is_empty() {
+            // Straight from the text, so that messages have line and column.
+            return toml::from_str(text).map_err(|error| failed(error.to_string()));
+        }
+        let mut table: toml::Table = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
+        for assignment in assignments {
+            assign(&mut table, assignment)?;
+        }
+        table.try_into().map_err(|error: toml::de::Error| failed(error.to_string()))
+    }
+}
+
+fn assign(table: &mut toml::Table, assignment: &str) -> Result<(), ConfigError> {
+    let failed = |message: &str| ConfigError::Assignment { assignment: assignment.into(), message: message.into() };
+    let (path, value) = assignment.split_once('=').ok_or_else(|| failed("has no ="))?;
+    // A value that is no TOML is a string: --set model=models/other needs no quotes.
+    let value = toml::from_str::<toml::Table>(&format!("v = {value}"))
+        .ok()
+        .and_then(|mut parsed| parsed.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(value.to_string()));
+    let mut keys: Vec<&str> = path.split('.').map(str::trim).collect();
+    let last = keys.pop().filter(|key| !key.is_empty()).ok_or_else(|| failed("has no key"))?;
+    let mut table = table;
+    for key in keys {
+        let entry = table.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        table = entry.as_table_mut().ok_or_else(|| failed("goes through a key that is no table"))?;
+    }
+    table.insert(last.to_string(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "model = \"m\"\nquestions = \"q\"\nout = \"o\"\nengine = { kind = \"bm25\", corpus = \"c\" }\n";
+
+    fn parse(text: &str, assignments: &[&str]) -> Result<RunConfig, ConfigError> {
+        let assignments: Vec<String> = assignments.iter().map(|a| a.to_string()).collect();
+        RunConfig::parse("run.toml", text, &assignments)
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let message = parse(&format!("{TEXT}[train]\nlearning_rates = 1\n"), &[]).unwrap_err().to_string();
+        assert!(message.contains("run.toml") && message.contains("learning_rates") && message.contains("line 6"), "{message}");
+    }
+
+    #[test]
+    fn assignments_win_over_the_file() {
+        let config = parse(TEXT, &["train.steps=7", "engine.corpus=other/c.jsonl", "train.algorithm.name=ppo"]).unwrap();
+        assert_eq!(config.train.steps, 7);
+        assert_eq!(config.engine, EngineConfig::Bm25 { corpus: "other/c.jsonl".into() });
+        assert!(parse(TEXT, &["train.step=7"]).unwrap_err().to_string().contains("step"));
+        assert!(parse(TEXT, &["steps"]).unwrap_err().to_string().contains("has no ="));
+    }
+
+    #[test]
+    fn everything_else_has_the_default() {
+        assert_eq!(parse(TEXT, &[]).unwrap().train, TrainConfig::default());
+    }
+}

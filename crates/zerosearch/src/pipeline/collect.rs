@@ -1,0 +1,87 @@
+//! The base policy meets the real engine; what it asks and gets becomes the simulator's lesson.
+
+use zerosearch_curriculum::{Constant, Progress};
+use zerosearch_data::Question;
+use zerosearch_generate::Stream;
+use zerosearch_lm::{LanguageModel, LocalGenerator};
+use zerosearch_metrics::Progress as Bar;
+use zerosearch_rollout::{Noise, Rollout, RolloutConfig, Rollouts, Task};
+use zerosearch_search::SearchEngine;
+use zerosearch_simulator::Interaction;
+use zerosearch_text::PromptTemplate;
+
+use super::PipelineError;
+
+pub(super) struct Collector<'a> {
+    pub(super) model: &'a LanguageModel,
+    pub(super) prompt: &'a PromptTemplate,
+    pub(super) engine: &'a dyn SearchEngine,
+    pub(super) rollout: RolloutConfig,
+    pub(super) seed: u64,
+}
+
+impl Collector<'_> {
+    /// One episode for each of `count` questions, spread over the set; every search in them is an interaction.
+    pub(super) fn collect(&self, label: &str, questions: &[Question], count: usize, purpose: &'static str) -> Result<Vec<Interaction>, PipelineError> {
+        let chosen = spread(questions, count, self.seed, purpose);
+        let tasks = chosen.iter().enumerate().map(|(index, question)| self.task(index, question)).collect::<Result<Vec<_>, _>>()?;
+        let silent = Constant::new(0.0).map_err(zerosearch_train::TrainError::from)?;
+        let seed = Stream { seed: self.seed, purpose, ..Stream::default() }.value();
+        let rollouts = Rollouts {
+            engine: self.engine,
+            codec: &self.model.codec,
+            config: self.rollout,
+            // A real engine ignores the context.
+            noise: Noise::Curriculum { curriculum: &silent, progress: Progress::at(0, 1) },
+            seed,
+            step: 0,
+        };
+        let mut generator = LocalGenerator::new(&self.model.config, &self.model.weights, self.model.codec.eos_ids());
+        let bar = Bar::new(label, tasks.len() as u64);
+        let mut finished = 0;
+        let rollouts = rollouts.run(&mut generator, tasks, &mut |now| {
+            bar.advance((now.finished - finished) as u64);
+            finished = now.finished;
+        })?;
+        bar.finish();
+        Ok(rollouts.iter().flat_map(interactions).collect())
+    }
+
+    fn task(&self, index: usize, question: &Question) -> Result<Task, PipelineError> {
+        Ok(Task {
+            question_index: index as u64,
+            sample: 0,
+            question: question.question.clone(),
+            golden_answers: question.golden_answers.clone(),
+            prompt: self.model.codec.encode(&self.prompt.render(&question.question)?),
+        })
+    }
+}
+
+/// What each search of an episode asked and got; failed and empty searches teach nothing.
+fn interactions(rollout: &Rollout) -> impl Iterator<Item = Interaction> {
+    rollout.turns.iter().filter(|turn| !turn.documents.is_empty()).filter_map(|turn| {
+        Some(Interaction {
+            question: rollout.question.clone(),
+            golden_answers: rollout.golden_answers.clone(),
+            query: turn.query.clone()?,
+            documents: turn.documents.clone(),
+        })
+    })
+}
+
+/// `count` questions drawn without replacement, questions of several hops and of one in turn while both last.
+fn spread<'a>(questions: &'a [Question], count: usize, seed: u64, purpose: &'static str) -> Vec<&'a Question> {
+    use zerosearch_generate::stream_seed;
+    let mut order: Vec<(u64, &Question)> = questions
+        .iter()
+        .enumerate()
+        .map(|(index, question)| {
+            (stream_seed(&[Stream { seed, purpose, ..Stream::default() }.value(), index as u64]), question)
+        })
+        .collect();
+    order.sort_by_key(|(key, _)| *key);
+    let (multi, single): (Vec<_>, Vec<_>) = order.into_iter().map(|(_, question)| question).partition(|q| q.hops.unwrap_or(1) > 1);
+    let longest = multi.len().max(single.len());
+    (0..longest).flat_map(|i| [multi.get(i), single.get(i)]).flatten().copied().take(count).collect()
+}

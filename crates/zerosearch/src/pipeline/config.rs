@@ -1,0 +1,87 @@
+//! What decides how a pipeline runs, with the quickstart's values as defaults.
+
+use serde::{Deserialize, Serialize};
+use zerosearch_algorithms::AlgorithmConfig;
+use zerosearch_curriculum::CurriculumConfig;
+use zerosearch_rollout::RolloutConfig;
+use zerosearch_simulator::SimulationConfig;
+use zerosearch_train::TrainConfig;
+
+use super::PipelineError;
+
+/// The whole method's configuration: sized for a small model on a small machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PipelineConfig {
+    /// Training questions on which the base policy meets the real engine.
+    pub collect_questions: usize,
+    /// Held-out questions whose queries test the simulator's obedience.
+    pub obedience_questions: usize,
+    /// Optimizer steps of the simulator's fine-tuning.
+    pub simulator_steps: u64,
+    /// Examples in each of them.
+    pub simulator_batch: usize,
+    /// Their highest learning rate.
+    pub simulator_learning_rate: f64,
+    /// How the simulator samples.
+    pub simulation: SimulationConfig,
+    /// The reinforcement learning.
+    pub train: TrainConfig,
+}
+
+impl Default for PipelineConfig {
+    fn default() -> Self {
+        let rollout = RolloutConfig {
+            max_turns: 5,
+            max_new_tokens: 64,
+            max_observation_tokens: 320,
+            top_k: 3,
+            ..RolloutConfig::default()
+        };
+        let train = TrainConfig {
+            steps: 40,
+            questions_per_step: 16,
+            samples_per_question: 5,
+            rollout,
+            curriculum: CurriculumConfig::Exponential { start: 0.25, end: 0.75, base: 4.0 },
+            algorithm: AlgorithmConfig::Grpo(Default::default()),
+            learning_rate: 1e-4,
+            warmup_ratio: 0.05,
+            critic_learning_rate: 3e-4,
+            critic_warmup_ratio: 0.0,
+            micro_batch_tokens: 16_384,
+            checkpoint_every: 10,
+            ..TrainConfig::default()
+        };
+        Self {
+            collect_questions: 400,
+            obedience_questions: 100,
+            simulator_steps: 60,
+            simulator_batch: 24,
+            simulator_learning_rate: 4e-4,
+            simulation: SimulationConfig { temperature: 0.8, max_new_tokens: 240 },
+            train,
+        }
+    }
+}
+
+impl PipelineConfig {
+    /// Checks the ranges of what is checked by no stage.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn validate(&self) -> Result<(), PipelineError> {
+        let counts = [
+            ("collect_questions", self.collect_questions),
+            ("obedience_questions", self.obedience_questions),
+            ("simulator_steps", self.simulator_steps as usize),
+            ("simulator_batch", self.simulator_batch),
+        ];
+        for (key, value) in counts {
+            if value == 0 {
+                return Err(PipelineError::Config { key, value: "0".into(), expected: "at least 1" });
+            }
+        }
+        Ok(self.train.validate()?)
+    }
+}

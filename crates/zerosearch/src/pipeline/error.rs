@@ -1,0 +1,65 @@
+//! What can end a pipeline.
+
+use std::path::PathBuf;
+
+/// Errors of the whole method: each part's own, and those of the run's folder.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// A file of the run's folder cannot be read or written.
+    #[error("{path}: {message}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        message: String,
+    },
+    /// The folder holds another run.
+    #[error("{path} holds a run already: give `--resume` to go on with it, or another folder")]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A configuration key out of its range.
+    #[error("`{key}` is {value}, expected {expected}")]
+    Config {
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// A part failed.
+    #[error(transparent)]
+    Data(#[from] zerosearch_data::DataError),
+    /// A part failed.
+    #[error(transparent)]
+    Eval(#[from] zerosearch_eval::EvalError),
+    /// A part failed.
+    #[error(transparent)]
+    Lm(#[from] zerosearch_lm::LmError),
+    /// A part failed.
+    #[error(transparent)]
+    Metrics(#[from] zerosearch_metrics::MetricsError),
+    /// A part failed.
+    #[error(transparent)]
+    Rollout(#[from] zerosearch_rollout::RolloutError),
+    /// A part failed.
+    #[error(transparent)]
+    Search(#[from] zerosearch_search::SearchError),
+    /// A part failed.
+    #[error(transparent)]
+    Simulator(#[from] zerosearch_simulator::SimulatorError),
+    /// A part failed.
+    #[error(transparent)]
+    Text(#[from] zerosearch_text::TextError),
+    /// A part failed.
+    #[error(transparent)]
+    Train(#[from] zerosearch_train::TrainError),
+}
+
+impl PipelineError {
+    pub(crate) fn file(path: impl Into<PathBuf>, message: impl std::fmt::Display) -> Self {
+        Self::File { path: path.into(), message: message.to_string() }
+    }
+}

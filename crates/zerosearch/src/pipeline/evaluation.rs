@@ -1,0 +1,85 @@
+//! The figures that a run ends with.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use zerosearch_data::Question;
+use zerosearch_eval::{EvalConfig, Prediction, Scores, Strategy, evaluate, write_predictions};
+use zerosearch_lm::{LanguageModel, LocalGenerator};
+use zerosearch_metrics::Progress as Bar;
+use zerosearch_rollout::RolloutConfig;
+use zerosearch_search::SearchEngine;
+use zerosearch_simulator::Obedience;
+
+use super::PipelineError;
+
+/// What `summary.json` holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The run's seed.
+    pub seed: u64,
+    /// The algorithm's name.
+    pub algorithm: String,
+    /// Training steps.
+    pub steps: u64,
+    /// Queries that reached the real engine while the policy was trained, counted at the engine.
+    pub real_search_calls_during_training: u64,
+    /// How well the fine-tuned simulator obeys its keyword, on queries of held-out questions.
+    pub simulator: Obedience,
+    /// The same for the base model before fine-tuning.
+    pub simulator_before_tuning: Obedience,
+    /// The base policy, answering at once.
+    pub base_direct: SummaryScores,
+    /// The base policy, searching.
+    pub base_search: SummaryScores,
+    /// The trained policy, searching.
+    pub trained_search: SummaryScores,
+}
+
+/// Scores on held-out questions with the real engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SummaryScores {
+    /// Questions of one hop.
+    pub single_hop: Scores,
+    /// Questions of several hops.
+    pub multi_hop: Scores,
+}
+
+/// What a finished pipeline returns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The figures.
+    pub summary: Summary,
+    /// The trained policy's answers.
+    pub predictions: Vec<Prediction>,
+}
+
+pub(super) struct Examination<'a> {
+    pub(super) engine: &'a dyn SearchEngine,
+    pub(super) questions: &'a [Question],
+    pub(super) rollout: RolloutConfig,
+    pub(super) seed: u64,
+}
+
+impl Examination<'_> {
+    /// Greedy answers to every question, written to `file` as JSONL as well.
+    pub(super) fn of(&self, label: &str, model: &LanguageModel, strategy: Strategy, file: &Path) -> Result<(SummaryScores, Vec<Prediction>), PipelineError> {
+        let config = EvalConfig {
+            strategy,
+            max_turns: self.rollout.max_turns,
+            max_new_tokens: self.rollout.max_new_tokens,
+            max_observation_tokens: self.rollout.max_observation_tokens,
+            top_k: self.rollout.top_k,
+            seed: self.seed,
+            chunk: 128,
+            ..EvalConfig::default()
+        };
+        let prompt = strategy.prompt(&model.codec)?;
+        let mut generator = LocalGenerator::new(&model.config, &model.weights, model.codec.eos_ids());
+        let bar = Bar::new(label, self.questions.len() as u64);
+        let result = evaluate(&mut generator, Some(self.engine), &model.codec, &prompt, self.questions, &config, &bar)?;
+        bar.finish();
+        write_predictions(file, &result.predictions)?;
+        Ok((SummaryScores { single_hop: result.scores.single_hop, multi_hop: result.scores.multi_hop }, result.predictions))
+    }
+}

@@ -1,0 +1,259 @@
+//! The stages in their order.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zerosearch_eval::Strategy;
+use zerosearch_lm::{LanguageModel, StoredDtype};
+use zerosearch_metrics::{ConsoleSink, JsonlSink, Progress as Bar, Sinks, TensorBoardSink, unix_seconds, write_atomic};
+use zerosearch_reward::F1Reward;
+use zerosearch_rollout::Rollout;
+use zerosearch_search::{Bm25Index, CallCount, Counted, SearchEngine};
+use zerosearch_simulator::{
+    Interaction, Judge, LabelledInteraction, Obedience, RuleJudge, SimulatorPrompt, balance, measure_obedience, read_interactions,
+    write_interactions,
+};
+use zerosearch_text::PromptTemplate;
+use zerosearch_train::{Parts, RunEnd, Trainer, latest_step};
+
+use super::collect::Collector;
+use super::evaluation::Examination;
+use super::report::write_run_report;
+use super::tune::{engine, tune};
+use super::{Material, Outcome, PipelineConfig, PipelineError, Summary};
+
+/// The whole method on one model and one body of questions.
+pub struct Pipeline<'a> {
+    /// How it runs.
+    pub config: PipelineConfig,
+    /// The folder of the base policy.
+    pub model: &'a Path,
+    /// Passages and questions.
+    pub material: &'a Material,
+    /// The run's folder.
+    pub out: &'a Path,
+    /// Whether to go on with what is in it.
+    pub resume: bool,
+    /// Labels the interactions.
+    pub judge: &'a dyn Judge,
+    /// Where updates are computed.
+    pub device: Device,
+}
+
+/// How a pipeline ended.
+pub enum PipelineEnd {
+    /// With results.
+    Finished(Box<Outcome>),
+    /// It was asked to stop, and can be resumed.
+    Interrupted,
+}
+
+#[derive(Serialize, serde::Deserialize)]
+struct Tuned {
+    before: Obedience,
+    after: Obedience,
+}
+
+impl<'a> Pipeline<'a> {
+    /// The method as published: the exact rule judges, the CPU computes.
+    pub fn new(config: PipelineConfig, model: &'a Path, material: &'a Material, out: &'a Path) -> Self {
+        Self { config, model, material, out, resume: false, judge: &RuleJudge, device: Device::flex() }
+    }
+
+    /// Runs every stage that is not done yet. `interrupted` is looked at before every training step.
+    ///
+    /// # Errors
+    /// When the folder holds another run, or a stage fails.
+    pub fn run(&self, interrupted: &AtomicBool) -> Result<PipelineEnd, PipelineError> {
+        self.config.validate()?;
+        self.prepare()?;
+        let base = LanguageModel::read(self.model)?;
+        let prompt = PromptTemplate::for_model(&base.codec)?;
+        let simulator_prompt = SimulatorPrompt::for_model(self.model)?;
+        let real = Counted::new(Bm25Index::from_documents(self.material.corpus.iter().cloned())?);
+        let calls = real.calls();
+        let (count, train, test) = (base.weights.parameters(), self.material.train.len(), self.material.held_out.len());
+        say(format!("base policy: {:.1}M parameters; {} passages; {train} training and {test} held-out questions", count as f64 / 1e6, self.material.corpus.len()));
+        self.save_once("base", &base, None)?;
+
+        let (simulator, tuned) = self.simulator(&base, &prompt, &simulator_prompt, &real)?;
+        let o = &tuned.after;
+        say(format!(
+            "simulator: {:.1} % of useful and {:.1} % of noisy results contain a golden answer (before tuning {:.1} % and {:.1} %; {} held-out queries)",
+            100.0 * o.useful_contains, 100.0 * o.noisy_contains, 100.0 * tuned.before.useful_contains, 100.0 * tuned.before.noisy_contains, o.n
+        ));
+
+        let simulated = engine(&self.config, &simulator, &simulator_prompt);
+        let Some((policy, real_calls)) = self.train(&base, &prompt, &simulated, &calls, interrupted)? else {
+            return Ok(PipelineEnd::Interrupted);
+        };
+        say(format!("calls to the real engine during training: {real_calls}"));
+        policy.save(&self.out.join("policy"), StoredDtype::F32)?;
+
+        let examination = Examination {
+            engine: &real,
+            questions: &self.material.held_out,
+            rollout: self.config.train.rollout,
+            seed: self.config.train.seed,
+        };
+        let file = |name: &str| self.out.join(format!("predictions_{name}.jsonl"));
+        let (base_direct, _) = examination.of("evaluate: base, direct", &base, Strategy::Direct, &file("base_direct"))?;
+        let (base_search, _) = examination.of("evaluate: base, searching", &base, Strategy::Search, &file("base_search"))?;
+        let (trained_search, predictions) = examination.of("evaluate: trained, searching", &policy, Strategy::Search, &file("trained_search"))?;
+        let summary = Summary {
+            seed: self.config.train.seed,
+            algorithm: self.algorithm_name(),
+            steps: self.config.train.steps,
+            real_search_calls_during_training: real_calls,
+            simulator: tuned.after,
+            simulator_before_tuning: tuned.before,
+            base_direct,
+            base_search,
+            trained_search,
+        };
+        self.write("summary.json", &summary)?;
+        let samples: Vec<(Rollout, f32)> = self.read("samples.json")?;
+        write_run_report(self.out, &summary, &samples, &base.codec)?;
+        Ok(PipelineEnd::Finished(Box::new(Outcome { summary, predictions })))
+    }
+
+    /// The run's folder, empty or, when resuming, with what is there.
+    fn prepare(&self) -> Result<(), PipelineError> {
+        let marker = self.out.join("pipeline.json");
+        if marker.exists() {
+            if !self.resume {
+                return Err(PipelineError::Occupied { path: self.out.into() });
+            }
+            let before: PipelineConfig = self.read("pipeline.json")?;
+            if before != self.config {
+                return Err(PipelineError::file(marker, "this run had another configuration: resume with the same options, or start in another folder"));
+            }
+            return Ok(());
+        }
+        std::fs::create_dir_all(self.out).map_err(|error| PipelineError::file(self.out, format!("cannot be created: {error}")))?;
+        self.write("pipeline.json", &self.config)
+    }
+
+    fn simulator(
+        &self,
+        base: &LanguageModel,
+        prompt: &PromptTemplate,
+        template: &SimulatorPrompt,
+        real: &dyn SearchEngine,
+    ) -> Result<(LanguageModel, Tuned), PipelineError> {
+        let (folder, figures) = (self.out.join("simulator"), self.out.join("simulator.json"));
+        if figures.exists() {
+            return Ok((LanguageModel::read(&folder)?, self.read("simulator.json")?));
+        }
+        let seed = self.config.train.seed;
+        let collector = Collector { model: base, prompt, engine: real, rollout: self.config.train.rollout, seed };
+        let rows = self.labelled(&collector)?;
+        let held_out = collector.collect("queries of held-out questions", &self.material.held_out, self.config.obedience_questions, "held-out queries")?;
+        let obedience = |model: &LanguageModel, interactions: &[Interaction]| {
+            measure_obedience(&engine(&self.config, model, template), interactions, self.config.train.rollout.top_k, seed)
+        };
+        let before = obedience(base, &held_out)?;
+        let simulator = tune(&self.config, base, template, &rows, &self.device)?;
+        let after = obedience(&simulator, &held_out)?;
+        self.save_once("simulator", &simulator, Some(template))?;
+        self.write("simulator.json", &Tuned { before, after })?;
+        Ok((simulator, Tuned { before, after }))
+    }
+
+    fn labelled(&self, collector: &Collector<'_>) -> Result<Vec<LabelledInteraction>, PipelineError> {
+        let path = self.out.join("interactions.jsonl");
+        if path.exists() {
+            return Ok(read_interactions(&path)?);
+        }
+        let interactions = collector.collect("collect with the real engine", &self.material.train, self.config.collect_questions, "collect")?;
+        let labels = self.judge.judge(&interactions)?;
+        let rows: Vec<_> = interactions.into_iter().zip(labels).map(|(interaction, quality)| LabelledInteraction { interaction, quality }).collect();
+        let all = rows.len();
+        let rows = balance(rows, self.config.train.seed)?;
+        say(format!("collected {all} searches, balanced to {} useful and as many noisy", rows.len() / 2));
+        write_interactions(&path, &rows)?;
+        Ok(rows)
+    }
+
+    /// `None` when interrupted.
+    fn train(
+        &self,
+        base: &LanguageModel,
+        prompt: &PromptTemplate,
+        simulated: &dyn SearchEngine,
+        calls: &CallCount,
+        interrupted: &AtomicBool,
+    ) -> Result<Option<(LanguageModel, u64)>, PipelineError> {
+        let checkpoints = self.out.join("checkpoints");
+        let before = calls.total();
+        let parts = Parts { model: base, prompt, questions: &self.material.train, engine: simulated, reward: &F1Reward, device: &self.device };
+        let mut trainer = Trainer::new(self.config.train.clone(), parts)?;
+        let resumed = self.resume && latest_step(&checkpoints)?.is_some() && trainer.resume(&checkpoints)?;
+        if resumed {
+            say(format!("resumed after step {} of {}", trainer.steps_done(), self.config.train.steps));
+        }
+        let next = trainer.steps_done() + 1;
+        let mut sinks = Sinks::new();
+        sinks.push(JsonlSink::resume(&self.out.join("metrics.jsonl"), next)?);
+        sinks.push(TensorBoardSink::resume(&self.out.join("tensorboard"), next, unix_seconds)?);
+        sinks.push(ConsoleSink::stdout(&COLUMNS));
+        let bar = Bar::resumed("train against the simulator", self.config.train.steps, trainer.steps_done());
+        let mut failure = None;
+        let end = trainer.run(&checkpoints, &mut sinks, interrupted, &mut |report| {
+            let samples: Vec<(&Rollout, f32)> = report.rollouts.iter().zip(report.rewards.iter().copied()).take(6).collect();
+            failure = failure.take().or(self.write("samples.json", &samples).err());
+            bar.advance(1);
+        })?;
+        bar.finish();
+        match (failure, end) {
+            (Some(error), _) => Err(error),
+            (None, RunEnd::Interrupted) => Ok(None),
+            (None, RunEnd::Finished) => Ok(Some((trainer.model(), calls.total() - before))),
+        }
+    }
+
+    fn save_once(&self, name: &str, model: &LanguageModel, template: Option<&SimulatorPrompt>) -> Result<(), PipelineError> {
+        let folder = self.out.join(name);
+        model.save(&folder, StoredDtype::F32)?;
+        if let Some(template) = template {
+            template.save(&folder)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, name: &str, value: &impl Serialize) -> Result<(), PipelineError> {
+        let path = self.out.join(name);
+        let text = serde_json::to_string_pretty(value).map_err(|error| PipelineError::file(&path, error))?;
+        Ok(write_atomic(&path, format!("{text}\n").as_bytes())?)
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T, PipelineError> {
+        let path: PathBuf = self.out.join(name);
+        let text = std::fs::read_to_string(&path).map_err(|error| PipelineError::file(&path, error))?;
+        serde_json::from_str(&text).map_err(|error| PipelineError::file(&path, format!("{error}; was the write cut short?")))
+    }
+
+    fn algorithm_name(&self) -> String {
+        serde_json::to_value(&self.config.train.algorithm)
+            .ok()
+            .and_then(|value| value.get("name")?.as_str().map(str::to_string))
+            .unwrap_or_default()
+    }
+}
+
+const COLUMNS: [(&str, &str); 7] = [
+    ("reward", "critic/rewards/mean"),
+    ("noise", "curriculum/noise_probability"),
+    ("searches", "env/number_of_valid_search"),
+    ("finished", "env/finish_ratio"),
+    ("kl", "actor/kl_loss"),
+    ("entropy", "actor/entropy"),
+    ("s", "timing_s/step"),
+];
+
+fn say(line: String) {
+    println!("{line}");
+}

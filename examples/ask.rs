@@ -1,0 +1,95 @@
+//! One episode, live on the terminal, coloured by who wrote it.
+//!
+//!     cargo run --release --example ask -- --model models/base --corpus corpus.jsonl "What is the capital of Chad?"
+
+use std::error::Error;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::Parser;
+use zerosearch::generate::{Generator, Request, Sampling, Turn};
+use zerosearch::lm::{LanguageModel, LocalGenerator};
+use zerosearch::search::{Bm25Index, Query, SearchEngine};
+use zerosearch::text::{
+    Action, IncrementalDecoder, PromptTemplate, STOP_TAGS, StopScanner, corrective, encode_information, parse_action,
+};
+
+#[derive(Parser)]
+struct Arguments {
+    #[arg(long)]
+    model: PathBuf,
+    /// JSONL rows `id, title?, contents`, searched with BM25.
+    #[arg(long)]
+    corpus: PathBuf,
+    #[arg(long, default_value_t = 3)]
+    top_k: usize,
+    #[arg(long, default_value_t = 5)]
+    max_turns: usize,
+    question: String,
+}
+
+const PROMPT: &str = "90";
+const POLICY: &str = "32";
+const DOCUMENTS: &str = "36";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let model = LanguageModel::read(&arguments.model)?;
+    let codec = &model.codec;
+    let engine = Bm25Index::from_jsonl(&arguments.corpus)?;
+    let text = PromptTemplate::for_model(codec)?.render(&arguments.question)?;
+    paint(PROMPT, &text);
+    println!();
+
+    let mut generator = LocalGenerator::new(&model.config, &model.weights, codec.eos_ids());
+    let prompt = codec.encode(&text);
+    let id = generator.start(Request { prompt: &prompt, sampling: Sampling::greedy(), turn: turn(&model) })?;
+    for number in 1..=arguments.max_turns {
+        let Some(finished) = generator.poll()?.pop() else { break };
+        let ids: Vec<u32> = finished.tokens.iter().map(|token| token.id).collect();
+        let observation = match parse_action(&codec.decode(&ids)) {
+            Action::Answer(answer) => {
+                println!("\n\nanswer: {answer}");
+                return Ok(());
+            }
+            Action::Search(query) => {
+                let found = engine.search(&Query { text: &query, top_k: arguments.top_k, context: None })?;
+                let documents: Vec<&str> = found.iter().map(|document| document.contents.as_str()).collect();
+                encode_information(codec, &documents)
+            }
+            Action::Invalid(_) => codec.encode(corrective()),
+        };
+        if number == arguments.max_turns {
+            break;
+        }
+        paint(DOCUMENTS, &codec.decode(&observation));
+        generator.extend(id, &observation, turn(&model))?;
+    }
+    println!("\n\nno answer within {} turns", arguments.max_turns);
+    Ok(())
+}
+
+/// A turn that prints each token as it is sampled: the stop condition sees them all.
+fn turn(model: &LanguageModel) -> Turn {
+    let mut decoder = IncrementalDecoder::new(&model.codec);
+    let mut stop = StopScanner::new(&model.codec, &STOP_TAGS).into_stop();
+    Turn {
+        max_new_tokens: 200,
+        seed: 0,
+        stop: Box::new(move |token| {
+            paint(POLICY, &decoder.push(token));
+            stop(token)
+        }),
+    }
+}
+
+fn paint(colour: &str, text: &str) {
+    let mut out = std::io::stdout();
+    if out.is_terminal() {
+        print!("\x1b[{colour}m{text}\x1b[0m");
+    } else {
+        print!("{text}");
+    }
+    // A closed pipe is no reason to fail here; the next print will tell.
+    let _ = out.flush();
+}

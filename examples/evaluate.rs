@@ -1,0 +1,104 @@
+//! Scores a model on a question set with a real engine.
+//!
+//!     cargo run --release --example evaluate -- --model models/base --questions q.jsonl --corpus c.jsonl --out scores.json
+//!
+//! Question rows: `id, question, golden_answers`, others optional; corpus rows: `id, title?, contents`. The
+//! predictions lie beside the scores as JSONL, each with its whole episode.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Parser};
+use zerosearch::data::read_questions;
+use zerosearch::eval::{EvalConfig, Strategy, evaluate, write_predictions};
+use zerosearch::lm::{LanguageModel, LocalGenerator};
+use zerosearch::metrics::{Progress, write_atomic};
+use zerosearch::search::{Bm25Index, RetrieverServer, SearchEngine, WebSearch, key_from_env};
+
+#[derive(Parser)]
+#[command(group(ArgGroup::new("engine").args(["corpus", "retriever", "serpapi"])))]
+struct Arguments {
+    /// A Llama, Qwen2 or Qwen3 folder.
+    #[arg(long)]
+    model: PathBuf,
+    /// JSONL or Parquet.
+    #[arg(long)]
+    questions: PathBuf,
+    /// JSONL: searched with BM25.
+    #[arg(long)]
+    corpus: Option<PathBuf>,
+    /// The address of a retrieval server.
+    #[arg(long)]
+    retriever: Option<String>,
+    /// Google through SerpAPI; the key is read from SERPAPI_API_KEY.
+    #[arg(long)]
+    serpapi: bool,
+    /// direct, cot, rag or search.
+    #[arg(long, default_value = "search")]
+    strategy: Strategy,
+    /// Only the first so many questions.
+    #[arg(long)]
+    limit: Option<usize>,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Documents for each search.
+    #[arg(long, default_value_t = 3)]
+    top_k: usize,
+    /// Most tokens in one policy turn.
+    #[arg(long, default_value_t = 500)]
+    max_new_tokens: usize,
+    /// Most tokens of documents in one observation.
+    #[arg(long, default_value_t = 500)]
+    max_observation_tokens: usize,
+    /// Where the scores go, as JSON.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let model = LanguageModel::read(&arguments.model)?;
+    let mut questions = read_questions(&arguments.questions)?;
+    questions.truncate(arguments.limit.unwrap_or(questions.len()));
+    let engine: Option<Box<dyn SearchEngine>> = if let Some(path) = &arguments.corpus {
+        Some(Box::new(Bm25Index::from_jsonl(path)?))
+    } else if let Some(address) = &arguments.retriever {
+        Some(Box::new(RetrieverServer::search_r1(address)))
+    } else if arguments.serpapi {
+        Some(Box::new(WebSearch::serpapi(key_from_env("SERPAPI_API_KEY")?)))
+    } else {
+        None
+    };
+
+    let config = EvalConfig {
+        strategy: arguments.strategy,
+        seed: arguments.seed,
+        top_k: arguments.top_k,
+        max_new_tokens: arguments.max_new_tokens,
+        max_observation_tokens: arguments.max_observation_tokens,
+        ..EvalConfig::default()
+    };
+    let prompt = arguments.strategy.prompt(&model.codec)?;
+    let mut generator = LocalGenerator::new(&model.config, &model.weights, model.codec.eos_ids());
+    let bar = Progress::new("evaluate", questions.len() as u64);
+    let result = evaluate(&mut generator, engine.as_deref(), &model.codec, &prompt, &questions, &config, &bar)?;
+    bar.finish();
+
+    let predictions = arguments.out.with_extension("predictions.jsonl");
+    write_predictions(&predictions, &result.predictions)?;
+    write_atomic(&arguments.out, format!("{}\n", serde_json::to_string_pretty(&result.scores)?).as_bytes())?;
+    let s = &result.scores.overall;
+    println!(
+        "{} questions: EM {:.1} % ({:.1}–{:.1}), F1 {:.1} %, contains {:.1} %, {:.2} searches a question, {} failed",
+        s.n,
+        100.0 * s.em,
+        100.0 * s.em_ci95[0],
+        100.0 * s.em_ci95[1],
+        100.0 * s.f1,
+        100.0 * s.contains,
+        s.searches_per_question,
+        s.search_failures
+    );
+    println!("scores in {}, predictions in {}", arguments.out.display(), predictions.display());
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The RL stage alone, on any data, model and engine, from a TOML file.
+//!
+//!     cargo run --release --example train -- --config run.toml --set train.steps=50
+//!
+//! See `zerosearch::config::RunConfig` for the keys. Ctrl-C leaves a checkpoint; `--resume` goes on from it.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Parser;
+use zerosearch::burn::tensor::Device;
+use zerosearch::config::{EngineConfig, RunConfig};
+use zerosearch::data::read_questions;
+use zerosearch::lm::{LanguageModel, LocalCompleter, StoredDtype};
+use zerosearch::metrics::{ConsoleSink, JsonlSink, Sinks, TensorBoardSink, unix_seconds};
+use zerosearch::reward::F1Reward;
+use zerosearch::search::{Bm25Index, RetrieverServer, SearchEngine};
+use zerosearch::simulator::{SimulatedEngine, SimulatorPrompt};
+use zerosearch::text::PromptTemplate;
+use zerosearch::train::{Parts, RunEnd, Trainer};
+
+#[derive(Parser)]
+struct Arguments {
+    #[arg(long)]
+    config: PathBuf,
+    /// Goes on from the newest checkpoint.
+    #[arg(long)]
+    resume: bool,
+    /// Overrides a key of the file, such as `train.steps=50`.
+    #[arg(long = "set", num_args = 1..)]
+    assignments: Vec<String>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let config = RunConfig::read(&arguments.config, &arguments.assignments)?;
+    let model = LanguageModel::read(&config.model)?;
+    let prompt = PromptTemplate::for_model(&model.codec)?;
+    let questions = read_questions(&config.questions)?;
+    let engine: Box<dyn SearchEngine> = match &config.engine {
+        EngineConfig::Simulator { model, simulation } => {
+            let simulator = LocalCompleter::new(&LanguageModel::read(model)?);
+            Box::new(SimulatedEngine::new(simulator, SimulatorPrompt::for_model(model)?, *simulation))
+        }
+        EngineConfig::Bm25 { corpus } => Box::new(Bm25Index::from_jsonl(corpus)?),
+        EngineConfig::Retriever { url } => Box::new(RetrieverServer::search_r1(url)),
+    };
+    let device = Device::flex();
+    let parts = Parts {
+        model: &model,
+        prompt: &prompt,
+        questions: &questions,
+        engine: engine.as_ref(),
+        reward: &F1Reward,
+        device: &device,
+    };
+    let mut trainer = Trainer::new(config.train, parts)?;
+    let checkpoints = config.out.join("checkpoints");
+    std::fs::create_dir_all(&checkpoints)?;
+    if arguments.resume && trainer.resume(&checkpoints)? {
+        println!("resumed after step {}", trainer.steps_done());
+    }
+
+    let next = trainer.steps_done() + 1;
+    let mut sinks = Sinks::new();
+    sinks.push(JsonlSink::resume(&config.out.join("metrics.jsonl"), next)?);
+    sinks.push(TensorBoardSink::resume(&config.out.join("tensorboard"), next, unix_seconds)?);
+    sinks.push(ConsoleSink::stdout(&[
+        ("reward", "critic/rewards/mean"),
+        ("noise", "curriculum/noise_probability"),
+        ("searches", "env/number_of_valid_search"),
+        ("s", "timing_s/step"),
+    ]));
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupted);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
+    match trainer.run(&checkpoints, &mut sinks, &interrupted, &mut |_| {})? {
+        RunEnd::Finished => {
+            trainer.model().save(&config.out.join("policy"), StoredDtype::F32)?;
+            println!("trained policy in {}", config.out.join("policy").display());
+        }
+        RunEnd::Interrupted => println!("stopped after step {}; repeat with --resume", trainer.steps_done()),
+    }
+    Ok(())
+}
