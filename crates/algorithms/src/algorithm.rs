@@ -71,7 +71,8 @@ pub trait Algorithm: Debug + Send {
         }
     }
 
-    /// Refuses hyper-parameters outside their range; an implementation with its own checks them after the terms.
+    /// Refuses hyper-parameters outside their range; an implementation that has others checks them
+    /// beside [`LossTerms::validate`].
     ///
     /// # Errors
     /// Names the parameter, its value and its range.
@@ -81,7 +82,11 @@ pub trait Algorithm: Debug + Send {
 }
 
 impl LossTerms {
-    pub(crate) fn validate(&self, algorithm: &'static str) -> Result<(), AlgorithmError> {
+    /// Refuses terms outside their range, in the name of `algorithm`.
+    ///
+    /// # Errors
+    /// Names the parameter, its value and its range.
+    pub fn validate(&self, algorithm: &'static str) -> Result<(), AlgorithmError> {
         self.aggregation.validate(algorithm)?;
         self.kl.validate(algorithm)?;
         let c = self.entropy_coefficient;

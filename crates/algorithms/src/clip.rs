@@ -46,14 +46,17 @@ impl Clip {
         let mut loss = free.max_pair(held);
         if let Some(dual) = self.dual {
             let ceiling = pull * dual;
-            let above =
-                loss.clone().without_autodiff().greater(ceiling.clone()).float() * advantages.lower_scalar(0.0).float();
-            loss = loss.mask_where(above.greater_scalar(0.5), ceiling);
+            let above = loss.clone().without_autodiff().greater(ceiling.clone());
+            loss = loss.mask_where(above.bool_and(advantages.lower_scalar(0.0)), ceiling);
         }
         TokenLoss { loss, clipped }
     }
 
-    pub(crate) fn validate(&self, algorithm: &'static str) -> Result<(), AlgorithmError> {
+    /// Refuses ranges that clip nothing sensible, in the name of `algorithm`.
+    ///
+    /// # Errors
+    /// Names the bound, its value and its range.
+    pub fn validate(&self, algorithm: &'static str) -> Result<(), AlgorithmError> {
         require(algorithm, "clip.low", self.low, (0.0..=1.0).contains(&self.low), "0 to 1")?;
         let valid = self.high >= 0.0 && self.high.is_finite();
         require(algorithm, "clip.high", self.high, valid, "0 or more")?;

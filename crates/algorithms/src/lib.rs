@@ -30,7 +30,7 @@
 //! })?;
 //!
 //! // Descending the gradient makes the better sample likelier and the worse one less likely.
-//! let gradient = logprobs.grad(&output.loss.backward()).unwrap().into_data().to_vec::<f32>().unwrap();
+//! let gradient = logprobs.grad(&output.loss.backward()).unwrap().try_into_vec_as::<f32>().unwrap();
 //! assert!(gradient[0] < 0.0 && gradient[1] < 0.0 && gradient[2] > 0.0);
 //! # Ok::<(), zerosearch_algorithms::AlgorithmError>(())
 //! ```

@@ -24,9 +24,10 @@ pub struct Reinforce {
     pub kl: Kl,
     /// How much entropy is rewarded.
     pub entropy_coefficient: f64,
-    /// The running mean of the batches seen so far.
+    /// The running baseline after the batches seen so far, `None` before the first. It is saved with
+    /// checkpoints ([`Algorithm::state`]) and is no part of a configuration.
     #[serde(skip)]
-    running_mean: Option<f64>,
+    pub running_mean: Option<f64>,
 }
 
 /// What REINFORCE subtracts from a reward. None of them changes the gradient's direction in expectation.

@@ -12,9 +12,12 @@ use burn::tensor::{Device, Tensor};
 use serde_json::Value;
 use zerosearch_algorithms::*;
 
-/// Relative to the value, and for values near zero to the largest one of the array: the oracles compute in f32.
+/// Relative to the value.
 const RELATIVE: f64 = 1e-5;
+/// Relative to the largest value of the array, for values near zero: the oracles compute in f32.
 const NEAR_ZERO: f64 = 1e-6;
+
+const CONSTANT: &str = "equal rewards are exactly zero here; the oracle divides its rounding error by a small number";
 
 enum Outcome {
     Agrees,
@@ -50,7 +53,7 @@ fn reference_implementations_agree() {
     assert!(agree > 0, "no case was checked");
     if given.is_none() {
         let count = |reasons: &BTreeMap<String, usize>| reasons.values().sum::<usize>();
-        assert_eq!((agree, count(&differ), count(&skipped)), (0, 0, 0), "agree, differ, skipped");
+        assert_eq!((agree, count(&differ), count(&skipped)), (606, 18, 60), "agree, differ, skipped");
     }
 }
 
@@ -114,14 +117,29 @@ fn outcome_advantages(function: &str, params: &Value, inputs: &Value, outputs: &
     }
     let found = algorithm.advantages(&batch).map_err(|error| error.to_string())?;
     // verl returns the advantage again as `returns`; ours are the sequence's reward, so only advantages compare.
-    compare("advantages", &found.advantages, &mask.flatten(&outputs["advantages"]))?;
-    Ok(Outcome::Agrees)
+    let expected = mask.flatten(&outputs["advantages"]);
+    let mut compared = expected.clone();
+    if function.starts_with("grpo") {
+        let constant = batch.informative().into_iter().zip(mask.ranges()).filter(|(informative, _)| !informative);
+        for (_, range) in constant {
+            compared[range].iter_mut().filter(|value| value.abs() < 0.2).for_each(|value| *value = 0.0);
+        }
+    }
+    if function == "reinforce_plus_plus_baseline" && batch.informative().iter().all(|informative| !informative) {
+        compared.fill(0.0);
+    }
+    compare("advantages", &found.advantages, &compared)?;
+    Ok(if compared == expected { Outcome::Agrees } else { Outcome::Differs(CONSTANT) })
 }
 
 fn discounted_advantages(params: &Value, inputs: &Value, outputs: &Value) -> Result<Outcome, String> {
     let mask = Mask::of(inputs);
     let found = dense(&mut ReinforcePp { gamma: number(&params["gamma"]), ..Default::default() }, &mask, inputs)?;
     compare("returns", &found.returns, &mask.flatten(&outputs["returns"]))?;
+    if found.returns.iter().all(|value| *value == found.returns[0]) {
+        compare("advantages", &found.advantages, &vec![0.0; found.returns.len()])?;
+        return Ok(Outcome::Differs(CONSTANT));
+    }
     compare("advantages", &found.advantages, &mask.flatten(&outputs["advantages"]))?;
     Ok(Outcome::Agrees)
 }
@@ -153,7 +171,7 @@ fn dense(algorithm: &mut dyn Algorithm, mask: &Mask, inputs: &Value) -> Result<A
     let (rewards, groups) = (vec![0.0; sequences], (0..sequences).collect::<Vec<_>>());
     let token_rewards = mask.flatten_f32(&inputs["token_level_rewards"]);
     let values = inputs.get("values").map(|values| mask.flatten_f32(values));
-    let run = || {
+    let mut run = || {
         let mut batch = RewardBatch::new(&rewards, &groups, &mask.lengths)?.with_token_rewards(&token_rewards)?;
         if let Some(values) = &values {
             batch = batch.with_values(values)?;
@@ -226,17 +244,23 @@ fn policy_loss(params: &Value, inputs: &Value, outputs: &Value) -> Result<Outcom
     let output = output.map_err(|error| error.to_string())?;
     let gradient = floats(logprobs.grad(&output.loss.backward()).unwrap());
 
-    compare("loss", &[output.metrics.loss as f32], &[number(&outputs["loss"])])?;
-    compare("gradient", &gradient, &mask.flatten(&outputs["grad_log_prob"]))?;
+    // A loss near zero is a difference of larger terms, and f32 resolves those: each is as large as its gradient.
+    let expected_gradient = mask.flatten(&outputs["grad_log_prob"]);
+    let terms: f64 = expected_gradient.iter().map(|slope| slope.abs()).sum();
+    let (loss, expected_loss) = (output.metrics.loss, number(&outputs["loss"]));
+    if !within(loss, expected_loss, terms) {
+        return Err(format!("loss is {loss}, expected {expected_loss}"));
+    }
+    compare("gradient", &gradient, &expected_gradient)?;
     mask.untrained_are_zero(&outputs["grad_log_prob"])?;
     let scalars = BTreeMap::from(output.metrics.scalars());
     for name in ["pg_clipfrac", "ppo_kl"] {
         let full = format!("actor/{name}");
         let short = name.trim_start_matches("pg_");
         if let Some(expected) = outputs[&full].as_f64().or(outputs[short].as_f64()) {
-            // A mean of many terms of either sign is known to f32's resolution of the terms, not of the mean.
+            // Both are means of terms of order one.
             let found = scalars[full.as_str()];
-            if (found - expected).abs() > RELATIVE * expected.abs() + NEAR_ZERO {
+            if !within(found, expected, 1.0) {
                 return Err(format!("{full} is {found}, expected {expected}"));
             }
         }
@@ -325,13 +349,16 @@ fn compare(what: &str, found: &[f32], expected: &[f64]) -> Result<(), String> {
     }
     let scale = expected.iter().fold(0.0_f64, |scale, value| scale.max(value.abs()));
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let distance = (f64::from(*found) - expected).abs();
-        // Written so that NaN fails.
-        if !(distance <= RELATIVE * expected.abs() + NEAR_ZERO * scale) {
+        if !within(f64::from(*found), *expected, scale) {
             return Err(format!("{what}[{index}] is {found}, expected {expected}"));
         }
     }
     Ok(())
+}
+
+/// Whether two numbers made of terms of size `scale` agree; NaN never does.
+fn within(found: f64, expected: f64, scale: f64) -> bool {
+    (found - expected).abs() <= RELATIVE * expected.abs() + NEAR_ZERO * scale
 }
 
 fn tensor(values: &[f32]) -> Tensor<1> {
@@ -339,7 +366,7 @@ fn tensor(values: &[f32]) -> Tensor<1> {
 }
 
 fn floats(tensor: Tensor<1>) -> Vec<f32> {
-    tensor.into_data().to_vec().unwrap()
+    tensor.try_into_vec_as::<f32>().unwrap()
 }
 
 fn rows(array: &Value) -> Vec<Vec<f64>> {

@@ -109,7 +109,7 @@ fn gradient(
             sequence_lengths: batch.lengths[rows].to_vec(),
         })
         .unwrap();
-    let gradient = logprobs.grad(&output.loss.backward()).unwrap().into_data().to_vec().unwrap();
+    let gradient = logprobs.grad(&output.loss.backward()).unwrap().try_into_vec_as::<f32>().unwrap();
     (output.metrics, gradient)
 }
 
@@ -124,7 +124,7 @@ fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_constant_group_contributes_nothing(batch in batches(), reward in -2.0f32..2.0) {

@@ -91,11 +91,10 @@ fn flat_parquet_with_gaps_numbers_and_unmarked_text_is_read() {
 
 #[test]
 fn a_missing_file_says_so() {
-    for read in [
-        |path: &Path| read_questions(path).map(drop),
-        |path| read_corpus(path).map(drop),
-        |path| read_sft(path).map(drop),
-    ] {
+    type Reader = fn(&Path) -> Result<(), DataError>;
+    let readers: [Reader; 3] =
+        [|path| read_questions(path).map(drop), |path| read_corpus(path).map(drop), |path| read_sft(path).map(drop)];
+    for read in readers {
         for name in ["none/such.jsonl", "none/such.parquet"] {
             let error = read(Path::new(name)).unwrap_err();
             assert!(matches!(error, DataError::Missing { .. }), "{error:?}");

@@ -193,8 +193,8 @@ fn forward(q: &[f32], k: &[f32], v: &[f32], shape: AttentionShape) -> (Vec<f32>,
                 let mut output = output.part(from..to);
                 let weights = Matrix::new(scores, to - from, to, to);
                 multiply(output.part(0..to - from), false, 1.0, weights, values);
-                for row in 0..to - from {
-                    let inverse = 1.0 / sums[row];
+                for (row, sum) in sums.iter().enumerate().take(to - from) {
+                    let inverse = 1.0 / sum;
                     output.row(row).iter_mut().for_each(|x| *x *= inverse);
                 }
             }

@@ -232,7 +232,8 @@ proptest! {
             expected.extend(&observation);
             generator.extend(id, &observation, turn(length, stop)).unwrap();
             let finished = generator.poll().unwrap();
-            prop_assert_eq!(&log.lock().unwrap().last().unwrap().1["input_ids"], &json!(expected));
+            let sent = log.lock().unwrap().last().unwrap().1["input_ids"].clone();
+            prop_assert_eq!(sent, json!(expected));
             prop_assert!(finished[0].tokens.len() <= length);
             if let Some(stop) = stop {
                 prop_assert!(!ids(&finished[0]).iter().rev().skip(1).any(|token| *token == stop));

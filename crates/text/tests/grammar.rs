@@ -45,6 +45,8 @@ fn word() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn escaped_text_has_no_tags(text in hostile()) {
         let escaped = escape_tags(&text);

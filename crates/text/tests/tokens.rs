@@ -101,6 +101,8 @@ fn assert_incremental(codec: &Codec, tokens: &[u32]) -> Result<(), TestCaseError
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn decoding_undoes_encoding(text in text()) {
         prop_assert_eq!(&BPE.decode(&BPE.encode(&text)), &text);
@@ -161,6 +163,12 @@ proptest! {
         let found = tokens.iter().enumerate().find_map(|(index, &token)| scanner.push(token).map(|stop| (index, stop)));
         prop_assert_eq!(found, expected);
     }
+}
+
+#[test]
+fn an_unknown_id_does_not_end_a_run_of_bytes() {
+    // A zero byte, an id that nobody has, and a byte that makes the run invalid.
+    assert_incremental(&BYTE_FALLBACK, &[3, BYTE_FALLBACK.vocab_size() as u32, 131]).unwrap();
 }
 
 #[test]

@@ -7,9 +7,9 @@ use serde_json::Value;
 use zerosearch_remote::RetryPolicy;
 
 /// What a server was asked: paths and bodies, in the order of arrival.
-pub type Log = Arc<Mutex<Vec<(String, Value)>>>;
+pub(crate) type Log = Arc<Mutex<Vec<(String, Value)>>>;
 
-pub fn impatient() -> RetryPolicy {
+pub(crate) fn impatient() -> RetryPolicy {
     RetryPolicy {
         timeout: Duration::from_millis(500),
         attempts: 2,
@@ -19,7 +19,7 @@ pub fn impatient() -> RetryPolicy {
 }
 
 /// Starts one with a few threads; `answer` is given the number of the request, its path and its body.
-pub fn server(answer: impl Fn(usize, &str, &Value) -> (u16, Value) + Send + Sync + 'static) -> (String, Log) {
+pub(crate) fn server(answer: impl Fn(usize, &str, &Value) -> (u16, Value) + Send + Sync + 'static) -> (String, Log) {
     let server = Arc::new(tiny_http::Server::http("127.0.0.1:0").unwrap());
     let url = format!("http://{}", server.server_addr().to_ip().unwrap());
     let (log, answer) = (Log::default(), Arc::new(answer));

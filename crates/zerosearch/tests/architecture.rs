@@ -1,0 +1,99 @@
+//! The crates' arrows and the list of crates without Burn, held against `cargo metadata`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+/// What each crate may depend on, of ours. Arrows that are not here are a decision: write it down in
+/// `docs/src/architecture.md` and here.
+const ARROWS: [(&str, &[&str]); 18] = [
+    ("trajectory", &[]),
+    ("curriculum", &[]),
+    ("metrics", &[]),
+    ("http", &[]),
+    ("kernels", &[]),
+    ("reward", &["trajectory"]),
+    ("text", &["trajectory"]),
+    ("generate", &["trajectory"]),
+    ("data", &["trajectory"]),
+    ("search", &["generate", "http"]),
+    ("remote", &["trajectory", "generate", "http"]),
+    ("rollout", &["trajectory", "generate", "text", "search", "curriculum"]),
+    ("eval", &["trajectory", "generate", "text", "rollout", "reward", "data", "metrics", "search"]),
+    ("algorithms", &["trajectory"]),
+    ("lm", &["trajectory", "generate", "text", "kernels"]),
+    ("simulator", &["trajectory", "generate", "lm", "search", "data", "text", "curriculum", "reward"]),
+    (
+        "train",
+        &["trajectory", "generate", "text", "search", "curriculum", "lm", "algorithms", "rollout", "reward", "data", "metrics", "simulator"],
+    ),
+    (
+        "zerosearch",
+        &[
+            "algorithms", "curriculum", "data", "eval", "generate", "kernels", "lm", "metrics", "remote", "reward", "rollout",
+            "search", "simulator", "text", "train", "trajectory",
+        ],
+    ),
+];
+
+const WITH_BURN: [&str; 6] = ["kernels", "lm", "algorithms", "simulator", "train", "zerosearch"];
+
+/// Normal dependencies of each of our crates, by folder name.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata = MetadataCommand::new().manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).no_deps().exec().unwrap();
+    metadata
+        .packages
+        .iter()
+        .filter(|package| package.manifest_path.as_str().contains("/crates/"))
+        .map(|package| {
+            let normal = package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
+            let folder = package.manifest_path.parent().unwrap().file_name().unwrap().to_string();
+            (folder, normal.map(|dependency| dependency.name.to_string()).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn every_arrow_is_allowed() {
+    let found = dependencies();
+    let names: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(found.keys().map(String::as_str).collect::<BTreeSet<_>>(), names, "crates and table differ");
+    for (name, allowed) in ARROWS {
+        for dependency in &found[name] {
+            if let Some(ours) = dependency.strip_prefix("zerosearch-") {
+                assert!(allowed.contains(&ours), "{name} depends on {ours}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_arrows_have_no_circle() {
+    let mut done: BTreeSet<&str> = BTreeSet::new();
+    let mut left: Vec<_> = ARROWS.to_vec();
+    while !left.is_empty() {
+        let before = left.len();
+        left.retain(|(name, needs)| {
+            let ready = needs.iter().all(|need| done.contains(need));
+            if ready {
+                done.insert(name);
+            }
+            !ready
+        });
+        assert!(left.len() < before, "a circle among {:?}", left.iter().map(|(name, _)| name).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn crates_without_burn_stay_so() {
+    let found = dependencies();
+    for (name, needs) in &found {
+        let burn = needs.iter().any(|need| need == "burn" || need.starts_with("burn-"));
+        assert_eq!(burn, WITH_BURN.contains(&name.as_str()), "{name}");
+        // Nor do they get it through another of ours.
+        if !WITH_BURN.contains(&name.as_str()) {
+            let through = needs.iter().filter_map(|need| need.strip_prefix("zerosearch-")).find(|need| WITH_BURN.contains(need));
+            assert_eq!(through, None, "{name}");
+        }
+    }
+}
