@@ -54,7 +54,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             Action::Search(query) => {
                 let found = engine.search(&Query { text: &query, top_k: arguments.top_k, context: None })?;
-                let documents: Vec<&str> = found.iter().map(|document| document.contents.as_str()).collect();
+                let documents: Vec<_> = found.iter().map(|document| document.text()).collect();
+                let documents: Vec<&str> = documents.iter().map(|document| document.as_ref()).collect();
                 encode_information(codec, &documents)
             }
             Action::Invalid(_) => codec.encode(corrective()),

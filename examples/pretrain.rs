@@ -1,7 +1,7 @@
 //! Makes the base policy that the quickstart starts from: a tokenizer and a small decoder, from invented worlds
 //! and training entities only. Its result is shipped, so nobody has to run this.
 //!
-//!     cargo run --release --example pretrain -- --out models/base --minutes 60
+//!     cargo run --release --example pretrain -- --out models/base
 //!
 //! The log beside the weights says, step by step, the loss and how well the model copies names that it has never
 //! seen: test entities, whose questions and passages are used for nothing but this measurement.

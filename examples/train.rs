@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         EngineConfig::Bm25 { corpus } => Box::new(Bm25Index::from_jsonl(corpus)?),
         EngineConfig::Retriever { url } => Box::new(RetrieverServer::search_r1(url)),
     };
-    let device = Device::flex();
+    let device = Device::default();
     let parts = Parts {
         model: &model,
         prompt: &prompt,

@@ -35,7 +35,7 @@ fn draw(logprobs: &[f32], sampling: &Sampling, rng: &mut ChaCha8Rng) -> usize {
     chosen
 }
 
-/// Sets the mass of tokens outside top-k, top-p and min-p to zero. Applied in that order, as vLLM does.
+/// Sets the mass of tokens outside top-k, top-p and min-p to zero. min-p looks at the whole distribution, top-p at what top-k left.
 fn truncate(mass: &mut [f64], sampling: &Sampling) {
     if sampling.min_p > 0.0 {
         // The highest mass is 1 by construction.

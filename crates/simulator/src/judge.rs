@@ -1,7 +1,7 @@
 //! Can the answer be found in these documents? Yes makes them useful, no makes them noisy.
 
 use zerosearch_generate::{Completer, CompletionRequest, Sampling};
-use zerosearch_reward::contains;
+use zerosearch_reward::normalize_answer;
 use zerosearch_search::Quality;
 
 use crate::{Interaction, SimulatorError};
@@ -15,18 +15,26 @@ pub trait Judge {
     fn judge(&self, interactions: &[Interaction]) -> Result<Vec<Quality>, SimulatorError>;
 }
 
-/// The exact rule: some document contains a golden answer, both normalised.
+/// The exact rule: some document mentions a golden answer, see [`mentions`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RuleJudge;
 
 impl Judge for RuleJudge {
     fn judge(&self, interactions: &[Interaction]) -> Result<Vec<Quality>, SimulatorError> {
         let label = |interaction: &Interaction| {
-            let found = interaction.documents.iter().any(|document| contains(document, &interaction.golden_answers));
+            let found = interaction.documents.iter().any(|document| mentions(document, &interaction.golden_answers));
             if found { Quality::Useful } else { Quality::Noisy }
         };
         Ok(interactions.iter().map(label).collect())
     }
+}
+
+/// Whether a document has one of the answers as whole words, both normalised. Whole words, because short answers such
+/// as `.td` or `H` are a part of almost any text.
+pub fn mentions<S: AsRef<str>>(document: &str, answers: &[S]) -> bool {
+    let document = format!(" {} ", normalize_answer(document));
+    let words = |answer: &S| normalize_answer(answer.as_ref());
+    answers.iter().map(words).any(|answer| !answer.is_empty() && document.contains(&format!(" {answer} ")))
 }
 
 /// A language model as judge, asked for yes or no.
@@ -96,6 +104,12 @@ mod tests {
     fn the_rule_looks_at_every_document_and_every_alias() {
         let labels = RuleJudge.judge(&[interaction("It is NDJAMENA!"), interaction("It is Moundou.")]).unwrap();
         assert_eq!(labels, [Quality::Useful, Quality::Noisy]);
+    }
+
+    #[test]
+    fn an_answer_inside_a_longer_word_is_no_mention() {
+        assert!(mentions("Chad has the code .td.", &[".td"]) && !mentions("The width of Chad.", &[".td"]));
+        assert!(!mentions("anything", &["the"]), "an answer of nothing but articles is found nowhere");
     }
 
     #[test]

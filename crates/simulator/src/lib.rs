@@ -27,7 +27,7 @@ mod tuning;
 pub use engine::{SimulatedEngine, SimulationConfig};
 pub use error::SimulatorError;
 pub use interaction::{Interaction, LabelledInteraction, balance, read_interactions, write_interactions};
-pub use judge::{CompleterJudge, Judge, RuleJudge};
+pub use judge::{CompleterJudge, Judge, RuleJudge, mentions};
 pub use obedience::{Obedience, measure_obedience};
 pub use prompt::{SimulatorPrompt, documents_text, parse_documents};
 pub use tuning::sft_examples;

@@ -2,15 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use zerosearch_generate::Stream;
-use zerosearch_reward::contains;
 use zerosearch_search::{Quality, Query, SearchEngine, SearchError, SimulationContext};
 
-use crate::Interaction;
+use crate::{Interaction, mentions};
 
 /// How well a simulator obeys its keyword.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Obedience {
-    /// Share of `useful` results in which some document contains a golden answer.
+    /// Share of `useful` results in which some document [`mentions`] a golden answer.
     pub useful_contains: f64,
     /// The same share of `noisy` results.
     pub noisy_contains: f64,
@@ -38,7 +37,7 @@ pub fn measure_obedience(engine: &dyn SearchEngine, interactions: &[Interaction]
             .collect();
         let mut hits = 0usize;
         for (result, (interaction, _)) in engine.search_batch(&queries).into_iter().zip(&calls) {
-            hits += usize::from(result?.iter().any(|document| contains(&document.contents, &interaction.golden_answers)));
+            hits += usize::from(result?.iter().any(|document| mentions(&document.contents, &interaction.golden_answers)));
         }
         Ok(hits as f64 / interactions.len().max(1) as f64)
     };

@@ -36,11 +36,11 @@ impl TrainBatch {
         batch
     }
 
-    /// Groups of sequences of similar length whose padded size stays within the budget. Those that `skip`
-    /// names and those without trained tokens are left out.
-    pub(crate) fn micro_batches(&self, budget: usize, skip: &[bool]) -> Vec<MicroBatch<'_>> {
+    /// Groups of sequences of similar length whose padded size stays within the budget. Those
+    /// without trained tokens are left out.
+    pub(crate) fn micro_batches(&self, budget: usize) -> Vec<MicroBatch<'_>> {
         let mut order: Vec<usize> =
-            (0..self.sequences.len()).filter(|i| !self.sequences[*i].positions.is_empty() && !skip.get(*i).copied().unwrap_or(false)).collect();
+            (0..self.sequences.len()).filter(|i| !self.sequences[*i].positions.is_empty()).collect();
         order.sort_by_key(|i| (std::cmp::Reverse(self.sequences[*i].tokens.len()), *i));
         let mut groups: Vec<MicroBatch<'_>> = Vec::new();
         for index in order {

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use zerosearch_curriculum::SuccessRate;
 use zerosearch_data::fingerprint;
 use zerosearch_lm::{AdamW, HostWeights, LanguageModel, StoredDtype};
 use zerosearch_metrics::write_atomic;
@@ -33,6 +34,7 @@ struct State {
     config: Value,
     questions: String,
     algorithm: Vec<f64>,
+    success: SuccessRate,
 }
 
 /// The step of the newest whole checkpoint, or `None` where there is none.
@@ -57,6 +59,10 @@ impl Trainer<'_> {
     pub fn save(&self, checkpoints: &Path) -> Result<(), TrainError> {
         let folder = checkpoints.join(format!("{PREFIX}{}", self.step));
         let temporary = checkpoints.join(format!(".{PREFIX}{}.tmp", self.step));
+        if folder.exists() && latest_step(checkpoints)? == Some(self.step) {
+            // The same step of the same run: what is there is what would be written.
+            return Ok(());
+        }
         remove(&temporary)?;
         fs::create_dir_all(&temporary).map_err(|error| failed(&temporary, error))?;
         self.model().save(&temporary.join("actor"), StoredDtype::F32)?;
@@ -70,6 +76,7 @@ impl Trainer<'_> {
             config: json(&self.config),
             questions: fingerprint(self.parts.questions),
             algorithm: self.algorithm.state(),
+            success: self.success,
         };
         write_atomic(&temporary.join("trainer.json"), format!("{:#}\n", json(&state)).as_bytes())?;
         remove(&folder)?;
@@ -111,6 +118,7 @@ impl Trainer<'_> {
         };
         self.critic = critic;
         self.algorithm.restore(&state.algorithm)?;
+        self.success = state.success;
         self.step = state.step;
         self.set_policy(&model.weights, policy);
         Ok(true)

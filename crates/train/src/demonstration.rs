@@ -9,8 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 use zerosearch_data::world::WorldQuestion;
 use zerosearch_lm::SftExample;
-use zerosearch_reward::contains;
 use zerosearch_search::{Query, SearchEngine, SearchError};
+use zerosearch_simulator::mentions;
 use zerosearch_text::{Codec, encode_information};
 
 /// One part of a scripted episode.
@@ -69,9 +69,9 @@ pub fn demonstrate(
         let documents: Vec<String> = found.into_iter().map(|document| document.contents).collect();
         // The end of the chain may come into sight early: a document that states the link and the answer.
         let final_in_sight = documents.iter().any(|document| {
-            question.steps[step..].iter().all(|step| contains(document, std::slice::from_ref(&step.answer)))
+            question.steps[step..].iter().all(|step| mentions(document, std::slice::from_ref(&step.answer)))
         });
-        let step_in_sight = documents.iter().any(|document| contains(document, std::slice::from_ref(&current.answer)));
+        let step_in_sight = documents.iter().any(|document| mentions(document, std::slice::from_ref(&current.answer)));
         parts.push(Part::Documents(documents));
         if step == last || final_in_sight || (stop_early && step_in_sight) {
             let answer = if final_in_sight { &question.steps[last].answer } else { &current.answer };

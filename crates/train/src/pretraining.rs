@@ -7,9 +7,8 @@ use zerosearch_data::world::{NameClass, NameSource, Split, World, WorldQuestion}
 use zerosearch_data::DataError;
 use zerosearch_generate::{Stream, TokenId};
 use zerosearch_lm::SftExample;
-use zerosearch_reward::contains;
 use zerosearch_search::{Bm25Index, Document, Quality, SearchError};
-use zerosearch_simulator::{Interaction, LabelledInteraction, SimulatorError, SimulatorPrompt, sft_examples};
+use zerosearch_simulator::{Interaction, LabelledInteraction, SimulatorError, SimulatorPrompt, mentions, sft_examples};
 use zerosearch_text::{Codec, PromptTemplate, TextError};
 
 use crate::demonstration::{Habits, Part, demonstrate, encode_demonstration};
@@ -182,7 +181,7 @@ fn labelled(question: &WorldQuestion, parts: &[Part]) -> Vec<LabelledInteraction
     let query = |text: &str| Some(text.split_once("<search> ")?.1.split_once(" </search>")?.0.to_string());
     let row = |pair: &[Part]| match pair {
         [Part::Policy(text), Part::Documents(documents)] if !documents.is_empty() => {
-            let useful = documents.iter().any(|document| contains(document, &question.golden_answers));
+            let useful = documents.iter().any(|document| mentions(document, &question.golden_answers));
             let interaction = Interaction {
                 question: question.question.clone(),
                 golden_answers: question.golden_answers.clone(),

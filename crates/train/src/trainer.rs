@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use zerosearch_algorithms::{Algorithm, LossInputs, LossMetrics, RewardBatch, ValueInputs};
-use zerosearch_curriculum::{Curriculum, Progress};
+use zerosearch_curriculum::{Curriculum, Progress, SuccessRate};
 use zerosearch_data::{Question};
 use zerosearch_generate::{Stream, WeightVersion};
 use zerosearch_lm::{AdamW, Decoder, Gradients, LanguageModel, LocalGenerator};
@@ -43,6 +43,8 @@ pub struct Trainer<'a> {
     pub(crate) critic: Option<Learner>,
     pub(crate) algorithm: Box<dyn Algorithm>,
     pub(crate) step: u64,
+    /// What an adaptive curriculum goes by.
+    pub(crate) success: SuccessRate,
     curriculum: Box<dyn Curriculum>,
     reference: Decoder,
     generator: LocalGenerator,
@@ -94,6 +96,7 @@ impl<'a> Trainer<'a> {
             critic,
             algorithm,
             step: 0,
+            success: SuccessRate::new(0.9)?,
             curriculum,
             reference: Decoder::frozen(&model.config, &model.weights, parts.device),
             generator: LocalGenerator::new(&model.config, &model.weights, model.codec.eos_ids()),
@@ -141,7 +144,9 @@ impl<'a> Trainer<'a> {
         let rollout_seconds = began.elapsed().as_secs_f64();
 
         let rewards: Vec<f32> = rollouts.iter().map(|rollout| self.reward(rollout)).collect();
-        self.update(&rollouts, &rewards, &groups, &mut metrics)?;
+        let mean = rewards.iter().map(|reward| f64::from(*reward)).sum::<f64>() / rewards.len() as f64;
+        self.success.observe(mean);
+        self.learn(&rollouts, &rewards, &groups, &mut metrics)?;
         let host = self.policy.decoder.to_host();
         self.step += 1;
         self.generator.refit(&host, WeightVersion(self.step));
@@ -160,7 +165,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn progress(&self) -> Progress {
-        Progress::at(self.step, self.config.steps)
+        Progress { success_rate: self.success.value(), ..Progress::at(self.step, self.config.steps) }
     }
 
     /// The step's questions, each once for every sample. Which they are follows from seed and step
@@ -201,6 +206,27 @@ impl<'a> Trainer<'a> {
         })
     }
 
+    /// Updates from the whole batch or, where the algorithm asks for dynamic sampling, from the groups that say something.
+    /// They are filtered and counted, not replaced by further questions.
+    fn learn(&mut self, rollouts: &[Rollout], rewards: &[f32], groups: &[usize], metrics: &mut Metrics) -> Result<(), TrainError> {
+        if !self.algorithm.dynamic_sampling() {
+            return self.update(rollouts, rewards, groups, metrics);
+        }
+        let lengths: Vec<usize> = rollouts.iter().map(|rollout| rollout.trajectory.mask().trained()).collect();
+        let kept = RewardBatch::new(rewards, groups, &lengths)?.informative();
+        let dropped = kept.iter().filter(|kept| !**kept).count();
+        metrics.insert("rollout/filtered", dropped as f64);
+        if dropped == rollouts.len() {
+            return Ok(());
+        }
+        let keep = |index: &usize| kept[*index];
+        let indices: Vec<usize> = (0..rollouts.len()).filter(keep).collect();
+        let pick = |i: &usize| (rollouts[*i].clone(), (rewards[*i], groups[*i]));
+        let (rollouts, rest): (Vec<Rollout>, Vec<(f32, usize)>) = indices.iter().map(pick).unzip();
+        let (rewards, groups): (Vec<f32>, Vec<usize>) = rest.into_iter().unzip();
+        self.update(&rollouts, &rewards, &groups, metrics)
+    }
+
     fn update(&mut self, rollouts: &[Rollout], rewards: &[f32], groups: &[usize], metrics: &mut Metrics) -> Result<(), TrainError> {
         let batch = TrainBatch::new(rollouts);
         let rewards = RewardBatch::new(rewards, groups, &batch.lengths)?;
@@ -233,7 +259,7 @@ impl<'a> Trainer<'a> {
         let mut gradients = Gradients::default();
         let mut totals = LossMetrics::default();
         let mut gap = 0.0;
-        for micro in batch.micro_batches(self.config.micro_batch_tokens, &[]) {
+        for micro in batch.micro_batches(self.config.micro_batch_tokens) {
             let scored = micro.scored();
             let (logprobs, entropy) = self.policy.decoder.score(&scored);
             let old = micro.gather(&batch.generator_logprobs);
@@ -269,7 +295,7 @@ impl<'a> Trainer<'a> {
         let weights = loss.aggregation.weights(&batch.lengths);
         let mut gradients = Gradients::default();
         let mut total = 0.0;
-        for micro in batch.micro_batches(self.config.micro_batch_tokens, &[]) {
+        for micro in batch.micro_batches(self.config.micro_batch_tokens) {
             let output = loss.loss(ValueInputs {
                 values: critic::values(&critic.decoder, &micro.scored()),
                 old_values: self.tensor(micro.gather(old)),
@@ -297,7 +323,7 @@ impl<'a> Trainer<'a> {
     fn values(&self, critic: &Decoder, batch: &TrainBatch) -> Vec<f32> {
         let frozen = Decoder::frozen(critic.config(), &critic.to_host(), critic.device());
         let mut values = vec![0.0; batch.generator_logprobs.len()];
-        for micro in batch.micro_batches(self.config.micro_batch_tokens, &[]) {
+        for micro in batch.micro_batches(self.config.micro_batch_tokens) {
             micro.scatter(&host(&critic::values(&frozen, &micro.scored())), &mut values);
         }
         values

@@ -1,7 +1,7 @@
 //! The stages in their order.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
 use serde::Serialize;
@@ -58,9 +58,10 @@ struct Tuned {
 }
 
 impl<'a> Pipeline<'a> {
-    /// The method as published: the exact rule judges, the CPU computes.
+    /// The method as published: the exact rule judges. Updates are computed on the first GPU of a build with `cuda` or
+    /// `vulkan`, else on the CPU; `BURN_DEVICE` overrides that.
     pub fn new(config: PipelineConfig, model: &'a Path, material: &'a Material, out: &'a Path) -> Self {
-        Self { config, model, material, out, resume: false, judge: &RuleJudge, device: Device::flex() }
+        Self { config, model, material, out, resume: false, judge: &RuleJudge, device: Device::default() }
     }
 
     /// Runs every stage that is not done yet. `interrupted` is looked at before every training step.
@@ -87,6 +88,9 @@ impl<'a> Pipeline<'a> {
         ));
 
         let simulated = engine(&self.config, &simulator, &simulator_prompt);
+        if interrupted.load(Ordering::Relaxed) {
+            return Ok(PipelineEnd::Interrupted);
+        }
         let Some((policy, real_calls)) = self.train(&base, &prompt, &simulated, &calls, interrupted)? else {
             return Ok(PipelineEnd::Interrupted);
         };
@@ -188,7 +192,10 @@ impl<'a> Pipeline<'a> {
         interrupted: &AtomicBool,
     ) -> Result<Option<(LanguageModel, u64)>, PipelineError> {
         let checkpoints = self.out.join("checkpoints");
+        // Counted over all processes that had a part in the run.
+        let counted_before: u64 = if self.resume && self.out.join(CALLS).exists() { self.read(CALLS)? } else { 0 };
         let before = calls.total();
+        let real_calls = || counted_before + calls.total() - before;
         let parts = Parts { model: base, prompt, questions: &self.material.train, engine: simulated, reward: &F1Reward, device: &self.device };
         let mut trainer = Trainer::new(self.config.train.clone(), parts)?;
         let resumed = self.resume && latest_step(&checkpoints)?.is_some() && trainer.resume(&checkpoints)?;
@@ -204,14 +211,14 @@ impl<'a> Pipeline<'a> {
         let mut failure = None;
         let end = trainer.run(&checkpoints, &mut sinks, interrupted, &mut |report| {
             let samples: Vec<(&Rollout, f32)> = report.rollouts.iter().zip(report.rewards.iter().copied()).take(6).collect();
-            failure = failure.take().or(self.write("samples.json", &samples).err());
+            failure = failure.take().or(self.write("samples.json", &samples).err()).or(self.write(CALLS, &real_calls()).err());
             bar.advance(1);
         })?;
         bar.finish();
         match (failure, end) {
             (Some(error), _) => Err(error),
             (None, RunEnd::Interrupted) => Ok(None),
-            (None, RunEnd::Finished) => Ok(Some((trainer.model(), calls.total() - before))),
+            (None, RunEnd::Finished) => Ok(Some((trainer.model(), real_calls()))),
         }
     }
 
@@ -243,6 +250,9 @@ impl<'a> Pipeline<'a> {
             .unwrap_or_default()
     }
 }
+
+/// Queries that reached the real engine while the policy was trained.
+const CALLS: &str = "real_search_calls_during_training.json";
 
 const COLUMNS: [(&str, &str); 7] = [
     ("reward", "critic/rewards/mean"),

@@ -1,7 +1,7 @@
 //! Fine-tuning the simulator on balanced, labelled interactions.
 
 use burn::tensor::Device;
-use zerosearch_generate::stream_seed;
+use zerosearch_generate::{Stream, stream_seed};
 use zerosearch_lm::{AdamWConfig, LanguageModel, LearningRate, LocalCompleter, SftConfig, SftTrainer};
 use zerosearch_metrics::Progress as Bar;
 use zerosearch_simulator::{LabelledInteraction, SimulatedEngine, SimulatorPrompt, sft_examples};
@@ -26,15 +26,16 @@ pub(super) fn tune(
     };
     let mut trainer = SftTrainer::new(&base.config, &base.weights, sft, device);
     let bar = Bar::new("fine-tune the simulator", steps);
+    let mut order = Vec::new();
     for step in 0..steps {
-        let pick = |slot: usize| (step * config.simulator_batch as u64 + slot as u64, slot);
-        let batch: Vec<_> = (0..config.simulator_batch)
+        let batch: Vec<_> = (0..config.simulator_batch as u64)
             .map(|slot| {
-                let (position, _) = pick(slot);
-                let (epoch, index) = (position / examples.len() as u64, position % examples.len() as u64);
-                // A different order every epoch, from a stride that follows from the seed.
-                let offset = stream_seed(&[config.train.seed, epoch]) % examples.len() as u64;
-                examples[((index + offset) % examples.len() as u64) as usize].clone()
+                let position = step * config.simulator_batch as u64 + slot;
+                let (epoch, index) = (position / examples.len() as u64, position as usize % examples.len());
+                if index == 0 || order.is_empty() {
+                    order = permutation(examples.len(), config.train.seed, epoch);
+                }
+                examples[order[index]].clone()
             })
             .collect();
         let report = trainer.step(&batch)?;
@@ -43,6 +44,14 @@ pub(super) fn tune(
     }
     bar.finish();
     Ok(base.with_weights(trainer.decoder().to_host()))
+}
+
+/// Indices in an order that follows from seed and epoch.
+fn permutation(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    let stream = Stream { seed, purpose: "fine-tuning order", step: epoch, ..Stream::default() }.value();
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by_key(|index| stream_seed(&[stream, *index as u64]));
+    order
 }
 
 /// A model that plays the engine.

@@ -1,0 +1,260 @@
+//! What a training run promises, on a model of a few thousand parameters that reads nonsense.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::{Device, Tensor};
+use zerosearch_algorithms::AlgorithmConfig;
+use zerosearch_curriculum::CurriculumConfig;
+use zerosearch_data::Question;
+use zerosearch_lm::{Decoder, Gradients, HostWeights, LanguageModel, ModelConfig, ScoredSequence, Weight};
+use zerosearch_metrics::{JsonlSink, Sinks};
+use zerosearch_reward::{Episode, RewardFn};
+use zerosearch_rollout::RolloutConfig;
+use zerosearch_search::{Bm25Index, Document};
+use zerosearch_text::{PromptTemplate, SpecialTokens, train_bpe};
+use zerosearch_train::{Parts, RunEnd, TrainConfig, TrainError, Trainer, latest_step};
+
+/// Rewards what random text has in different amounts.
+struct Letters;
+
+impl RewardFn for Letters {
+    fn name(&self) -> &str {
+        "letters"
+    }
+
+    fn reward(&self, episode: &Episode<'_>) -> f32 {
+        let text: String = episode.policy_turns.concat();
+        text.chars().filter(|c| c.is_ascii_lowercase()).count() as f32 / (text.chars().count().max(1)) as f32
+    }
+}
+
+struct Fixture {
+    model: LanguageModel,
+    prompt: PromptTemplate,
+    questions: Vec<Question>,
+    engine: Bm25Index,
+    device: Device,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let tags = ["<think>", "</think>", "<search>", "</search>", "<answer>", "</answer>", "<information>", "</information>"];
+        let special = SpecialTokens { eos: Some("<|end|>".into()), ..SpecialTokens::default() };
+        let text = "the capital of chad is n'djamena and the highest point of chad is emi koussi ".repeat(20);
+        let codec = train_bpe(std::iter::once(text), 300, &tags, &special).unwrap();
+        let config = ModelConfig::tiny_llama(codec.vocab_size(), 32, 2, 2, 1, 48);
+        let model = LanguageModel::new(config.clone(), HostWeights::init(&config, 1), codec);
+        let questions = ["capital of chad", "highest point of chad", "who is there"]
+            .iter()
+            .enumerate()
+            .map(|(i, text)| Question::new(format!("q{i}"), *text, vec!["emi koussi".into()]))
+            .collect();
+        let document = Document { contents: "the capital of chad".into(), ..Document::default() };
+        Self {
+            model,
+            prompt: PromptTemplate::new("Question: {{ question }}").unwrap(),
+            questions,
+            engine: Bm25Index::from_documents([document]).unwrap(),
+            device: Device::flex(),
+        }
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            model: &self.model,
+            prompt: &self.prompt,
+            questions: &self.questions,
+            engine: &self.engine,
+            reward: &Letters,
+            device: &self.device,
+        }
+    }
+}
+
+fn config(algorithm: &str) -> TrainConfig {
+    TrainConfig {
+        seed: 3,
+        steps: 4,
+        questions_per_step: 2,
+        samples_per_question: 3,
+        rollout: RolloutConfig { max_turns: 2, max_new_tokens: 8, max_observation_tokens: 80, top_k: 1, ..RolloutConfig::default() },
+        algorithm: algorithm.parse().unwrap(),
+        learning_rate: 1e-3,
+        warmup_ratio: 0.0,
+        critic_learning_rate: 1e-3,
+        checkpoint_every: 1,
+        ..TrainConfig::default()
+    }
+}
+
+fn run(trainer: &mut Trainer<'_>, folder: &Path, stop_after: u64) -> RunEnd {
+    let mut sinks = Sinks::new();
+    sinks.push(JsonlSink::resume(&folder.join("metrics.jsonl"), trainer.steps_done() + 1).unwrap());
+    let stop = AtomicBool::new(false);
+    trainer
+        .run(&folder.join("checkpoints"), &mut sinks, &stop, &mut |report| {
+            stop.store(report.step >= stop_after, std::sync::atomic::Ordering::Relaxed);
+        })
+        .unwrap()
+}
+
+/// Everything but times.
+fn metrics(folder: &Path) -> Vec<Vec<(String, String)>> {
+    let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let row = |line: &str| {
+        let row: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+        row.into_iter().filter(|(k, _)| !k.starts_with("timing_s") && k != "rollout/tokens_per_s").map(|(k, v)| (k, v.to_string())).collect()
+    };
+    text.lines().map(row).collect()
+}
+
+#[test]
+fn an_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
+    let fixture = Fixture::new();
+    for algorithm in ["reinforce", "grpo", "ppo"] {
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut trainer = Trainer::new(config(algorithm), fixture.parts()).unwrap();
+        assert_eq!(run(&mut trainer, whole.path(), u64::MAX), RunEnd::Finished);
+        assert_ne!(trainer.model().weights, fixture.model.weights, "{algorithm} changed nothing");
+
+        let mut first = Trainer::new(config(algorithm), fixture.parts()).unwrap();
+        assert_eq!(run(&mut first, parts.path(), 2), RunEnd::Interrupted);
+        drop(first);
+        let mut second = Trainer::new(config(algorithm), fixture.parts()).unwrap();
+        assert!(second.resume(&parts.path().join("checkpoints")).unwrap());
+        assert_eq!(second.steps_done(), 2);
+        assert_eq!(run(&mut second, parts.path(), u64::MAX), RunEnd::Finished);
+
+        assert_eq!(second.model().weights, trainer.model().weights, "{algorithm}");
+        assert_eq!(metrics(parts.path()), metrics(whole.path()), "{algorithm}");
+        let file = |folder: &Path, name: &str| std::fs::read(folder.join("checkpoints/global_step_4").join(name)).unwrap();
+        let mut names = vec!["actor/model.safetensors", "actor_optimizer.safetensors", "trainer.json"];
+        if algorithm == "ppo" {
+            names.extend(["critic.safetensors", "critic_optimizer.safetensors"]);
+        }
+        for name in names {
+            assert_eq!(file(whole.path(), name), file(parts.path(), name), "{algorithm} {name}");
+        }
+    }
+}
+
+#[test]
+fn every_algorithm_takes_a_step() {
+    let fixture = Fixture::new();
+    for algorithm in AlgorithmConfig::NAMES {
+        let mut trainer = Trainer::new(config(algorithm), fixture.parts()).unwrap();
+        let report = trainer.step().unwrap();
+        let gap = report.metrics.get("rollout/logprob_gap").unwrap();
+        assert!(gap < 1e-5, "{algorithm}: generator and trainer differ by {gap}");
+        assert_eq!(report.rollouts.len(), 6);
+    }
+}
+
+#[test]
+fn micro_batches_do_not_change_the_update() {
+    let fixture = Fixture::new();
+    let weights = |budget: usize| {
+        let config = TrainConfig { micro_batch_tokens: budget, ..config("grpo") };
+        let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
+        trainer.step().unwrap();
+        trainer.model().weights
+    };
+    let (one, many) = (weights(100_000), weights(1));
+    for ((name, a), (_, b)) in one.iter().zip(many.iter()) {
+        let worst = a.values.iter().zip(&b.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        // Adam's first step is the sign of the gradient times the rate: equal gradients give equal steps, and
+        // a gradient of nearly zero may be rounded to either side.
+        let differing = a.values.iter().zip(&b.values).filter(|(a, b)| (*a - *b).abs() > 1e-5).count();
+        assert!(differing * 100 <= a.values.len(), "{name}: {differing} of {} differ, by up to {worst}", a.values.len());
+    }
+}
+
+/// Invariant: the gradient with respect to an observation token's own log-probability is exactly zero. A head row that
+/// only observations use as a target gets gradient from the softmax of trained positions alone; scoring no observation
+/// position at all is what makes that so, and is checked here on the gradients themselves.
+#[test]
+fn an_observation_token_gets_no_gradient_of_its_own() {
+    let fixture = Fixture::new();
+    let decoder = Decoder::trainable(&fixture.model.config, &fixture.model.weights, &fixture.device);
+    let tokens: Vec<u32> = (10..30).collect();
+    // Positions 12..16 are an observation, the others from 5 on are the policy's.
+    let trained: Vec<usize> = (5..20).filter(|p| !(12..16).contains(p)).collect();
+    let all: Vec<usize> = (5..20).collect();
+    let gradient = |positions: &[usize], mask: Option<Vec<f32>>| {
+        let (logprobs, _) = decoder.score(&[ScoredSequence { tokens: &tokens, positions }]);
+        let logprobs = match mask {
+            Some(mask) => logprobs * Tensor::<1>::from_floats(mask.as_slice(), &fixture.device),
+            None => logprobs,
+        };
+        let gradients = Gradients::of(logprobs.sum(), decoder.weights());
+        match gradients.get("model.layers.1.mlp.down_proj.weight") {
+            Some(Weight::Matrix(tensor)) => tensor.clone().into_data().to_vec::<f32>().unwrap(),
+            _ => panic!("no gradient"),
+        }
+    };
+    let masked = all.iter().map(|p| if (12..16).contains(p) { 0.0 } else { 1.0 }).collect();
+    let (left_out, zeroed) = (gradient(&trained, None), gradient(&all, Some(masked)));
+    for (a, b) in left_out.iter().zip(&zeroed) {
+        assert!((a - b).abs() < 1e-6, "{a} {b}");
+    }
+}
+
+#[test]
+fn a_resume_with_another_configuration_or_other_data_is_refused() {
+    let fixture = Fixture::new();
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = folder.path().join("checkpoints");
+    run(&mut Trainer::new(config("grpo"), fixture.parts()).unwrap(), folder.path(), 1);
+
+    let other = TrainConfig { learning_rate: 2e-3, ..config("grpo") };
+    let message = Trainer::new(other, fixture.parts()).unwrap().resume(&checkpoints).unwrap_err().to_string();
+    assert!(message.contains("learning_rate") && message.contains("trainer.json"), "{message}");
+
+    let questions = [Question::new("x", "another", vec!["a".into()])];
+    let parts = Parts { questions: &questions, ..fixture.parts() };
+    let message = Trainer::new(config("grpo"), parts).unwrap().resume(&checkpoints).unwrap_err().to_string();
+    assert!(message.contains("other questions"), "{message}");
+}
+
+#[test]
+fn a_checkpoint_cut_short_is_an_error_that_names_the_file() {
+    let fixture = Fixture::new();
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = folder.path().join("checkpoints");
+    run(&mut Trainer::new(config("grpo"), fixture.parts()).unwrap(), folder.path(), 1);
+    let step = latest_step(&checkpoints).unwrap().unwrap();
+    for name in ["trainer.json", "actor_optimizer.safetensors", "actor/model.safetensors"] {
+        let path = checkpoints.join(format!("global_step_{step}")).join(name);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        let message = Trainer::new(config("grpo"), fixture.parts()).unwrap().resume(&checkpoints).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains("cut short"), "{message}");
+        std::fs::write(&path, bytes).unwrap();
+    }
+    assert!(Trainer::new(config("grpo"), fixture.parts()).unwrap().resume(&checkpoints).unwrap());
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused_before_any_work() {
+    let fixture = Fixture::new();
+    let refused = |config: TrainConfig| Trainer::new(config, fixture.parts()).err().unwrap().to_string();
+    let message = refused(TrainConfig { samples_per_question: 1, ..config("grpo") });
+    assert!(message.contains("grpo") && message.contains("samples_per_question is 1"), "{message}");
+    assert!(refused(TrainConfig { learning_rate: -1.0, ..config("grpo") }).contains("learning_rate"));
+    assert!(refused(TrainConfig { steps: 0, ..config("grpo") }).contains("steps"));
+    let curriculum = CurriculumConfig::Exponential { start: 1.5, end: 0.5, base: 4.0 };
+    assert!(refused(TrainConfig { curriculum, ..config("grpo") }).contains("1.5"));
+    let curriculum = CurriculumConfig::Exponential { start: 0.0, end: 0.5, base: 0.0 };
+    assert!(refused(TrainConfig { curriculum, ..config("grpo") }).contains('0'));
+    let parts = Parts { questions: &[], ..fixture.parts() };
+    assert!(matches!(Trainer::new(config("grpo"), parts), Err(TrainError::NoQuestions)));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_an_error() {
+    let fixture = Fixture::new();
+    let trainer = Trainer::new(config("grpo"), fixture.parts()).unwrap();
+    let message = trainer.save(Path::new("/proc/nowhere")).unwrap_err().to_string();
+    assert!(message.contains("/proc/nowhere"), "{message}");
+}
