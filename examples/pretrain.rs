@@ -15,13 +15,16 @@ use clap::Parser;
 use zerosearch::burn::tensor::Device;
 use zerosearch::data::world::{Split, World};
 use zerosearch::generate::Stream;
-use zerosearch::lm::{AdamWConfig, HostWeights, LanguageModel, LearningRate, ModelConfig, SftConfig, SftTrainer, StoredDtype};
+use zerosearch::lm::{
+    AdamWConfig, HostWeights, LanguageModel, LearningRate, ModelConfig, SftConfig, SftTrainer, StoredDtype,
+};
 use zerosearch::simulator::SimulatorPrompt;
 use zerosearch::text::{Codec, PromptTemplate, SpecialTokens, train_bpe};
 use zerosearch::train::{Habits, Mixture, Pretraining, index, measure_copying, sources, world};
 
 const SEARCH_PROMPT: &str = "Question: {{ question }}";
-const SIMULATOR_PROMPT: &str = "Engine. Question: {{ question }}\nAnswer: {{ answer }}\nQuery: {{ query }}\n{{ quality }}:\n";
+const SIMULATOR_PROMPT: &str =
+    "Engine. Question: {{ question }}\nAnswer: {{ answer }}\nQuery: {{ query }}\n{{ quality }}:\n";
 const TAGS: [&str; 8] =
     ["<think>", "</think>", "<search>", "</search>", "<answer>", "</answer>", "<information>", "</information>"];
 
@@ -96,7 +99,8 @@ fn main() -> Result<(), Box<dyn Error>> {
                 "learning_rate": report.learning_rate, "tokens": tokens, "seconds": seconds.round()});
             if step > arguments.copy_steps && (step % 100 == 0 || step == arguments.steps) {
                 let model = start.with_weights(trainer.decoder().to_host());
-                row["copying"] = serde_json::to_value(measure_copying(&model, &prompt, &unseen, &engine, mixture.top_k)?)?;
+                row["copying"] =
+                    serde_json::to_value(measure_copying(&model, &prompt, &unseen, &engine, mixture.top_k)?)?;
                 save(&model, &arguments.out)?;
             }
             writeln!(log, "{row}")?;

@@ -43,7 +43,11 @@ macro_rules! dispatch {
 pub fn linear(x: &[f32], weight: &[f32], bias: Option<&[f32]>, inner: usize, out: &mut [f32]) {
     let rows = x.len() / inner;
     let outer = weight.len() / inner;
-    assert_eq!((x.len(), weight.len(), out.len()), (rows * inner, outer * inner, rows * outer), "linear: lengths disagree");
+    assert_eq!(
+        (x.len(), weight.len(), out.len()),
+        (rows * inner, outer * inner, rows * outer),
+        "linear: lengths disagree"
+    );
     linear_dispatch(x, weight, inner, out);
     if let Some(bias) = bias {
         for row in out.chunks_exact_mut(outer) {
@@ -181,14 +185,30 @@ fn swiglu_body<const FMA: bool>(gate: &mut [f32], up: &[f32]) {
 /// `q` and `out` are `[heads · head_dim]`; `keys` and `values` are `[length, kv_heads · head_dim]`;
 /// query head `h` reads key head `h / (heads / kv_heads)`.
 #[allow(clippy::too_many_arguments)]
-pub fn attend_row(q: &[f32], keys: &[f32], values: &[f32], head_dim: usize, kv_heads: usize, scores: &mut Vec<f32>, out: &mut [f32]) {
+pub fn attend_row(
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    head_dim: usize,
+    kv_heads: usize,
+    scores: &mut Vec<f32>,
+    out: &mut [f32],
+) {
     let length = keys.len() / (kv_heads * head_dim);
     scores.clear();
     scores.resize(length, 0.0);
     attend_dispatch(q, keys, values, head_dim, kv_heads, scores, out);
 }
 
-fn attend_dispatch(q: &[f32], keys: &[f32], values: &[f32], head_dim: usize, kv_heads: usize, scores: &mut [f32], out: &mut [f32]) {
+fn attend_dispatch(
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    head_dim: usize,
+    kv_heads: usize,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
     dispatch!(attend_body, (q: &[f32], keys: &[f32], values: &[f32], head_dim: usize, kv_heads: usize, scores: &mut [f32], out: &mut [f32]))
 }
 

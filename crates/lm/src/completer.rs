@@ -36,7 +36,8 @@ impl LocalCompleter {
 
 impl Completer for LocalCompleter {
     fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, GenerateError> {
-        let mut generator = self.generator.lock().map_err(|_| GenerateError::Engine("a completion panicked before".into()))?;
+        let mut generator =
+            self.generator.lock().map_err(|_| GenerateError::Engine("a completion panicked before".into()))?;
         let mut owners = BTreeMap::new();
         let mut failure = None;
         for (index, request) in requests.iter().enumerate() {
@@ -61,7 +62,9 @@ impl Completer for LocalCompleter {
         let mut completions: Vec<Option<Completion>> = requests.iter().map(|_| None).collect();
         while failure.is_none() && completions.iter().any(Option::is_none) {
             match generator.poll() {
-                Ok(finished) if finished.is_empty() => failure = Some(GenerateError::Engine("decoding ended early".into())),
+                Ok(finished) if finished.is_empty() => {
+                    failure = Some(GenerateError::Engine("decoding ended early".into()))
+                }
                 Ok(finished) => {
                     for turn in finished {
                         let id = turn.id;

@@ -71,7 +71,14 @@ pub struct ModelConfig {
 
 impl ModelConfig {
     /// A small Llama with tied embeddings.
-    pub fn tiny_llama(vocab_size: usize, hidden_size: usize, layers: usize, heads: usize, kv_heads: usize, intermediate_size: usize) -> Self {
+    pub fn tiny_llama(
+        vocab_size: usize,
+        hidden_size: usize,
+        layers: usize,
+        heads: usize,
+        kv_heads: usize,
+        intermediate_size: usize,
+    ) -> Self {
         Self {
             family: Family::Llama,
             vocab_size,
@@ -99,7 +106,10 @@ impl ModelConfig {
     /// When the file is missing or no JSON, a key is missing, or it asks for something that is not computed here.
     pub fn read(path: &Path) -> Result<(Self, Map<String, Value>), LmError> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            LmError::file(path, format!("{error}; a model folder needs config.json, model.safetensors and tokenizer.json"))
+            LmError::file(
+                path,
+                format!("{error}; a model folder needs config.json, model.safetensors and tokenizer.json"),
+            )
         })?;
         let value: Map<String, Value> =
             serde_json::from_str(&text).map_err(|error| LmError::file(path, format!("not a JSON object: {error}")))?;
@@ -134,7 +144,11 @@ impl ModelConfig {
         let hidden_size = reader.count("hidden_size")?;
         let kv_heads = reader.optional_count("num_key_value_heads")?.unwrap_or(heads);
         if kv_heads == 0 || heads % kv_heads != 0 {
-            return Err(reader.refuse("num_key_value_heads", &kv_heads.to_string(), &format!("a divisor of num_attention_heads ({heads})")));
+            return Err(reader.refuse(
+                "num_key_value_heads",
+                &kv_heads.to_string(),
+                &format!("a divisor of num_attention_heads ({heads})"),
+            ));
         }
         let head_dim = reader.optional_count("head_dim")?.unwrap_or(hidden_size / heads.max(1));
         if head_dim == 0 || head_dim % 2 != 0 {
@@ -213,7 +227,8 @@ impl ModelConfig {
             } else if wavelength > low {
                 frequency / s.factor
             } else {
-                let smooth = (s.original_max_position / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
+                let smooth = (s.original_max_position / wavelength - s.low_freq_factor)
+                    / (s.high_freq_factor - s.low_freq_factor);
                 (1.0 - smooth) * frequency / s.factor + smooth * frequency
             }
         })
@@ -268,9 +283,13 @@ impl Reader<'_> {
             .and_then(Value::as_f64)
             .unwrap_or(10_000.0);
         let Some(scaling) = scaling else { return Ok((theta, None)) };
-        let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str).unwrap_or("default");
+        let kind =
+            scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str).unwrap_or("default");
         let number = |key: &str| {
-            scaling.get(key).and_then(Value::as_f64).ok_or_else(|| self.refuse(&format!("rope_scaling.{key}"), "missing", "a number"))
+            scaling
+                .get(key)
+                .and_then(Value::as_f64)
+                .ok_or_else(|| self.refuse(&format!("rope_scaling.{key}"), "missing", "a number"))
         };
         match kind {
             "default" => Ok((theta, None)),

@@ -40,7 +40,8 @@ pub struct ScoredSequence<'a> {
 impl Decoder {
     /// Parameters that are constants: for reference log-probabilities.
     pub fn frozen(config: &ModelConfig, weights: &HostWeights, device: &Device) -> Self {
-        let weights = weights.iter().map(|(name, tensor)| (name.to_string(), Weight::from_host(tensor, device))).collect();
+        let weights =
+            weights.iter().map(|(name, tensor)| (name.to_string(), Weight::from_host(tensor, device))).collect();
         Self { config: config.clone(), weights, device: device.clone() }
     }
 
@@ -120,7 +121,8 @@ impl Decoder {
         let c = &self.config;
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [batch * time]), &self.device);
         let (cos, sin) = c.rotary_tables(time);
-        let table = |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, [time, c.head_dim / 2]), &self.device);
+        let table =
+            |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, [time, c.head_dim / 2]), &self.device);
         let (cos, sin) = (table(cos), table(sin));
         let shape = AttentionShape { batch, time, heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim };
         let mut x = self.matrix("model.embed_tokens.weight").select(0, ids);
@@ -132,7 +134,8 @@ impl Decoder {
                     return values;
                 }
                 let rows = values.reshape([batch * time * heads, c.head_dim]);
-                kernels::rms_norm(rows, self.vector(&name(part)), c.rms_norm_eps).reshape([batch * time, heads * c.head_dim])
+                kernels::rms_norm(rows, self.vector(&name(part)), c.rms_norm_eps)
+                    .reshape([batch * time, heads * c.head_dim])
             };
             let q = head_norm(self.linear(h.clone(), &name("self_attn.q_proj")), "self_attn.q_norm.weight", c.heads);
             let k = head_norm(self.linear(h.clone(), &name("self_attn.k_proj")), "self_attn.k_norm.weight", c.kv_heads);
@@ -141,7 +144,8 @@ impl Decoder {
             let k = kernels::rotary(k, cos.clone(), sin.clone(), c.kv_heads);
             x = x + self.linear(kernels::causal_attention(q, k, v, shape), &name("self_attn.o_proj"));
             let h = kernels::rms_norm(x.clone(), self.vector(&name("post_attention_layernorm.weight")), c.rms_norm_eps);
-            let gated = kernels::swiglu(self.linear(h.clone(), &name("mlp.gate_proj")), self.linear(h, &name("mlp.up_proj")));
+            let gated =
+                kernels::swiglu(self.linear(h.clone(), &name("mlp.gate_proj")), self.linear(h, &name("mlp.up_proj")));
             x = x + self.linear(gated, &name("mlp.down_proj"));
         }
         x
@@ -176,7 +180,11 @@ impl Weight {
     /// Copies values to a device.
     pub fn from_host(tensor: &HostTensor, device: &Device) -> Self {
         let data = TensorData::new(tensor.values.clone(), tensor.shape.clone());
-        if tensor.shape.len() == 2 { Self::Matrix(Tensor::from_data(data, device)) } else { Self::Vector(Tensor::from_data(data, device)) }
+        if tensor.shape.len() == 2 {
+            Self::Matrix(Tensor::from_data(data, device))
+        } else {
+            Self::Vector(Tensor::from_data(data, device))
+        }
     }
 
     /// Copies values to the host.

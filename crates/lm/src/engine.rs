@@ -131,7 +131,8 @@ impl Engine {
         // Whole sequences are dealt to threads in chunks of about `ROWS` rows.
         let mut chunks: Vec<Vec<&mut Work<'_>>> = Vec::new();
         let mut rows = ROWS;
-        let target = ROWS.min(work.iter().map(|w| w.tokens.len()).sum::<usize>().div_ceil(rayon::current_num_threads()).max(1));
+        let target =
+            ROWS.min(work.iter().map(|w| w.tokens.len()).sum::<usize>().div_ceil(rayon::current_num_threads()).max(1));
         for item in &mut work {
             if rows >= target {
                 chunks.push(Vec::new());
@@ -214,7 +215,15 @@ impl Engine {
             for t in 0..item.tokens.len() {
                 let seen = (start + t + 1) * kv_width;
                 let at = (row + t) * q_width..(row + t + 1) * q_width;
-                host::attend_row(&q[at.clone()], &keys[..seen], &values[..seen], c.head_dim, c.kv_heads, &mut scores, &mut attended[at]);
+                host::attend_row(
+                    &q[at.clone()],
+                    &keys[..seen],
+                    &values[..seen],
+                    c.head_dim,
+                    c.kv_heads,
+                    &mut scores,
+                    &mut attended[at],
+                );
             }
             row += item.tokens.len();
         }

@@ -36,7 +36,9 @@ pub enum LmError {
         message: String,
     },
     /// A tokenizer that does not fit the model.
-    #[error("{folder}: the tokenizer has {tokenizer} tokens, the model's embedding only {embedding}: they do not belong together")]
+    #[error(
+        "{folder}: the tokenizer has {tokenizer} tokens, the model's embedding only {embedding}: they do not belong together"
+    )]
     Vocabulary {
         /// The model folder.
         folder: PathBuf,

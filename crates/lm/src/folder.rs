@@ -59,7 +59,8 @@ impl LanguageModel {
     /// # Errors
     /// When it cannot be written: a full disk, a read-only place.
     pub fn save(&self, folder: &Path, dtype: StoredDtype) -> Result<(), LmError> {
-        std::fs::create_dir_all(folder).map_err(|error| LmError::file(folder, format!("cannot be created: {error}")))?;
+        std::fs::create_dir_all(folder)
+            .map_err(|error| LmError::file(folder, format!("cannot be created: {error}")))?;
         let mut config = self.config_json.clone();
         let name = match dtype {
             StoredDtype::F32 => "float32",

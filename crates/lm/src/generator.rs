@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use zerosearch_generate::{
-    Finish, Finished, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, Stop, TokenId, Turn, WeightVersion,
+    Finish, Finished, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, Stop, TokenId, Turn,
+    WeightVersion,
 };
 
 use crate::engine::{Cache, Engine, Work};
@@ -94,7 +95,12 @@ impl LocalGenerator {
     }
 
     fn active(turn: Turn) -> Active {
-        Active { rng: ChaCha8Rng::seed_from_u64(turn.seed), stop: turn.stop, limit: turn.max_new_tokens, tokens: Vec::new() }
+        Active {
+            rng: ChaCha8Rng::seed_from_u64(turn.seed),
+            stop: turn.stop,
+            limit: turn.max_new_tokens,
+            tokens: Vec::new(),
+        }
     }
 
     /// Turns that end before a token is sampled: no room, or nothing asked for.
@@ -119,7 +125,8 @@ impl LocalGenerator {
         let mut ids = Vec::new();
         let mut logprobs = Vec::new();
         {
-            let ready = self.sequences.iter_mut().filter(|(_, s)| s.turn.is_some() && s.leader.is_none()).take(self.max_batch);
+            let ready =
+                self.sequences.iter_mut().filter(|(_, s)| s.turn.is_some() && s.leader.is_none()).take(self.max_batch);
             let mut work = Vec::new();
             for (id, sequence) in ready {
                 ids.push(*id);
@@ -183,7 +190,9 @@ impl LocalGenerator {
         let orphans: Vec<SequenceId> = self
             .sequences
             .iter()
-            .filter(|(_, s)| s.leader.is_some_and(|leader| !self.sequences.get(&leader).is_some_and(|l| l.cache.len() == 0)))
+            .filter(|(_, s)| {
+                s.leader.is_some_and(|leader| !self.sequences.get(&leader).is_some_and(|l| l.cache.len() == 0))
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in orphans {
@@ -211,7 +220,9 @@ impl Generator for LocalGenerator {
             None => Some((*id, newest)),
         });
         let leader = leader
-            .filter(|(_, s)| s.cache.len() == 0 && s.turn.is_some() && s.pending == request.prompt && request.prompt.len() > 1)
+            .filter(|(_, s)| {
+                s.cache.len() == 0 && s.turn.is_some() && s.pending == request.prompt && request.prompt.len() > 1
+            })
             .map(|(id, _)| id);
         let id = SequenceId(self.next_id);
         self.next_id += 1;

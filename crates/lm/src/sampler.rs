@@ -20,7 +20,8 @@ fn argmax(values: &[f32]) -> usize {
 fn draw(logprobs: &[f32], sampling: &Sampling, rng: &mut ChaCha8Rng) -> usize {
     let uniform = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
     let highest = logprobs.iter().fold(f32::NEG_INFINITY, |highest, value| highest.max(*value));
-    let mut mass: Vec<f64> = logprobs.iter().map(|value| f64::from((value - highest) / sampling.temperature).exp()).collect();
+    let mut mass: Vec<f64> =
+        logprobs.iter().map(|value| f64::from((value - highest) / sampling.temperature).exp()).collect();
     truncate(&mut mass, sampling);
     let total: f64 = mass.iter().sum();
     let mut left = uniform * total;

@@ -88,7 +88,12 @@ pub struct SftTrainer {
 impl SftTrainer {
     /// Starts from these weights.
     pub fn new(model: &ModelConfig, weights: &HostWeights, config: SftConfig, device: &Device) -> Self {
-        Self { decoder: Decoder::trainable(model, weights, device), optimizer: AdamW::new(config.optimizer), config, step: 0 }
+        Self {
+            decoder: Decoder::trainable(model, weights, device),
+            optimizer: AdamW::new(config.optimizer),
+            config,
+            step: 0,
+        }
     }
 
     /// The decoder as trained so far.
@@ -113,21 +118,26 @@ impl SftTrainer {
         let mut gradients = Gradients::default();
         let mut loss = 0.0;
         for micro in micro_batches(batch, self.config.micro_batch_tokens) {
-            let weights: Vec<f32> = micro.iter().flat_map(|e| &e.weights).map(|w| (f64::from(*w) / total) as f32).collect();
+            let weights: Vec<f32> =
+                micro.iter().flat_map(|e| &e.weights).map(|w| (f64::from(*w) / total) as f32).collect();
             if weights.is_empty() {
                 continue;
             }
             let scored: Vec<ScoredSequence<'_>> =
                 micro.iter().map(|e| ScoredSequence { tokens: &e.tokens, positions: &e.positions }).collect();
             let (logprobs, _) = self.decoder.score(&scored);
-            let weights = Tensor::<1>::from_data(TensorData::new(weights.clone(), [weights.len()]), self.decoder.device());
+            let weights =
+                Tensor::<1>::from_data(TensorData::new(weights.clone(), [weights.len()]), self.decoder.device());
             let objective = (logprobs * weights).sum().neg();
             loss += f64::from(objective.clone().into_scalar::<f32>());
             gradients.add(Gradients::of(objective, self.decoder.weights()));
         }
         let norm = gradients.clip(self.config.gradient_norm);
         if !loss.is_finite() || !norm.is_finite() {
-            return Err(LmError::Batch(format!("step {}: loss {loss}, gradient norm {norm}: lower the learning rate", self.step)));
+            return Err(LmError::Batch(format!(
+                "step {}: loss {loss}, gradient norm {norm}: lower the learning rate",
+                self.step
+            )));
         }
         let learning_rate = self.config.learning_rate.at(self.step);
         self.optimizer.step(self.decoder.weights_mut(), &gradients, learning_rate);

@@ -69,7 +69,11 @@ impl HostWeights {
                 } else if name.ends_with(".bias") {
                     vec![0.0; count]
                 } else {
-                    let deviation = if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") { residual } else { 0.02 };
+                    let deviation = if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") {
+                        residual
+                    } else {
+                        0.02
+                    };
                     normal(&mut rng, count, deviation)
                 };
                 (name, HostTensor { shape, values })
@@ -102,7 +106,9 @@ impl HostWeights {
             }
         }
         // Older checkpoints store the rotary frequencies, and some a copy of the tied head.
-        tensors.retain(|name, _| !name.ends_with("rotary_emb.inv_freq") && !(config.tie_word_embeddings && name == "lm_head.weight"));
+        tensors.retain(|name, _| {
+            !name.ends_with("rotary_emb.inv_freq") && !(config.tie_word_embeddings && name == "lm_head.weight")
+        });
         let weights = Self { tensors };
         weights.check(folder, config)?;
         Ok(weights)
@@ -152,7 +158,8 @@ impl HostWeights {
 impl ModelConfig {
     /// Name and shape of every tensor of the architecture.
     pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
-        let (hidden, q, kv, mlp) = (self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim, self.intermediate_size);
+        let (hidden, q, kv, mlp) =
+            (self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim, self.intermediate_size);
         let mut shapes = vec![("model.embed_tokens.weight".to_string(), vec![self.vocab_size, hidden])];
         for layer in 0..self.layers {
             let mut push = |name: &str, shape: Vec<usize>| shapes.push((format!("model.layers.{layer}.{name}"), shape));
@@ -172,7 +179,9 @@ impl ModelConfig {
                 push("self_attn.o_proj.bias", vec![hidden]);
             }
             push("post_attention_layernorm.weight", vec![hidden]);
-            for (name, shape) in [("gate_proj", [mlp, hidden]), ("up_proj", [mlp, hidden]), ("down_proj", [hidden, mlp])] {
+            for (name, shape) in
+                [("gate_proj", [mlp, hidden]), ("up_proj", [mlp, hidden]), ("down_proj", [hidden, mlp])]
+            {
                 push(&format!("mlp.{name}.weight"), shape.to_vec());
                 if self.mlp_bias {
                     push(&format!("mlp.{name}.bias"), vec![shape[0]]);
@@ -222,13 +231,19 @@ pub(crate) fn write_tensors<'a>(
 /// When it is missing, cut short, or holds another kind of number.
 pub(crate) fn read_file(path: &Path, into: &mut BTreeMap<String, HostTensor>) -> Result<(), LmError> {
     let bytes = std::fs::read(path).map_err(|error| LmError::file(path, error))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|error| LmError::file(path, format!("not a whole safetensors file ({error}); was the download or the write cut short?")))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| {
+        LmError::file(path, format!("not a whole safetensors file ({error}); was the download or the write cut short?"))
+    })?;
     for (name, view) in file.tensors() {
         let data = view.data();
         let values = match view.dtype() {
             Dtype::F32 => data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            Dtype::BF16 => data.as_chunks::<2>().0.iter().map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16)).collect(),
+            Dtype::BF16 => data
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16))
+                .collect(),
             Dtype::F16 => data.as_chunks::<2>().0.iter().map(|b| from_f16(u16::from_le_bytes(*b))).collect(),
             other => {
                 let message = format!("has dtype {other:?}, expected F32, BF16 or F16");
@@ -243,7 +258,8 @@ pub(crate) fn read_file(path: &Path, into: &mut BTreeMap<String, HostTensor>) ->
 /// Writes to a temporary name beside `path`, syncs, renames: readers see the old file or the whole new one.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), LmError> {
     use std::io::Write;
-    let explain = |error: std::io::Error| LmError::file(path, format!("{error}; is the disk full or the folder read-only?"));
+    let explain =
+        |error: std::io::Error| LmError::file(path, format!("{error}; is the disk full or the folder read-only?"));
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     let temporary = Path::new(&name);

@@ -18,13 +18,16 @@ fn turn(seed: u64, limit: usize) -> Turn {
 fn start(generator: &mut LocalGenerator, index: u64) -> SequenceId {
     // Three prompts, so that groups share them; lengths differ.
     let prompt: Vec<u32> = (0..4 + index % 3).map(|i| ((i * 7 + index % 3) % 90) as u32).collect();
-    generator.start(Request { prompt: &prompt, sampling: Sampling::default(), turn: turn(index, 6 + index as usize % 5) }).unwrap()
+    generator
+        .start(Request { prompt: &prompt, sampling: Sampling::default(), turn: turn(index, 6 + index as usize % 5) })
+        .unwrap()
 }
 
 /// Two turns with an observation between them, of each of these sequences.
 fn run(order: &[u64], max_batch: usize) -> Vec<(u64, Vec<SampledToken>)> {
     let mut generator = generator().with_max_batch(max_batch);
-    let names: std::collections::BTreeMap<_, _> = order.iter().map(|index| (start(&mut generator, *index), *index)).collect();
+    let names: std::collections::BTreeMap<_, _> =
+        order.iter().map(|index| (start(&mut generator, *index), *index)).collect();
     let mut tokens: std::collections::BTreeMap<u64, (usize, Vec<SampledToken>)> = Default::default();
     loop {
         let finished = generator.poll().unwrap();
@@ -165,6 +168,7 @@ fn broken_folders_are_refused_with_the_file_and_the_remedy() {
 #[test]
 fn a_folder_that_cannot_be_written_is_an_error() {
     let config = ModelConfig::tiny_llama(97, 48, 1, 4, 2, 80);
-    let error = HostWeights::init(&config, 0).write(Path::new("/proc/nowhere/model.safetensors"), zerosearch_lm::StoredDtype::F32);
+    let error = HostWeights::init(&config, 0)
+        .write(Path::new("/proc/nowhere/model.safetensors"), zerosearch_lm::StoredDtype::F32);
     assert!(error.unwrap_err().to_string().contains("/proc/nowhere/model.safetensors"));
 }

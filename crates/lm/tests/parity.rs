@@ -22,7 +22,9 @@ impl Oracle {
         let bytes = std::fs::read(folder.join("oracle.safetensors")).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let values = |view: &safetensors::tensor::TensorView<'_>| match view.dtype() {
-            safetensors::Dtype::I64 => view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
+            safetensors::Dtype::I64 => {
+                view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect()
+            }
             _ => view.data().as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
         };
         Self(file.tensors().iter().map(|(name, view)| (name.clone(), values(view))).collect())
@@ -50,9 +52,13 @@ fn the_trainers_logprobs_and_entropies_are_the_references() {
             let positions: Vec<usize> = (1..ids.len()).collect();
             // Beside a longer sequence, so that padding is on trial as well.
             let other = oracle.ids("p2.ids");
-            let scored = [ScoredSequence { tokens: &ids, positions: &positions }, ScoredSequence { tokens: &other, positions: &[1, 199] }];
+            let scored = [
+                ScoredSequence { tokens: &ids, positions: &positions },
+                ScoredSequence { tokens: &other, positions: &[1, 199] },
+            ];
             let (logprobs, entropy) = decoder.score(&scored);
-            let (logprobs, entropy): (Vec<f32>, Vec<f32>) = (logprobs.into_data().to_vec().unwrap(), entropy.into_data().to_vec().unwrap());
+            let (logprobs, entropy): (Vec<f32>, Vec<f32>) =
+                (logprobs.into_data().to_vec().unwrap(), entropy.into_data().to_vec().unwrap());
             for (kind, found, shift) in [("logprobs", &logprobs, 0), ("entropy", &entropy, 0)] {
                 let expected = &oracle.0[&format!("p{prompt}.{kind}")];
                 for (t, found) in found.iter().take(positions.len()).enumerate() {
@@ -80,9 +86,18 @@ fn greedy_continuations_are_the_references_and_their_logprobs_the_trainers() {
             assert_eq!(found, expected, "{name} p{prompt}");
             let all = [ids.clone(), found].concat();
             let positions: Vec<usize> = (ids.len()..all.len()).collect();
-            let scored: Vec<f32> = decoder.score(&[ScoredSequence { tokens: &all, positions: &positions }]).0.into_data().to_vec().unwrap();
+            let scored: Vec<f32> = decoder
+                .score(&[ScoredSequence { tokens: &all, positions: &positions }])
+                .0
+                .into_data()
+                .to_vec()
+                .unwrap();
             for (token, trainer) in finished.tokens.iter().zip(scored) {
-                assert!((token.logprob - trainer).abs() < 1e-5, "{name}: generator {} trainer {trainer}", token.logprob);
+                assert!(
+                    (token.logprob - trainer).abs() < 1e-5,
+                    "{name}: generator {} trainer {trainer}",
+                    token.logprob
+                );
             }
             generator.release(finished.id);
         }

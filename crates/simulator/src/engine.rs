@@ -57,8 +57,10 @@ impl<C: Completer> SearchEngine for SimulatedEngine<C> {
     }
 
     fn search_batch(&self, queries: &[Query<'_>]) -> Vec<Result<Vec<Document>, SearchError>> {
-        let requests: Vec<Result<CompletionRequest, SearchError>> = queries.iter().map(|query| self.request(query)).collect();
-        let good: Vec<CompletionRequest> = requests.iter().filter_map(|request| request.as_ref().ok()).cloned().collect();
+        let requests: Vec<Result<CompletionRequest, SearchError>> =
+            queries.iter().map(|query| self.request(query)).collect();
+        let good: Vec<CompletionRequest> =
+            requests.iter().filter_map(|request| request.as_ref().ok()).cloned().collect();
         let mut completions = match self.completer.complete(&good) {
             Ok(completions) => completions.into_iter(),
             Err(error) => {
@@ -87,7 +89,13 @@ mod tests {
 
     impl Completer for Echo {
         fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, GenerateError> {
-            Ok(requests.iter().map(|r| Completion { text: format!("Doc 1: {}\nDoc 2: more\nDoc 3: most", r.prompt.replace('\n', " ")), tokens: 1 }).collect())
+            Ok(requests
+                .iter()
+                .map(|r| Completion {
+                    text: format!("Doc 1: {}\nDoc 2: more\nDoc 3: most", r.prompt.replace('\n', " ")),
+                    tokens: 1,
+                })
+                .collect())
         }
     }
 
@@ -95,7 +103,8 @@ mod tests {
     fn every_query_gets_its_own_context_also_when_another_has_none() {
         let engine = SimulatedEngine::new(Echo, SimulatorPrompt::sft().unwrap(), SimulationConfig::default());
         let (a, b) = (["first".to_string()], ["second".to_string()]);
-        let context = |question, answers| Some(SimulationContext { question, answers, quality: Quality::Useful, seed: 0 });
+        let context =
+            |question, answers| Some(SimulationContext { question, answers, quality: Quality::Useful, seed: 0 });
         let queries = [
             Query { text: "qa", top_k: 2, context: context("A?", &a) },
             Query { text: "none", top_k: 2, context: None },
@@ -103,9 +112,17 @@ mod tests {
         ];
         let results = engine.search_batch(&queries);
         let first = results[0].as_ref().unwrap();
-        assert!(first.len() == 2 && first[0].contents.contains("A? whose answer is first") && first[0].contents.contains("qa"));
+        assert!(
+            first.len() == 2
+                && first[0].contents.contains("A? whose answer is first")
+                && first[0].contents.contains("qa")
+        );
         assert!(matches!(results[1], Err(SearchError::NoContext)));
         let last = results[2].as_ref().unwrap();
-        assert!(last.len() == 1 && last[0].contents.contains("B? whose answer is second") && last[0].contents.contains("qb"));
+        assert!(
+            last.len() == 1
+                && last[0].contents.contains("B? whose answer is second")
+                && last[0].contents.contains("qb")
+        );
     }
 }

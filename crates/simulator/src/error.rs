@@ -19,7 +19,9 @@ pub enum SimulatorError {
     #[error("simulator prompt: {0}")]
     Template(String),
     /// No interactions of one quality, so that nothing can be balanced.
-    #[error("{useful} useful and {noisy} noisy interactions: both are needed; collect with more questions or a weaker policy")]
+    #[error(
+        "{useful} useful and {noisy} noisy interactions: both are needed; collect with more questions or a weaker policy"
+    )]
     OneSided {
         /// How many are useful.
         useful: usize,

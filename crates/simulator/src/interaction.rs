@@ -36,7 +36,8 @@ pub struct LabelledInteraction {
 /// # Errors
 /// When one of the two is missing altogether.
 pub fn balance(labelled: Vec<LabelledInteraction>, seed: u64) -> Result<Vec<LabelledInteraction>, SimulatorError> {
-    let (mut useful, mut noisy): (Vec<_>, Vec<_>) = labelled.into_iter().partition(|row| row.quality == Quality::Useful);
+    let (mut useful, mut noisy): (Vec<_>, Vec<_>) =
+        labelled.into_iter().partition(|row| row.quality == Quality::Useful);
     let each = useful.len().min(noisy.len());
     if each == 0 {
         return Err(SimulatorError::OneSided { useful: useful.len(), noisy: noisy.len() });
@@ -70,7 +71,8 @@ pub fn write_interactions(path: &Path, rows: &[LabelledInteraction]) -> Result<(
 /// # Errors
 /// Names the file and the line.
 pub fn read_interactions(path: &Path) -> Result<Vec<LabelledInteraction>, SimulatorError> {
-    let text = std::fs::read_to_string(path).map_err(|error| SimulatorError::File { path: path.into(), message: error.to_string() })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| SimulatorError::File { path: path.into(), message: error.to_string() })?;
     let row = |(index, line): (usize, &str)| {
         serde_json::from_str(line).map_err(|error| SimulatorError::File {
             path: format!("{}:{}", path.display(), index + 1).into(),

@@ -116,6 +116,8 @@ mod tests {
     fn a_model_judges_with_yes_and_no_and_nothing_else() {
         assert_eq!(CompleterJudge::new(Says(" Yes.")).judge(&[interaction("")]).unwrap(), [Quality::Useful]);
         assert_eq!(CompleterJudge::new(Says("no")).judge(&[interaction("")]).unwrap(), [Quality::Noisy]);
-        assert!(CompleterJudge::new(Says("perhaps")).judge(&[interaction("")]).unwrap_err().to_string().contains("perhaps"));
+        assert!(
+            CompleterJudge::new(Says("perhaps")).judge(&[interaction("")]).unwrap_err().to_string().contains("perhaps")
+        );
     }
 }

@@ -21,25 +21,42 @@ pub struct Obedience {
 ///
 /// # Errors
 /// When a call fails.
-pub fn measure_obedience(engine: &dyn SearchEngine, interactions: &[Interaction], top_k: usize, seed: u64) -> Result<Obedience, SearchError> {
+pub fn measure_obedience(
+    engine: &dyn SearchEngine,
+    interactions: &[Interaction],
+    top_k: usize,
+    seed: u64,
+) -> Result<Obedience, SearchError> {
     let share = |quality: Quality| -> Result<f64, SearchError> {
         let query = |(index, interaction): (usize, &Interaction)| {
-            let stream = Stream { seed, purpose: "obedience", question: index as u64, sample: quality as u64, ..Stream::default() };
+            let stream = Stream {
+                seed,
+                purpose: "obedience",
+                question: index as u64,
+                sample: quality as u64,
+                ..Stream::default()
+            };
             (interaction.clone(), stream.value())
         };
         let calls: Vec<(Interaction, u64)> = interactions.iter().enumerate().map(query).collect();
         let queries: Vec<Query<'_>> = calls
             .iter()
             .map(|(i, seed)| {
-                let context = SimulationContext { question: &i.question, answers: &i.golden_answers, quality, seed: *seed };
+                let context =
+                    SimulationContext { question: &i.question, answers: &i.golden_answers, quality, seed: *seed };
                 Query { text: &i.query, top_k, context: Some(context) }
             })
             .collect();
         let mut hits = 0usize;
         for (result, (interaction, _)) in engine.search_batch(&queries).into_iter().zip(&calls) {
-            hits += usize::from(result?.iter().any(|document| mentions(&document.contents, &interaction.golden_answers)));
+            hits +=
+                usize::from(result?.iter().any(|document| mentions(&document.contents, &interaction.golden_answers)));
         }
         Ok(hits as f64 / interactions.len().max(1) as f64)
     };
-    Ok(Obedience { useful_contains: share(Quality::Useful)?, noisy_contains: share(Quality::Noisy)?, n: interactions.len() })
+    Ok(Obedience {
+        useful_contains: share(Quality::Useful)?,
+        noisy_contains: share(Quality::Noisy)?,
+        n: interactions.len(),
+    })
 }

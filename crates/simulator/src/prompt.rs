@@ -89,12 +89,21 @@ impl SimulatorPrompt {
     ///
     /// # Errors
     /// When the template uses what it is not given.
-    pub fn render(&self, question: &str, answers: &[String], query: &str, quality: Quality, top_k: usize) -> Result<String, SimulatorError> {
+    pub fn render(
+        &self,
+        question: &str,
+        answers: &[String],
+        query: &str,
+        quality: Quality,
+        top_k: usize,
+    ) -> Result<String, SimulatorError> {
         let answer = answers.first().cloned().unwrap_or_default();
         let answers = answers.to_vec();
         self.environment
             .get_template("simulator")
-            .and_then(|template| template.render(context! { question, answer, answers, query, top_k, quality => quality.keyword() }))
+            .and_then(|template| {
+                template.render(context! { question, answer, answers, query, top_k, quality => quality.keyword() })
+            })
             .map_err(|error| SimulatorError::Template(error.to_string()))
     }
 }
@@ -112,7 +121,10 @@ pub fn documents_text(documents: &[String]) -> String {
 pub fn parse_documents(text: &str, top_k: usize) -> Vec<String> {
     let unlabelled = |line: &str| {
         let line = line.trim();
-        let rest = line.strip_prefix("Doc ").and_then(|rest| rest.split_once(':')).filter(|(number, _)| number.parse::<u32>().is_ok());
+        let rest = line
+            .strip_prefix("Doc ")
+            .and_then(|rest| rest.split_once(':'))
+            .filter(|(number, _)| number.parse::<u32>().is_ok());
         rest.map_or(line, |(_, rest)| rest.trim()).to_string()
     };
     text.lines().map(unlabelled).filter(|document| !document.is_empty()).take(top_k).collect()
@@ -128,9 +140,20 @@ mod tests {
         let answers = ["N'Djamena".to_string()];
         let prompt = SimulatorPrompt::sft().unwrap();
         let useful = prompt.render("Capital of Chad?", &answers, "chad", Quality::Useful, 3).unwrap();
-        assert!(useful.contains("generate 3 useful documents") && useful.contains("N'Djamena") && useful.ends_with("Useful Output:\n"), "{useful}");
-        let noisy = SimulatorPrompt::prompted().unwrap().render("Capital of Chad?", &answers, "chad", Quality::Noisy, 5).unwrap();
-        assert!(noisy.contains("generate 5 noisy documents") && !noisy.contains("Djamena") && !noisy.contains("Capital"), "{noisy}");
+        assert!(
+            useful.contains("generate 3 useful documents")
+                && useful.contains("N'Djamena")
+                && useful.ends_with("Useful Output:\n"),
+            "{useful}"
+        );
+        let noisy = SimulatorPrompt::prompted()
+            .unwrap()
+            .render("Capital of Chad?", &answers, "chad", Quality::Noisy, 5)
+            .unwrap();
+        assert!(
+            noisy.contains("generate 5 noisy documents") && !noisy.contains("Djamena") && !noisy.contains("Capital"),
+            "{noisy}"
+        );
     }
 
     #[test]

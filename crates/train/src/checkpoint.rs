@@ -47,7 +47,8 @@ pub fn latest_step(checkpoints: &Path) -> Result<Option<u64>, TrainError> {
         return Ok(None);
     }
     let text = fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
-    let step = text.trim().parse().map_err(|_| failed(&path, format!("holds {:?}, expected a step number", text.trim())))?;
+    let step =
+        text.trim().parse().map_err(|_| failed(&path, format!("holds {:?}, expected a step number", text.trim())))?;
     Ok(Some(step))
 }
 
@@ -94,12 +95,19 @@ impl Trainer<'_> {
         let folder = checkpoints.join(format!("{PREFIX}{step}"));
         let path = folder.join("trainer.json");
         let text = fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
-        let state: State = serde_json::from_str(&text).map_err(|error| failed(&path, format!("{error}; was the write cut short?")))?;
+        let state: State =
+            serde_json::from_str(&text).map_err(|error| failed(&path, format!("{error}; was the write cut short?")))?;
         if let Some(key) = difference(&state.config, &json(&self.config)) {
-            return Err(failed(&path, format!("this run had another `{key}`: resume with the same configuration, or start in another folder")));
+            return Err(failed(
+                &path,
+                format!("this run had another `{key}`: resume with the same configuration, or start in another folder"),
+            ));
         }
         if state.questions != fingerprint(self.parts.questions) {
-            return Err(failed(&path, "this run trained on other questions: resume with the same data, or start in another folder"));
+            return Err(failed(
+                &path,
+                "this run trained on other questions: resume with the same data, or start in another folder",
+            ));
         }
         let model = LanguageModel::read(&folder.join("actor"))?;
         if model.config != self.parts.model.config {
@@ -150,10 +158,14 @@ fn json(value: &impl Serialize) -> Value {
 /// The first key whose values differ, as a path.
 fn difference(a: &Value, b: &Value) -> Option<String> {
     match (a, b) {
-        (Value::Object(a), Value::Object(b)) => a.keys().chain(b.keys()).find_map(|key| match (a.get(key), b.get(key)) {
-            (Some(x), Some(y)) => difference(x, y).map(|inner| if inner.is_empty() { key.clone() } else { format!("{key}.{inner}") }),
-            _ => Some(key.clone()),
-        }),
+        (Value::Object(a), Value::Object(b)) => {
+            a.keys().chain(b.keys()).find_map(|key| match (a.get(key), b.get(key)) {
+                (Some(x), Some(y)) => {
+                    difference(x, y).map(|inner| if inner.is_empty() { key.clone() } else { format!("{key}.{inner}") })
+                }
+                _ => Some(key.clone()),
+            })
+        }
         _ if a == b => None,
         _ => Some(String::new()),
     }

@@ -88,7 +88,11 @@ impl TrainConfig {
         positive("micro_batch_tokens", self.micro_batch_tokens)?;
         positive("epochs", self.epochs)?;
         positive("keep_checkpoints", self.keep_checkpoints)?;
-        for (key, value) in [("learning_rate", self.learning_rate), ("critic_learning_rate", self.critic_learning_rate), ("gradient_norm", self.gradient_norm)] {
+        for (key, value) in [
+            ("learning_rate", self.learning_rate),
+            ("critic_learning_rate", self.critic_learning_rate),
+            ("gradient_norm", self.gradient_norm),
+        ] {
             check(key, value, value.is_finite() && value > 0.0, "a finite number above 0")?;
         }
         for (key, value) in [("warmup_ratio", self.warmup_ratio), ("critic_warmup_ratio", self.critic_warmup_ratio)] {

@@ -47,7 +47,11 @@ pub fn measure_copying(
         for (index, part) in parts.iter().enumerate() {
             let Part::Policy(text) = part else { continue };
             let history = encode_demonstration(codec, &rendered, &parts[..index], 0.0).tokens;
-            for (kind, open, close) in [("query", "<search>", "</search>"), ("link", "<think>It is", "</think>"), ("answer", "<answer>", "</answer>")] {
+            for (kind, open, close) in [
+                ("query", "<search>", "</search>"),
+                ("link", "<think>It is", "</think>"),
+                ("answer", "<answer>", "</answer>"),
+            ] {
                 let Some((before, rest)) = text.split_once(open) else { continue };
                 let Some((span, _)) = rest.split_once(close) else { continue };
                 if span.trim() == "unknown" {
@@ -56,7 +60,9 @@ pub fn measure_copying(
                 let tokens: Vec<TokenId> = [history.clone(), codec.encode(&format!("{before}{open}"))].concat();
                 let stop = StopScanner::new(codec, &[close]).into_stop();
                 let turn = Turn { max_new_tokens: 48, seed: 0, stop };
-                let id = generator.start(Request { prompt: &tokens, sampling: Sampling::greedy(), turn }).map_err(engine_error)?;
+                let id = generator
+                    .start(Request { prompt: &tokens, sampling: Sampling::greedy(), turn })
+                    .map_err(engine_error)?;
                 spans.insert(id, (kind, format!("{span}{close}")));
             }
         }

@@ -36,7 +36,9 @@ pub enum TrainError {
         found: usize,
     },
     /// A loss or gradient that is not a number.
-    #[error("step {step}: loss {loss}, gradient norm {norm}; the weights are unchanged. Lower the learning rate or look at the rollouts of this step")]
+    #[error(
+        "step {step}: loss {loss}, gradient norm {norm}; the weights are unchanged. Lower the learning rate or look at the rollouts of this step"
+    )]
     NotFinite {
         /// The step.
         step: u64,

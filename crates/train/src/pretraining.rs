@@ -3,8 +3,8 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
-use zerosearch_data::world::{NameClass, NameSource, Split, World, WorldQuestion};
 use zerosearch_data::DataError;
+use zerosearch_data::world::{NameClass, NameSource, Split, World, WorldQuestion};
 use zerosearch_generate::{Stream, TokenId};
 use zerosearch_lm::SftExample;
 use zerosearch_search::{Bm25Index, Document, Quality, SearchError};
@@ -72,7 +72,13 @@ impl Pretraining {
     ///
     /// # Errors
     /// When the shipped facts cannot be read.
-    pub fn new(codec: Codec, prompt: PromptTemplate, simulator: SimulatorPrompt, mixture: Mixture, seed: u64) -> Result<Self, PretrainingError> {
+    pub fn new(
+        codec: Codec,
+        prompt: PromptTemplate,
+        simulator: SimulatorPrompt,
+        mixture: Mixture,
+        seed: u64,
+    ) -> Result<Self, PretrainingError> {
         let (names, training) = sources()?;
         Ok(Self { codec, prompt, simulator, mixture, names, training, seed, worlds: 0, current: None })
     }
@@ -117,7 +123,8 @@ impl Pretraining {
         }
         let other = pick(&mut scene.rng);
         let guess = &other.golden_answers[0];
-        let parts = demonstrate(question, &scene.engine, &self.mixture.habits, guess, self.mixture.top_k, &mut scene.rng)?;
+        let parts =
+            demonstrate(question, &scene.engine, &self.mixture.habits, guess, self.mixture.top_k, &mut scene.rng)?;
         if draw < self.mixture.copying + self.mixture.simulating {
             let labelled = labelled(question, &parts);
             if !labelled.is_empty() {
@@ -140,12 +147,17 @@ impl Pretraining {
             let line: Vec<TokenId> = (0..length).map(|_| (rng.next_u64() % vocabulary) as TokenId).collect();
             return SftExample::completion(&line, &line);
         }
-        const CLASSES: [NameClass; 6] =
-            [NameClass::Country, NameClass::Town, NameClass::Peak, NameClass::Title, NameClass::Person, NameClass::Thing];
+        const CLASSES: [NameClass; 6] = [
+            NameClass::Country,
+            NameClass::Town,
+            NameClass::Peak,
+            NameClass::Title,
+            NameClass::Person,
+            NameClass::Thing,
+        ];
         let count = 3 + rng.next_u64() % 6;
-        let names: Vec<String> = (0..count)
-            .map(|_| self.names.draw(CLASSES[(rng.next_u64() % 6) as usize], rng))
-            .collect();
+        let names: Vec<String> =
+            (0..count).map(|_| self.names.draw(CLASSES[(rng.next_u64() % 6) as usize], rng)).collect();
         let list = format!(" {}", names.join(" ;"));
         let line = self.codec.encode_document(&format!("{list}\n"));
         SftExample::completion(&line, &line)
@@ -173,7 +185,11 @@ pub fn world(index: u64, seed: u64, names: &NameSource, training: &World) -> Wor
 /// When the world has no passages.
 pub fn index(world: &World, seed: u64) -> Result<Bm25Index, SearchError> {
     let passages = world.passages(seed).into_iter();
-    Bm25Index::from_documents(passages.map(|p| Document { id: Some(p.id), contents: p.contents, ..Document::default() }))
+    Bm25Index::from_documents(passages.map(|p| Document {
+        id: Some(p.id),
+        contents: p.contents,
+        ..Document::default()
+    }))
 }
 
 /// The searches of an episode as a judge by the exact rule would label them.

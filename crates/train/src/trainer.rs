@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor, TensorData};
 use zerosearch_algorithms::{Algorithm, LossInputs, LossMetrics, RewardBatch, ValueInputs};
 use zerosearch_curriculum::{Curriculum, Progress, SuccessRate};
-use zerosearch_data::{Question};
+use zerosearch_data::Question;
 use zerosearch_generate::{Stream, WeightVersion};
 use zerosearch_lm::{AdamW, Decoder, Gradients, LanguageModel, LocalGenerator};
 use zerosearch_metrics::Metrics;
@@ -208,7 +208,13 @@ impl<'a> Trainer<'a> {
 
     /// Updates from the whole batch or, where the algorithm asks for dynamic sampling, from the groups that say something.
     /// They are filtered and counted, not replaced by further questions.
-    fn learn(&mut self, rollouts: &[Rollout], rewards: &[f32], groups: &[usize], metrics: &mut Metrics) -> Result<(), TrainError> {
+    fn learn(
+        &mut self,
+        rollouts: &[Rollout],
+        rewards: &[f32],
+        groups: &[usize],
+        metrics: &mut Metrics,
+    ) -> Result<(), TrainError> {
         if !self.algorithm.dynamic_sampling() {
             return self.update(rollouts, rewards, groups, metrics);
         }
@@ -227,7 +233,13 @@ impl<'a> Trainer<'a> {
         self.update(&rollouts, &rewards, &groups, metrics)
     }
 
-    fn update(&mut self, rollouts: &[Rollout], rewards: &[f32], groups: &[usize], metrics: &mut Metrics) -> Result<(), TrainError> {
+    fn update(
+        &mut self,
+        rollouts: &[Rollout],
+        rewards: &[f32],
+        groups: &[usize],
+        metrics: &mut Metrics,
+    ) -> Result<(), TrainError> {
         let batch = TrainBatch::new(rollouts);
         let rewards = RewardBatch::new(rewards, groups, &batch.lengths)?;
         let values = self.critic.as_ref().map(|critic| self.values(&critic.decoder, &batch));
@@ -252,7 +264,12 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn update_policy(&mut self, batch: &TrainBatch, advantages: &[f32], metrics: &mut Metrics) -> Result<(), TrainError> {
+    fn update_policy(
+        &mut self,
+        batch: &TrainBatch,
+        advantages: &[f32],
+        metrics: &mut Metrics,
+    ) -> Result<(), TrainError> {
         let terms = self.algorithm.terms();
         let weights = terms.aggregation.weights(&batch.lengths);
         let reference_needed = terms.kl.coefficient != 0.0;
@@ -290,7 +307,13 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn update_critic(&mut self, batch: &TrainBatch, old: &[f32], returns: &[f32], metrics: &mut Metrics) -> Result<(), TrainError> {
+    fn update_critic(
+        &mut self,
+        batch: &TrainBatch,
+        old: &[f32],
+        returns: &[f32],
+        metrics: &mut Metrics,
+    ) -> Result<(), TrainError> {
         let (Some(critic), Some(loss)) = (&self.critic, self.algorithm.value_loss()) else { return Ok(()) };
         let weights = loss.aggregation.weights(&batch.lengths);
         let mut gradients = Gradients::default();
@@ -309,7 +332,8 @@ impl<'a> Trainer<'a> {
         if !total.is_finite() || !norm.is_finite() {
             return Err(TrainError::NotFinite { step: self.step, loss: total, norm });
         }
-        let rate = warmed_up(self.config.critic_learning_rate, self.config.critic_warmup_ratio, self.step, self.config.steps);
+        let rate =
+            warmed_up(self.config.critic_learning_rate, self.config.critic_warmup_ratio, self.step, self.config.steps);
         if let Some(critic) = &mut self.critic {
             critic.optimizer.step(critic.decoder.weights_mut(), &gradients, rate);
         }
@@ -336,7 +360,8 @@ impl<'a> Trainer<'a> {
 
     /// Puts saved weights in place, for the trainer and for the generator.
     pub(crate) fn set_policy(&mut self, weights: &zerosearch_lm::HostWeights, optimizer: AdamW) {
-        self.policy = Learner { decoder: Decoder::trainable(&self.parts.model.config, weights, self.parts.device), optimizer };
+        self.policy =
+            Learner { decoder: Decoder::trainable(&self.parts.model.config, weights, self.parts.device), optimizer };
         self.generator.refit(weights, WeightVersion(self.step));
     }
 }

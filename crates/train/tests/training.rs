@@ -39,7 +39,16 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        let tags = ["<think>", "</think>", "<search>", "</search>", "<answer>", "</answer>", "<information>", "</information>"];
+        let tags = [
+            "<think>",
+            "</think>",
+            "<search>",
+            "</search>",
+            "<answer>",
+            "</answer>",
+            "<information>",
+            "</information>",
+        ];
         let special = SpecialTokens { eos: Some("<|end|>".into()), ..SpecialTokens::default() };
         let text = "the capital of chad is n'djamena and the highest point of chad is emi koussi ".repeat(20);
         let codec = train_bpe(std::iter::once(text), 300, &tags, &special).unwrap();
@@ -78,7 +87,13 @@ fn config(algorithm: &str) -> TrainConfig {
         steps: 4,
         questions_per_step: 2,
         samples_per_question: 3,
-        rollout: RolloutConfig { max_turns: 2, max_new_tokens: 8, max_observation_tokens: 80, top_k: 1, ..RolloutConfig::default() },
+        rollout: RolloutConfig {
+            max_turns: 2,
+            max_new_tokens: 8,
+            max_observation_tokens: 80,
+            top_k: 1,
+            ..RolloutConfig::default()
+        },
         algorithm: algorithm.parse().unwrap(),
         learning_rate: 1e-3,
         warmup_ratio: 0.0,
@@ -104,7 +119,10 @@ fn metrics(folder: &Path) -> Vec<Vec<(String, String)>> {
     let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
     let row = |line: &str| {
         let row: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
-        row.into_iter().filter(|(k, _)| !k.starts_with("timing_s") && k != "rollout/tokens_per_s").map(|(k, v)| (k, v.to_string())).collect()
+        row.into_iter()
+            .filter(|(k, _)| !k.starts_with("timing_s") && k != "rollout/tokens_per_s")
+            .map(|(k, v)| (k, v.to_string()))
+            .collect()
     };
     text.lines().map(row).collect()
 }
@@ -128,7 +146,8 @@ fn an_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
 
         assert_eq!(second.model().weights, trainer.model().weights, "{algorithm}");
         assert_eq!(metrics(parts.path()), metrics(whole.path()), "{algorithm}");
-        let file = |folder: &Path, name: &str| std::fs::read(folder.join("checkpoints/global_step_4").join(name)).unwrap();
+        let file =
+            |folder: &Path, name: &str| std::fs::read(folder.join("checkpoints/global_step_4").join(name)).unwrap();
         let mut names = vec!["actor/model.safetensors", "actor_optimizer.safetensors", "trainer.json"];
         if algorithm == "ppo" {
             names.extend(["critic.safetensors", "critic_optimizer.safetensors"]);
@@ -166,7 +185,11 @@ fn micro_batches_do_not_change_the_update() {
         // Adam's first step is the sign of the gradient times the rate: equal gradients give equal steps, and
         // a gradient of nearly zero may be rounded to either side.
         let differing = a.values.iter().zip(&b.values).filter(|(a, b)| (*a - *b).abs() > 1e-5).count();
-        assert!(differing * 100 <= a.values.len(), "{name}: {differing} of {} differ, by up to {worst}", a.values.len());
+        assert!(
+            differing * 100 <= a.values.len(),
+            "{name}: {differing} of {} differ, by up to {worst}",
+            a.values.len()
+        );
     }
 }
 
@@ -228,7 +251,8 @@ fn a_checkpoint_cut_short_is_an_error_that_names_the_file() {
         let path = checkpoints.join(format!("global_step_{step}")).join(name);
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        let message = Trainer::new(config("grpo"), fixture.parts()).unwrap().resume(&checkpoints).unwrap_err().to_string();
+        let message =
+            Trainer::new(config("grpo"), fixture.parts()).unwrap().resume(&checkpoints).unwrap_err().to_string();
         assert!(message.contains(name) && message.contains("cut short"), "{message}");
         std::fs::write(&path, bytes).unwrap();
     }

@@ -13,7 +13,8 @@ pub struct TokenMask {
 
 impl TokenMask {
     pub(crate) fn from_segments(segments: &[Segment]) -> Self {
-        let bits = segments.iter().flat_map(|segment| std::iter::repeat_n(segment.is_trained(), segment.len())).collect();
+        let bits =
+            segments.iter().flat_map(|segment| std::iter::repeat_n(segment.is_trained(), segment.len())).collect();
         Self { bits }
     }
 

@@ -157,12 +157,16 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_with_its_line() {
         let message = parse(&format!("{TEXT}[train]\nlearning_rates = 1\n"), &[]).unwrap_err().to_string();
-        assert!(message.contains("run.toml") && message.contains("learning_rates") && message.contains("line 6"), "{message}");
+        assert!(
+            message.contains("run.toml") && message.contains("learning_rates") && message.contains("line 6"),
+            "{message}"
+        );
     }
 
     #[test]
     fn assignments_win_over_the_file() {
-        let config = parse(TEXT, &["train.steps=7", "engine.corpus=other/c.jsonl", "train.algorithm.name=ppo"]).unwrap();
+        let config =
+            parse(TEXT, &["train.steps=7", "engine.corpus=other/c.jsonl", "train.algorithm.name=ppo"]).unwrap();
         assert_eq!(config.train.steps, 7);
         assert_eq!(config.engine, EngineConfig::Bm25 { corpus: "other/c.jsonl".into() });
         assert!(parse(TEXT, &["train.step=7"]).unwrap_err().to_string().contains("step"));

@@ -25,13 +25,39 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("simulator", &["generate", "lm", "search", "text", "reward"]),
     (
         "train",
-        &["generate", "text", "search", "curriculum", "lm", "algorithms", "rollout", "reward", "data", "metrics", "simulator"],
+        &[
+            "generate",
+            "text",
+            "search",
+            "curriculum",
+            "lm",
+            "algorithms",
+            "rollout",
+            "reward",
+            "data",
+            "metrics",
+            "simulator",
+        ],
     ),
     (
         "zerosearch",
         &[
-            "algorithms", "curriculum", "data", "eval", "generate", "kernels", "lm", "metrics", "remote", "reward", "rollout",
-            "search", "simulator", "text", "train", "trajectory",
+            "algorithms",
+            "curriculum",
+            "data",
+            "eval",
+            "generate",
+            "kernels",
+            "lm",
+            "metrics",
+            "remote",
+            "reward",
+            "rollout",
+            "search",
+            "simulator",
+            "text",
+            "train",
+            "trajectory",
         ],
     ),
 ];
@@ -41,7 +67,11 @@ const WITH_BURN: [&str; 5] = ["kernels", "lm", "algorithms", "train", "zerosearc
 
 /// Normal dependencies of each of our crates, by folder name.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
-    let metadata = MetadataCommand::new().manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).no_deps().exec().unwrap();
+    let metadata = MetadataCommand::new()
+        .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+        .no_deps()
+        .exec()
+        .unwrap();
     metadata
         .packages
         .iter()
@@ -93,7 +123,8 @@ fn crates_without_burn_stay_so() {
         assert_eq!(burn, WITH_BURN.contains(&name.as_str()), "{name}");
         // Nor do they get it through another of ours.
         if !WITH_BURN.contains(&name.as_str()) && name != "simulator" {
-            let through = needs.iter().filter_map(|need| need.strip_prefix("zerosearch-")).find(|need| WITH_BURN.contains(need));
+            let through =
+                needs.iter().filter_map(|need| need.strip_prefix("zerosearch-")).find(|need| WITH_BURN.contains(need));
             assert_eq!(through, None, "{name}");
         }
     }

@@ -22,9 +22,19 @@ pub(super) struct Collector<'a> {
 
 impl Collector<'_> {
     /// One episode for each of `count` questions, spread over the set; every search in them is an interaction.
-    pub(super) fn collect(&self, label: &str, questions: &[Question], count: usize, purpose: &'static str) -> Result<Vec<Interaction>, PipelineError> {
+    pub(super) fn collect(
+        &self,
+        label: &str,
+        questions: &[Question],
+        count: usize,
+        purpose: &'static str,
+    ) -> Result<Vec<Interaction>, PipelineError> {
         let chosen = spread(questions, count, self.seed, purpose);
-        let tasks = chosen.iter().enumerate().map(|(index, question)| self.task(index, question)).collect::<Result<Vec<_>, _>>()?;
+        let tasks = chosen
+            .iter()
+            .enumerate()
+            .map(|(index, question)| self.task(index, question))
+            .collect::<Result<Vec<_>, _>>()?;
         let silent = Constant::new(0.0).map_err(zerosearch_train::TrainError::from)?;
         let seed = Stream { seed: self.seed, purpose, ..Stream::default() }.value();
         let rollouts = Rollouts {
@@ -81,7 +91,8 @@ fn spread<'a>(questions: &'a [Question], count: usize, seed: u64, purpose: &'sta
         })
         .collect();
     order.sort_by_key(|(key, _)| *key);
-    let (multi, single): (Vec<_>, Vec<_>) = order.into_iter().map(|(_, question)| question).partition(|q| q.hops.unwrap_or(1) > 1);
+    let (multi, single): (Vec<_>, Vec<_>) =
+        order.into_iter().map(|(_, question)| question).partition(|q| q.hops.unwrap_or(1) > 1);
     let longest = multi.len().max(single.len());
     (0..longest).flat_map(|i| [multi.get(i), single.get(i)]).flatten().copied().take(count).collect()
 }

@@ -63,7 +63,13 @@ pub(super) struct Examination<'a> {
 
 impl Examination<'_> {
     /// Greedy answers to every question, written to `file` as JSONL as well.
-    pub(super) fn of(&self, label: &str, model: &LanguageModel, strategy: Strategy, file: &Path) -> Result<(SummaryScores, Vec<Prediction>), PipelineError> {
+    pub(super) fn of(
+        &self,
+        label: &str,
+        model: &LanguageModel,
+        strategy: Strategy,
+        file: &Path,
+    ) -> Result<(SummaryScores, Vec<Prediction>), PipelineError> {
         let config = EvalConfig {
             strategy,
             max_turns: self.rollout.max_turns,
@@ -80,6 +86,9 @@ impl Examination<'_> {
         let result = evaluate(&mut generator, Some(self.engine), &model.codec, &prompt, self.questions, &config, &bar)?;
         bar.finish();
         write_predictions(file, &result.predictions)?;
-        Ok((SummaryScores { single_hop: result.scores.single_hop, multi_hop: result.scores.multi_hop }, result.predictions))
+        Ok((
+            SummaryScores { single_hop: result.scores.single_hop, multi_hop: result.scores.multi_hop },
+            result.predictions,
+        ))
     }
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use zerosearch_metrics::{Author, Chart, Report, ReportTrajectory, Table, TrajectorySpan, read_jsonl, series, write_report};
+use zerosearch_metrics::{
+    Author, Chart, Report, ReportTrajectory, Table, TrajectorySpan, read_jsonl, series, write_report,
+};
 use zerosearch_rollout::Rollout;
 use zerosearch_text::Codec;
 use zerosearch_trajectory::Segment;
@@ -20,7 +22,12 @@ const CHARTS: [(&str, &str, &str); 8] = [
     ("Throughput", "sampled tokens per second", "rollout/tokens_per_s"),
 ];
 
-pub(super) fn write_run_report(out: &Path, summary: &Summary, samples: &[(Rollout, f32)], codec: &Codec) -> Result<(), PipelineError> {
+pub(super) fn write_run_report(
+    out: &Path,
+    summary: &Summary,
+    samples: &[(Rollout, f32)],
+    codec: &Codec,
+) -> Result<(), PipelineError> {
     let rows = read_jsonl(&out.join("metrics.jsonl"))?;
     let charts = CHARTS.iter().map(|(title, label, name)| Chart::single(title, label, series(&rows, name))).collect();
     let report = Report {
@@ -37,16 +44,31 @@ pub(super) fn write_run_report(out: &Path, summary: &Summary, samples: &[(Rollou
 }
 
 fn scores(summary: &Summary) -> Table {
-    let row = |name: &str, hops: &str, pick: &dyn Fn(&SummaryScores) -> &zerosearch_eval::Scores, of: &SummaryScores| {
-        let s = pick(of);
-        let percent = |value: f64| format!("{:.1}", 100.0 * value);
-        let interval = format!("{}–{}", percent(s.em_ci95[0]), percent(s.em_ci95[1]));
-        vec![format!("{name}, {hops}"), s.n.to_string(), percent(s.em), interval, percent(s.f1), percent(s.contains), format!("{:.2}", s.searches_per_question)]
-    };
-    let policies = [("base, direct", &summary.base_direct), ("base, searching", &summary.base_search), ("trained, searching", &summary.trained_search)];
+    let row =
+        |name: &str, hops: &str, pick: &dyn Fn(&SummaryScores) -> &zerosearch_eval::Scores, of: &SummaryScores| {
+            let s = pick(of);
+            let percent = |value: f64| format!("{:.1}", 100.0 * value);
+            let interval = format!("{}–{}", percent(s.em_ci95[0]), percent(s.em_ci95[1]));
+            vec![
+                format!("{name}, {hops}"),
+                s.n.to_string(),
+                percent(s.em),
+                interval,
+                percent(s.f1),
+                percent(s.contains),
+                format!("{:.2}", s.searches_per_question),
+            ]
+        };
+    let policies = [
+        ("base, direct", &summary.base_direct),
+        ("base, searching", &summary.base_search),
+        ("trained, searching", &summary.trained_search),
+    ];
     let rows = policies
         .iter()
-        .flat_map(|(name, of)| [row(name, "one hop", &|s| &s.single_hop, of), row(name, "several hops", &|s| &s.multi_hop, of)])
+        .flat_map(|(name, of)| {
+            [row(name, "one hop", &|s| &s.single_hop, of), row(name, "several hops", &|s| &s.multi_hop, of)]
+        })
         .collect();
     let header = ["held-out questions, real engine", "n", "EM %", "95 % interval", "F1 %", "contains %", "searches"];
     Table { title: "Results".into(), header: header.map(str::to_string).to_vec(), rows }
@@ -54,12 +76,22 @@ fn scores(summary: &Summary) -> Table {
 
 fn simulator(summary: &Summary) -> Table {
     let row = |name: &str, o: &zerosearch_simulator::Obedience| {
-        vec![name.to_string(), format!("{:.1}", 100.0 * o.useful_contains), format!("{:.1}", 100.0 * o.noisy_contains), o.n.to_string()]
+        vec![
+            name.to_string(),
+            format!("{:.1}", 100.0 * o.useful_contains),
+            format!("{:.1}", 100.0 * o.noisy_contains),
+            o.n.to_string(),
+        ]
     };
     Table {
         title: "Does the keyword decide?".into(),
-        header: ["share of results with a golden answer", "useful %", "noisy %", "queries"].map(str::to_string).to_vec(),
-        rows: vec![row("fine-tuned simulator", &summary.simulator), row("before fine-tuning", &summary.simulator_before_tuning)],
+        header: ["share of results with a golden answer", "useful %", "noisy %", "queries"]
+            .map(str::to_string)
+            .to_vec(),
+        rows: vec![
+            row("fine-tuned simulator", &summary.simulator),
+            row("before fine-tuning", &summary.simulator_before_tuning),
+        ],
     }
 }
 

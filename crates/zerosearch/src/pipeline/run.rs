@@ -13,8 +13,8 @@ use zerosearch_reward::F1Reward;
 use zerosearch_rollout::Rollout;
 use zerosearch_search::{Bm25Index, CallCount, Counted, SearchEngine};
 use zerosearch_simulator::{
-    Interaction, Judge, LabelledInteraction, Obedience, RuleJudge, SimulatorPrompt, balance, measure_obedience, read_interactions,
-    write_interactions,
+    Interaction, Judge, LabelledInteraction, Obedience, RuleJudge, SimulatorPrompt, balance, measure_obedience,
+    read_interactions, write_interactions,
 };
 use zerosearch_text::PromptTemplate;
 use zerosearch_train::{Parts, RunEnd, Trainer, latest_step};
@@ -77,14 +77,22 @@ impl<'a> Pipeline<'a> {
         let real = Counted::new(Bm25Index::from_documents(self.material.corpus.iter().cloned())?);
         let calls = real.calls();
         let (count, train, test) = (base.weights.parameters(), self.material.train.len(), self.material.held_out.len());
-        say(format!("base policy: {:.1}M parameters; {} passages; {train} training and {test} held-out questions", count as f64 / 1e6, self.material.corpus.len()));
+        say(format!(
+            "base policy: {:.1}M parameters; {} passages; {train} training and {test} held-out questions",
+            count as f64 / 1e6,
+            self.material.corpus.len()
+        ));
         self.save_once("base", &base, None)?;
 
         let (simulator, tuned) = self.simulator(&base, &prompt, &simulator_prompt, &real)?;
         let o = &tuned.after;
         say(format!(
             "simulator: {:.1} % of useful and {:.1} % of noisy results contain a golden answer (before tuning {:.1} % and {:.1} %; {} held-out queries)",
-            100.0 * o.useful_contains, 100.0 * o.noisy_contains, 100.0 * tuned.before.useful_contains, 100.0 * tuned.before.noisy_contains, o.n
+            100.0 * o.useful_contains,
+            100.0 * o.noisy_contains,
+            100.0 * tuned.before.useful_contains,
+            100.0 * tuned.before.noisy_contains,
+            o.n
         ));
 
         let simulated = engine(&self.config, &simulator, &simulator_prompt);
@@ -104,9 +112,12 @@ impl<'a> Pipeline<'a> {
             seed: self.config.train.seed,
         };
         let file = |name: &str| self.out.join(format!("predictions_{name}.jsonl"));
-        let (base_direct, _) = examination.of("evaluate: base, direct", &base, Strategy::Direct, &file("base_direct"))?;
-        let (base_search, _) = examination.of("evaluate: base, searching", &base, Strategy::Search, &file("base_search"))?;
-        let (trained_search, predictions) = examination.of("evaluate: trained, searching", &policy, Strategy::Search, &file("trained_search"))?;
+        let (base_direct, _) =
+            examination.of("evaluate: base, direct", &base, Strategy::Direct, &file("base_direct"))?;
+        let (base_search, _) =
+            examination.of("evaluate: base, searching", &base, Strategy::Search, &file("base_search"))?;
+        let (trained_search, predictions) =
+            examination.of("evaluate: trained, searching", &policy, Strategy::Search, &file("trained_search"))?;
         let summary = Summary {
             seed: self.config.train.seed,
             algorithm: self.algorithm_name(),
@@ -133,11 +144,15 @@ impl<'a> Pipeline<'a> {
             }
             let before: PipelineConfig = self.read("pipeline.json")?;
             if before != self.config {
-                return Err(PipelineError::file(marker, "this run had another configuration: resume with the same options, or start in another folder"));
+                return Err(PipelineError::file(
+                    marker,
+                    "this run had another configuration: resume with the same options, or start in another folder",
+                ));
             }
             return Ok(());
         }
-        std::fs::create_dir_all(self.out).map_err(|error| PipelineError::file(self.out, format!("cannot be created: {error}")))?;
+        std::fs::create_dir_all(self.out)
+            .map_err(|error| PipelineError::file(self.out, format!("cannot be created: {error}")))?;
         self.write("pipeline.json", &self.config)
     }
 
@@ -155,9 +170,19 @@ impl<'a> Pipeline<'a> {
         let seed = self.config.train.seed;
         let collector = Collector { model: base, prompt, engine: real, rollout: self.config.train.rollout, seed };
         let rows = self.labelled(&collector)?;
-        let held_out = collector.collect("queries of held-out questions", &self.material.held_out, self.config.obedience_questions, "held-out queries")?;
+        let held_out = collector.collect(
+            "queries of held-out questions",
+            &self.material.held_out,
+            self.config.obedience_questions,
+            "held-out queries",
+        )?;
         let obedience = |model: &LanguageModel, interactions: &[Interaction]| {
-            measure_obedience(&engine(&self.config, model, template), interactions, self.config.train.rollout.top_k, seed)
+            measure_obedience(
+                &engine(&self.config, model, template),
+                interactions,
+                self.config.train.rollout.top_k,
+                seed,
+            )
         };
         let before = obedience(base, &held_out)?;
         let simulator = tune(&self.config, base, template, &rows, &self.device)?;
@@ -172,9 +197,18 @@ impl<'a> Pipeline<'a> {
         if path.exists() {
             return Ok(read_interactions(&path)?);
         }
-        let interactions = collector.collect("collect with the real engine", &self.material.train, self.config.collect_questions, "collect")?;
+        let interactions = collector.collect(
+            "collect with the real engine",
+            &self.material.train,
+            self.config.collect_questions,
+            "collect",
+        )?;
         let labels = self.judge.judge(&interactions)?;
-        let rows: Vec<_> = interactions.into_iter().zip(labels).map(|(interaction, quality)| LabelledInteraction { interaction, quality }).collect();
+        let rows: Vec<_> = interactions
+            .into_iter()
+            .zip(labels)
+            .map(|(interaction, quality)| LabelledInteraction { interaction, quality })
+            .collect();
         let all = rows.len();
         let rows = balance(rows, self.config.train.seed)?;
         say(format!("collected {all} searches, balanced to {} useful and as many noisy", rows.len() / 2));
@@ -196,7 +230,14 @@ impl<'a> Pipeline<'a> {
         let counted_before: u64 = if self.resume && self.out.join(CALLS).exists() { self.read(CALLS)? } else { 0 };
         let before = calls.total();
         let real_calls = || counted_before + calls.total() - before;
-        let parts = Parts { model: base, prompt, questions: &self.material.train, engine: simulated, reward: &F1Reward, device: &self.device };
+        let parts = Parts {
+            model: base,
+            prompt,
+            questions: &self.material.train,
+            engine: simulated,
+            reward: &F1Reward,
+            device: &self.device,
+        };
         let mut trainer = Trainer::new(self.config.train.clone(), parts)?;
         let resumed = self.resume && latest_step(&checkpoints)?.is_some() && trainer.resume(&checkpoints)?;
         if resumed {
@@ -210,8 +251,12 @@ impl<'a> Pipeline<'a> {
         let bar = Bar::resumed("train against the simulator", self.config.train.steps, trainer.steps_done());
         let mut failure = None;
         let end = trainer.run(&checkpoints, &mut sinks, interrupted, &mut |report| {
-            let samples: Vec<(&Rollout, f32)> = report.rollouts.iter().zip(report.rewards.iter().copied()).take(6).collect();
-            failure = failure.take().or(self.write("samples.json", &samples).err()).or(self.write(CALLS, &real_calls()).err());
+            let samples: Vec<(&Rollout, f32)> =
+                report.rollouts.iter().zip(report.rewards.iter().copied()).take(6).collect();
+            failure = failure
+                .take()
+                .or(self.write("samples.json", &samples).err())
+                .or(self.write(CALLS, &real_calls()).err());
             bar.advance(1);
         })?;
         bar.finish();
@@ -222,7 +267,12 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    fn save_once(&self, name: &str, model: &LanguageModel, template: Option<&SimulatorPrompt>) -> Result<(), PipelineError> {
+    fn save_once(
+        &self,
+        name: &str,
+        model: &LanguageModel,
+        template: Option<&SimulatorPrompt>,
+    ) -> Result<(), PipelineError> {
         let folder = self.out.join(name);
         model.save(&folder, StoredDtype::F32)?;
         if let Some(template) = template {
@@ -240,7 +290,8 @@ impl<'a> Pipeline<'a> {
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T, PipelineError> {
         let path: PathBuf = self.out.join(name);
         let text = std::fs::read_to_string(&path).map_err(|error| PipelineError::file(&path, error))?;
-        serde_json::from_str(&text).map_err(|error| PipelineError::file(&path, format!("{error}; was the write cut short?")))
+        serde_json::from_str(&text)
+            .map_err(|error| PipelineError::file(&path, format!("{error}; was the write cut short?")))
     }
 
     fn algorithm_name(&self) -> String {

@@ -19,7 +19,12 @@ pub(super) fn tune(
     let examples = sft_examples(rows, prompt, &base.codec)?;
     let steps = config.simulator_steps;
     let sft = SftConfig {
-        learning_rate: LearningRate { peak: config.simulator_learning_rate, warmup: steps / 20 + 1, total: steps, floor: 0.1 },
+        learning_rate: LearningRate {
+            peak: config.simulator_learning_rate,
+            warmup: steps / 20 + 1,
+            total: steps,
+            floor: 0.1,
+        },
         optimizer: AdamWConfig::default(),
         gradient_norm: 1.0,
         micro_batch_tokens: config.train.micro_batch_tokens,
@@ -55,6 +60,10 @@ fn permutation(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
 }
 
 /// A model that plays the engine.
-pub(super) fn engine(config: &PipelineConfig, model: &LanguageModel, prompt: &SimulatorPrompt) -> SimulatedEngine<LocalCompleter> {
+pub(super) fn engine(
+    config: &PipelineConfig,
+    model: &LanguageModel,
+    prompt: &SimulatorPrompt,
+) -> SimulatedEngine<LocalCompleter> {
     SimulatedEngine::new(LocalCompleter::new(model), prompt.clone(), config.simulation)
 }

@@ -1,7 +1,7 @@
 //! The default material: the world of facts, its passages and its questions, split by entity.
 
-use zerosearch_data::world::{Split, World};
 use zerosearch_data::Question;
+use zerosearch_data::world::{Split, World};
 use zerosearch_search::Document;
 
 use super::PipelineError;
@@ -50,7 +50,10 @@ fn evenly(questions: Vec<Question>) -> Vec<Question> {
         .into_iter()
         .flat_map(|kind| {
             let (all, wanted) = (kind.len(), HELD_OUT.min(kind.len()));
-            kind.into_iter().enumerate().filter(move |(i, _)| (i + 1) * wanted / all > i * wanted / all).map(|(_, question)| question)
+            kind.into_iter()
+                .enumerate()
+                .filter(move |(i, _)| (i + 1) * wanted / all > i * wanted / all)
+                .map(|(_, question)| question)
         })
         .collect()
 }
