@@ -191,7 +191,7 @@ impl LocalGenerator {
             .sequences
             .iter()
             .filter(|(_, s)| {
-                s.leader.is_some_and(|leader| !self.sequences.get(&leader).is_some_and(|l| l.cache.len() == 0))
+                s.leader.is_some_and(|leader| self.sequences.get(&leader).is_none_or(|l| l.cache.len() > 0))
             })
             .map(|(id, _)| *id)
             .collect();

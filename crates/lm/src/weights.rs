@@ -107,7 +107,7 @@ impl HostWeights {
         }
         // Older checkpoints store the rotary frequencies, and some a copy of the tied head.
         tensors.retain(|name, _| {
-            !name.ends_with("rotary_emb.inv_freq") && !(config.tie_word_embeddings && name == "lm_head.weight")
+            !(name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight"))
         });
         let weights = Self { tensors };
         weights.check(folder, config)?;

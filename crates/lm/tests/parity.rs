@@ -58,7 +58,7 @@ fn the_trainers_logprobs_and_entropies_are_the_references() {
             ];
             let (logprobs, entropy) = decoder.score(&scored);
             let (logprobs, entropy): (Vec<f32>, Vec<f32>) =
-                (logprobs.into_data().to_vec().unwrap(), entropy.into_data().to_vec().unwrap());
+                (logprobs.into_data().try_to_vec::<f32>().unwrap(), entropy.into_data().try_to_vec::<f32>().unwrap());
             for (kind, found, shift) in [("logprobs", &logprobs, 0), ("entropy", &entropy, 0)] {
                 let expected = &oracle.0[&format!("p{prompt}.{kind}")];
                 for (t, found) in found.iter().take(positions.len()).enumerate() {
@@ -90,7 +90,7 @@ fn greedy_continuations_are_the_references_and_their_logprobs_the_trainers() {
                 .score(&[ScoredSequence { tokens: &all, positions: &positions }])
                 .0
                 .into_data()
-                .to_vec()
+                .try_to_vec::<f32>()
                 .unwrap();
             for (token, trainer) in finished.tokens.iter().zip(scored) {
                 assert!(

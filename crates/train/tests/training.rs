@@ -212,7 +212,7 @@ fn an_observation_token_gets_no_gradient_of_its_own() {
         };
         let gradients = Gradients::of(logprobs.sum(), decoder.weights());
         match gradients.get("model.layers.1.mlp.down_proj.weight") {
-            Some(Weight::Matrix(tensor)) => tensor.clone().into_data().to_vec::<f32>().unwrap(),
+            Some(Weight::Matrix(tensor)) => tensor.clone().into_data().try_to_vec::<f32>().unwrap(),
             _ => panic!("no gradient"),
         }
     };

@@ -11,25 +11,25 @@ use zerosearch_search::{Document, Query, SearchEngine, SearchError};
 use zerosearch_text::{Codec, SpecialTokens, train_bpe};
 
 /// A byte-level tokenizer that encodes any text.
-pub fn codec() -> Codec {
+pub(crate) fn codec() -> Codec {
     let special = SpecialTokens { eos: Some("<|end|>".into()), ..SpecialTokens::default() };
     train_bpe(["which city is the capital of Peru".to_owned()].into_iter(), 320, &["</search>", "</answer>"], &special)
         .unwrap()
 }
 
 /// A question with the given golden answers.
-pub fn question(id: &str, text: &str, golden: &[&str]) -> Question {
+pub(crate) fn question(id: &str, text: &str, golden: &[&str]) -> Question {
     Question::new(id, text, golden.iter().map(|answer| (*answer).to_owned()).collect())
 }
 
 /// Writes, in the episode whose prompt contains a question, that question's turns one after the other.
-pub struct Scripted {
+pub(crate) struct Scripted {
     codec: Codec,
     scripts: Vec<(String, Vec<String>)>,
     live: BTreeMap<SequenceId, Live>,
     started: u64,
     /// What each sequence was shown, prompts and observations.
-    pub shown: Vec<String>,
+    pub(crate) shown: Vec<String>,
 }
 
 struct Live {
@@ -38,7 +38,7 @@ struct Live {
 }
 
 impl Scripted {
-    pub fn new(codec: &Codec, scripts: &[(&str, &[&str])]) -> Self {
+    pub(crate) fn new(codec: &Codec, scripts: &[(&str, &[&str])]) -> Self {
         let scripts = scripts.iter().map(|(question, turns)| {
             ((*question).to_owned(), turns.iter().rev().map(|turn| (*turn).to_owned()).collect())
         });
@@ -98,9 +98,9 @@ impl Generator for Scripted {
 
 /// Finds one document that repeats the query, or fails where the query says so.
 #[derive(Default)]
-pub struct Engine {
+pub(crate) struct Engine {
     /// Every query, and whether it came with a simulation context.
-    pub asked: Mutex<Vec<(String, bool)>>,
+    pub(crate) asked: Mutex<Vec<(String, bool)>>,
 }
 
 impl SearchEngine for Engine {
