@@ -14,7 +14,6 @@ use std::time::Instant;
 use clap::Parser;
 use zerosearch::burn::tensor::Device;
 use zerosearch::data::world::{Split, World};
-use zerosearch::generate::Stream;
 use zerosearch::lm::{
     AdamWConfig, HostWeights, LanguageModel, LearningRate, ModelConfig, SftConfig, SftTrainer, StoredDtype,
 };
@@ -36,16 +35,13 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Optimizer steps.
-    #[arg(long, default_value_t = 1500)]
+    #[arg(long, default_value_t = 1250)]
     steps: u64,
     /// Sequences in a step.
     #[arg(long, default_value_t = 32)]
     batch: usize,
     #[arg(long, default_value_t = 2e-3)]
     learning_rate: f64,
-    /// Steps at the beginning that are nothing but copying, with four times the batch of short lines.
-    #[arg(long, default_value_t = 300)]
-    copy_steps: u64,
     /// Starts from this folder's weights instead of random ones.
     #[arg(long)]
     from: Option<PathBuf>,
@@ -83,21 +79,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let engine = index(&test, 0)?;
     let unseen: Vec<_> = test.questions().into_iter().filter(|q| q.split == Split::Test).step_by(6).collect();
     let mut log = std::fs::File::create(arguments.out.join("training_log.jsonl"))?;
-    let mut rng = Stream { seed, purpose: "copying", ..Stream::default() }.rng();
     let (began, mut tokens) = (Instant::now(), 0usize);
     for step in 1..=arguments.steps {
-        let batch = if step <= arguments.copy_steps {
-            (0..4 * arguments.batch).map(|_| data.copy_task(&mut rng)).collect()
-        } else {
-            (0..arguments.batch).map(|_| data.next_example()).collect::<Result<Vec<_>, _>>()?
-        };
+        let batch = (0..arguments.batch).map(|_| data.next_example()).collect::<Result<Vec<_>, _>>()?;
         tokens += batch.iter().map(|example| example.tokens.len()).sum::<usize>();
         let report = trainer.step(&batch)?;
         if step % 10 == 0 || step == arguments.steps {
             let seconds = began.elapsed().as_secs_f64();
             let mut row = serde_json::json!({"step": step, "loss": report.loss, "gradient_norm": report.gradient_norm,
                 "learning_rate": report.learning_rate, "tokens": tokens, "seconds": seconds.round()});
-            if step > arguments.copy_steps && (step % 100 == 0 || step == arguments.steps) {
+            if step % 100 == 0 || step == arguments.steps {
                 let model = start.with_weights(trainer.decoder().to_host());
                 row["copying"] =
                     serde_json::to_value(measure_copying(&model, &prompt, &unseen, &engine, mixture.top_k)?)?;

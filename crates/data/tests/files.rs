@@ -124,7 +124,7 @@ fn a_broken_line_is_named() {
     assert_eq!(
         refusal(format!("{GOOD}\n\n{cut}\n")),
         format!(
-            "q.jsonl, line 3: expected one JSON object per line: EOF while parsing a string at column {}; \
+            "q.jsonl, line 3: expected one JSON object per line: EOF while parsing a list at column {}; \
              correct or delete the line",
             cut.len()
         )

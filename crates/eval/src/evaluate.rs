@@ -93,7 +93,7 @@ pub fn evaluate(
     if config.chunk == 0 {
         return Err(EvalError::EmptyChunk);
     }
-    let engine = match engine {
+    let engine: &dyn SearchEngine = match engine {
         Some(engine) => engine,
         None if config.strategy.needs_engine() => return Err(EvalError::NoEngine(config.strategy)),
         None => &Never,

@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 use zerosearch_data::DataError;
 use zerosearch_data::world::{NameClass, NameSource, Split, World, WorldQuestion};
-use zerosearch_generate::{Stream, TokenId};
+use zerosearch_generate::Stream;
 use zerosearch_lm::SftExample;
 use zerosearch_search::{Bm25Index, Document, Quality, SearchError};
 use zerosearch_simulator::{Interaction, LabelledInteraction, SimulatorError, SimulatorPrompt, mentions, sft_examples};
@@ -138,15 +138,8 @@ impl Pretraining {
         Ok(encode_demonstration(&self.codec, &prompt, &parts, self.mixture.document_weight))
     }
 
-    /// A line and the same line again: the second one is learnt. Half of the lines are names, half are tokens
-    /// drawn from the whole vocabulary, which no statistics of the language can predict.
-    pub fn copy_task(&self, rng: &mut ChaCha8Rng) -> SftExample {
-        if uniform(rng) < 0.5 {
-            let vocabulary = self.codec.vocab_size() as u64;
-            let length = 4 + rng.next_u64() % 20;
-            let line: Vec<TokenId> = (0..length).map(|_| (rng.next_u64() % vocabulary) as TokenId).collect();
-            return SftExample::completion(&line, &line);
-        }
+    /// Some names, and the same names again: the second half is learnt.
+    fn copy_task(&self, rng: &mut ChaCha8Rng) -> SftExample {
         const CLASSES: [NameClass; 6] = [
             NameClass::Country,
             NameClass::Town,

@@ -90,7 +90,7 @@ fn config(algorithm: &str) -> TrainConfig {
         rollout: RolloutConfig {
             max_turns: 2,
             max_new_tokens: 8,
-            max_observation_tokens: 80,
+            max_observation_tokens: 160,
             top_k: 1,
             ..RolloutConfig::default()
         },
