@@ -1,4 +1,4 @@
-//! The whole method on real input, on a CPU, in about ten minutes: a small policy learns to search against a simulated
+//! The whole method on real input, on a CPU: a small policy learns to search against a simulated
 //! engine, never calls the real one while it learns, and is examined on the real one in the end.
 //!
 //!     cargo run --release --example quickstart

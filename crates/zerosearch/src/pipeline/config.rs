@@ -40,7 +40,7 @@ impl Default for PipelineConfig {
         };
         let train = TrainConfig {
             steps: 40,
-            questions_per_step: 16,
+            questions_per_step: 8,
             samples_per_question: 5,
             rollout,
             curriculum: CurriculumConfig::Exponential { start: 0.25, end: 0.75, base: 4.0 },
