@@ -2,11 +2,11 @@
 //!
 //!     cargo run --release --example ask -- --model models/base --corpus corpus.jsonl "What is the capital of Chad?"
 
-use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Parser;
+use zerosearch::Failure;
 use zerosearch::generate::{Generator, Request, Sampling, Turn};
 use zerosearch::lm::{LanguageModel, LocalGenerator};
 use zerosearch::search::{Bm25Index, Query, SearchEngine};
@@ -32,14 +32,13 @@ const PROMPT: &str = "90";
 const POLICY: &str = "32";
 const DOCUMENTS: &str = "36";
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     let model = LanguageModel::read(&arguments.model)?;
     let codec = &model.codec;
     let engine = Bm25Index::from_jsonl(&arguments.corpus)?;
     let text = PromptTemplate::for_model(codec)?.render(&arguments.question)?;
-    paint(PROMPT, &text);
-    println!();
+    paint(PROMPT, &format!("{text}\n"));
 
     let mut generator = LocalGenerator::new(&model.config, &model.weights, codec.eos_ids());
     let prompt = codec.encode(&text);
@@ -49,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let ids: Vec<u32> = finished.tokens.iter().map(|token| token.id).collect();
         let observation = match parse_action(&codec.decode(&ids)) {
             Action::Answer(answer) => {
-                println!("\n\nanswer: {answer}");
+                paint(POLICY, &format!("\n\nanswer: {answer}\n"));
                 return Ok(());
             }
             Action::Search(query) => {
@@ -66,7 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         paint(DOCUMENTS, &codec.decode(&observation));
         generator.extend(id, &observation, turn(&model))?;
     }
-    println!("\n\nno answer within {} turns", arguments.max_turns);
+    paint(PROMPT, &format!("\n\nno answer within {} turns\n", arguments.max_turns));
     Ok(())
 }
 
@@ -86,11 +85,7 @@ fn turn(model: &LanguageModel) -> Turn {
 
 fn paint(colour: &str, text: &str) {
     let mut out = std::io::stdout();
-    if out.is_terminal() {
-        print!("\x1b[{colour}m{text}\x1b[0m");
-    } else {
-        print!("{text}");
-    }
-    // A closed pipe is no reason to fail here; the next print will tell.
+    // A reader that closed the pipe has seen enough.
+    let _ = if out.is_terminal() { write!(out, "\x1b[{colour}m{text}\x1b[0m") } else { write!(out, "{text}") };
     let _ = out.flush();
 }

@@ -5,10 +5,10 @@
 //! Question rows: `id, question, golden_answers`, others optional; corpus rows: `id, title?, contents`. The
 //! predictions lie beside the scores as JSONL, each with its whole episode.
 
-use std::error::Error;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser};
+use zerosearch::Failure;
 use zerosearch::data::read_questions;
 use zerosearch::eval::{EvalConfig, Strategy, evaluate, write_predictions};
 use zerosearch::lm::{LanguageModel, LocalGenerator};
@@ -55,7 +55,7 @@ struct Arguments {
     out: PathBuf,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     let model = LanguageModel::read(&arguments.model)?;
     let mut questions = read_questions(&arguments.questions)?;

@@ -6,12 +6,12 @@
 //! The log beside the weights says, step by step, the loss and how well the model copies names that it has never
 //! seen: test entities, whose questions and passages are used for nothing but this measurement.
 
-use std::error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Parser;
+use zerosearch::Failure;
 use zerosearch::burn::tensor::Device;
 use zerosearch::data::world::{Split, World};
 use zerosearch::lm::{
@@ -47,7 +47,7 @@ struct Arguments {
     from: Option<PathBuf>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     std::fs::create_dir_all(&arguments.out)?;
     let start = match &arguments.from {
@@ -101,7 +101,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn save(model: &LanguageModel, folder: &Path) -> Result<(), Box<dyn Error>> {
+fn save(model: &LanguageModel, folder: &Path) -> Result<(), Failure> {
     model.save(folder, StoredDtype::Bf16)?;
     std::fs::write(folder.join("search_prompt.jinja"), SEARCH_PROMPT)?;
     std::fs::write(folder.join(SimulatorPrompt::FILE), SIMULATOR_PROMPT)?;
@@ -109,7 +109,7 @@ fn save(model: &LanguageModel, folder: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 /// A byte-level BPE over passages and questions of invented and shuffled worlds.
-fn tokenizer(folder: &Path, seed: u64) -> Result<Codec, Box<dyn Error>> {
+fn tokenizer(folder: &Path, seed: u64) -> Result<Codec, Failure> {
     let (names, training) = sources()?;
     let mut texts = Vec::new();
     for index in 0..12 {

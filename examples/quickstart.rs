@@ -6,12 +6,12 @@
 //!
 //! Stop it with Ctrl-C and go on with `--resume`. Results: `summary.json` and `report.html` in the run's folder.
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
+use zerosearch::Failure;
 use zerosearch::algorithms::AlgorithmConfig;
 use zerosearch::pipeline::{Pipeline, PipelineConfig, PipelineEnd, SummaryScores, world_material};
 
@@ -37,7 +37,7 @@ struct Arguments {
     resume: bool,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     let mut config = PipelineConfig::default();
     config.train.seed = arguments.seed;

@@ -4,12 +4,12 @@
 //!
 //! See `zerosearch::config::RunConfig` for the keys. Ctrl-C leaves a checkpoint; `--resume` goes on from it.
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
+use zerosearch::Failure;
 use zerosearch::burn::tensor::Device;
 use zerosearch::config::{EngineConfig, RunConfig};
 use zerosearch::data::read_questions;
@@ -33,7 +33,7 @@ struct Arguments {
     assignments: Vec<String>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     let config = RunConfig::read(&arguments.config, &arguments.assignments)?;
     let model = LanguageModel::read(&config.model)?;

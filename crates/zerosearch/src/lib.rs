@@ -16,9 +16,11 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+mod failure;
 pub mod pipeline;
 
 pub use burn;
+pub use failure::Failure;
 pub use zerosearch_algorithms as algorithms;
 pub use zerosearch_curriculum as curriculum;
 pub use zerosearch_data as data;
