@@ -14,6 +14,7 @@ use clap::Parser;
 use zerosearch::Failure;
 use zerosearch::burn::tensor::Device;
 use zerosearch::data::world::{Split, World};
+use zerosearch::kernels::keep_freed_memory;
 use zerosearch::lm::{
     AdamWConfig, HostWeights, LanguageModel, LearningRate, ModelConfig, SftConfig, SftTrainer, StoredDtype,
 };
@@ -35,12 +36,12 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Optimizer steps.
-    #[arg(long, default_value_t = 1250)]
+    #[arg(long, default_value_t = 1500)]
     steps: u64,
     /// Sequences in a step.
     #[arg(long, default_value_t = 32)]
     batch: usize,
-    #[arg(long, default_value_t = 2e-3)]
+    #[arg(long, default_value_t = 1e-3)]
     learning_rate: f64,
     /// Starts from this folder's weights instead of random ones.
     #[arg(long)]
@@ -49,22 +50,25 @@ struct Arguments {
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
+    keep_freed_memory();
     std::fs::create_dir_all(&arguments.out)?;
     let start = match &arguments.from {
         Some(folder) => LanguageModel::read(folder)?,
         None => {
             let codec = tokenizer(&arguments.out, arguments.seed)?;
-            let config = ModelConfig::tiny_llama(codec.vocab_size(), 256, 5, 4, 2, 512);
-            LanguageModel::new(config.clone(), HostWeights::init(&config, arguments.seed), codec)
+            let mut config = ModelConfig::tiny_llama(codec.vocab_size(), 256, 5, 4, 2, 512);
+            config.tie_word_embeddings = false;
+            config.rope_theta = 1e6;
+            LanguageModel::new(config.clone(), HostWeights::init_induction(&config, arguments.seed)?, codec)
         }
     };
     let prompt = PromptTemplate::new(SEARCH_PROMPT)?;
     let mixture = Mixture {
-        habits: Habits { guess: 0.12, stop_early: 0.38, bare_question: 0.35 },
+        habits: Habits { guess: 0.12, stop_early: 0.55, bare_question: 0.4 },
         top_k: 3,
-        copying: 0.12,
+        copying: 0.06,
         simulating: 0.2,
-        document_weight: 0.2,
+        document_weight: 0.1,
         examples_per_world: 400,
     };
     let seed = arguments.seed + arguments.from.iter().count() as u64 * 1000;
@@ -77,7 +81,7 @@ fn main() -> Result<(), Failure> {
 
     let test = World::real()?;
     let engine = index(&test, 0)?;
-    let unseen: Vec<_> = test.questions().into_iter().filter(|q| q.split == Split::Test).step_by(6).collect();
+    let unseen: Vec<_> = test.questions().into_iter().filter(|q| q.split == Split::Test).step_by(12).collect();
     let mut log = std::fs::File::create(arguments.out.join("training_log.jsonl"))?;
     let (began, mut tokens) = (Instant::now(), 0usize);
     for step in 1..=arguments.steps {

@@ -39,6 +39,7 @@ struct Arguments {
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
+    zerosearch::kernels::keep_freed_memory();
     let mut config = PipelineConfig::default();
     config.train.seed = arguments.seed;
     config.train.steps = arguments.steps.unwrap_or(config.train.steps);

@@ -35,6 +35,7 @@ struct Arguments {
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
+    zerosearch::kernels::keep_freed_memory();
     let config = RunConfig::read(&arguments.config, &arguments.assignments)?;
     let model = LanguageModel::read(&config.model)?;
     let prompt = PromptTemplate::for_model(&model.codec)?;

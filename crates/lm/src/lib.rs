@@ -9,6 +9,7 @@ mod engine;
 mod error;
 mod folder;
 mod generator;
+mod induction;
 mod optim;
 mod sampler;
 mod sft;

@@ -44,6 +44,11 @@ impl HostWeights {
         self.tensors.insert(name.into(), tensor);
     }
 
+    /// The values of a tensor; empty where there is none of that name.
+    pub(crate) fn values_mut(&mut self, name: &str) -> &mut [f32] {
+        self.tensors.get_mut(name).map_or(&mut [], |tensor| &mut tensor.values)
+    }
+
     /// Every tensor, ascending by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &HostTensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
@@ -287,7 +292,7 @@ fn from_f16(bits: u16) -> f32 {
 }
 
 /// Box-Muller, so that the draw is the same on every platform and version.
-fn normal(rng: &mut ChaCha8Rng, count: usize, deviation: f64) -> Vec<f32> {
+pub(crate) fn normal(rng: &mut ChaCha8Rng, count: usize, deviation: f64) -> Vec<f32> {
     let mut uniform = || (f64::from(rng.next_u32()) + 0.5) / 4_294_967_296.0;
     (0..count)
         .map(|_| ((-2.0 * uniform().ln()).sqrt() * (2.0 * std::f64::consts::PI * uniform()).cos() * deviation) as f32)

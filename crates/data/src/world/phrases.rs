@@ -97,13 +97,13 @@ const COUNTRY_TOPICS: &[Topic] = &[
     topic(
         "anthem",
         &[
-            "the national anthem of {e} is \"{anthem}\", composed by {composer}.",
-            "{p} national anthem is \"{anthem}\", with music by the composer {composer}.",
-            "\"{anthem}\" is the national anthem of {e}; {composer} composed it.",
-            "the country of {e} has the national anthem \"{anthem}\", composed by {composer}.",
-            "the national anthem of {e} is \"{anthem}\".",
-            "{p} national anthem is called \"{anthem}\".",
-            "\"{anthem}\" is the national anthem of {e}.",
+            "the national anthem of {e} is {anthem}, composed by {composer}.",
+            "{p} national anthem is {anthem}, with music by the composer {composer}.",
+            "{anthem} is the national anthem of {e}; {composer} composed it.",
+            "the country of {e} has the national anthem {anthem}, composed by {composer}.",
+            "the national anthem of {e} is {anthem}.",
+            "{p} national anthem is called {anthem}.",
+            "{anthem} is the national anthem of {e}.",
         ],
     ),
     topic(

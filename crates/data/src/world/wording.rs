@@ -202,9 +202,9 @@ pub(super) const BRIDGES: &[Bridge] = &[
         kind: Kind::Country,
         key: "anthem",
         reverse: "anthem_of",
-        questions: &["Which country's national anthem is \"{v}\"?", "Which country has the national anthem \"{v}\"?"],
-        descriptions: &["the country whose national anthem is \"{v}\"", "the country with the national anthem \"{v}\""],
-        query: "country with the national anthem \"{v}\"",
+        questions: &["Which country's national anthem is {v}?", "Which country has the national anthem {v}?"],
+        descriptions: &["the country whose national anthem is {v}", "the country with the national anthem {v}"],
+        query: "country with the national anthem {v}",
     },
     Bridge {
         field: Field::Number,

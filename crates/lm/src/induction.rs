@@ -1,0 +1,164 @@
+//! Initial weights that can already copy.
+//!
+//! The slow part of training a small decoder from nothing is that two layers must find each other: one head that
+//! tells every position which token stood before it, and one that looks for the place where the present token
+//! stood before and repeats what came after it there (an *induction head*; Olsson et al., "In-context Learning
+//! and Induction Heads", 2022). Starting close to such a pair ("Mimetic Initialization of Self-Attention
+//! Layers", Trockman and Kolter, 2023) costs nothing, leaves the architecture as it is, and every weight is trained
+//! from there on.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+use crate::weights::normal;
+use crate::{HostTensor, HostWeights, LmError, ModelConfig};
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+/// What every token's embedding holds in its first component: a head that attends by position alone needs something
+/// that all tokens have in common.
+const COMMON: f32 = 4.0;
+/// Rotary pairs that the previous-token head compares, with their weights: fast ones, which tell neighbours apart.
+const FAST: [f32; 6] = [2.0, 2.0, 1.0, 1.0, 0.5, 0.5];
+/// Attention logit of the previous-token head at its peak, per unit of weight.
+const PREVIOUS: f32 = 3.0;
+/// Standard deviation of the induction heads' query weights, relative to one that keeps the variance.
+const MATCH: f32 = 2.2;
+/// A pair that turns by more than this over [`SPAN`] positions does not compare contents.
+const TURN: f64 = 1.2;
+/// Positions over which an induction head finds its match.
+const SPAN: f64 = 400.0;
+
+impl HostWeights {
+    /// Draws initial weights in which the first layer has a previous-token head and the second and third an
+    /// induction head each; all else is normal with variance `1 / fan_in`.
+    ///
+    /// The residual stream of width `d` begins as: component 0 the same for all tokens, the first half a random
+    /// code of the token, then `head_dim` components for the token before, and at the end `head_dim` components for
+    /// the token to be written, which the head reads.
+    ///
+    /// # Errors
+    /// When the configuration is too small for that: fewer than 3 layers, a width below four heads' sizes, a tied
+    /// head, or normalised queries.
+    pub fn init_induction(config: &ModelConfig, seed: u64) -> Result<Self, LmError> {
+        let (width, size) = (config.hidden_size, config.head_dim);
+        let turns = config.inverse_frequencies();
+        let slow: Vec<usize> = (0..size / 2).filter(|pair| turns[*pair] * SPAN <= TURN).collect();
+        let fits = config.layers >= 3 && width >= 4 * size && size / 2 > FAST.len() && slow.len() >= size / 8;
+        if !fits || config.tie_word_embeddings || config.qk_norm {
+            return Err(LmError::Config {
+                path: "config.json".into(),
+                key: "hidden_size".into(),
+                value: width.to_string(),
+                expected: "for an induction start 3 layers, a width of 4 heads' sizes, slow rotary pairs, an untied \
+                           head and no norm on queries"
+                    .into(),
+            });
+        }
+        let mut weights = Self::init(config, seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x1d);
+        let residual = 1.0 / (2.0 * config.layers as f64).sqrt();
+        for (name, shape) in config.tensor_shapes() {
+            let &[rows, columns] = shape.as_slice() else { continue };
+            let small = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+            let fan_in = if name == EMBEDDING { 1 } else { columns };
+            let deviation = if small { residual } else { 1.0 } / (fan_in as f64).sqrt();
+            weights.insert(name, HostTensor { shape, values: normal(&mut rng, rows * columns, deviation) });
+        }
+        let mut edit = Editor { weights: &mut weights, width };
+        let (code, previous, written) = (1..width / 2, width / 2, width - size);
+        let scale = (1.0 / code.len() as f32).sqrt();
+        let mut gaussian = |count: usize, deviation: f32| normal(&mut rng, count, f64::from(deviation));
+
+        // Which components of the residual stream say what.
+        let projection = gaussian(size * width, scale);
+        let vocabulary = config.vocab_size;
+        let embedding = edit.matrix(EMBEDDING);
+        for row in embedding.chunks_exact_mut(width) {
+            row[0] = COMMON;
+            row[width / 2..].iter_mut().for_each(|value| *value *= 0.05);
+        }
+        let embedding = embedding.to_vec();
+        let head = edit.matrix("lm_head.weight");
+        for token in 0..vocabulary {
+            let code_of = &embedding[token * width..][..width];
+            let row = &mut head[token * width..][..width];
+            row.iter_mut().for_each(|value| *value *= 0.3);
+            for (at, value) in row[written..].iter_mut().enumerate() {
+                *value = 0.12 * code.clone().map(|c| projection[at * width + c] * code_of[c]).sum::<f32>();
+            }
+        }
+
+        // Layer 0, head 0: the same query and key everywhere, turned so that distance 1 fits best.
+        let (mut query, mut key, mut value) =
+            (vec![0.0; size * width], vec![0.0; size * width], vec![0.0; size * width]);
+        for (pair, weight) in FAST.iter().enumerate() {
+            let amplitude = (PREVIOUS * weight * (size as f32).sqrt() / 2.0).sqrt() / COMMON * 1.4;
+            let angle = turns[pair] as f32;
+            key[pair * width] = amplitude;
+            query[pair * width] = amplitude * angle.cos();
+            query[(pair + size / 2) * width] = -amplitude * angle.sin();
+        }
+        let code_reader = gaussian(size * width, scale);
+        for row in 0..size {
+            for c in code.clone() {
+                value[row * width + c] = code_reader[row * width + c];
+            }
+        }
+        edit.rows("model.layers.0.self_attn.q_proj.weight", &query);
+        edit.rows("model.layers.0.self_attn.k_proj.weight", &key);
+        edit.rows("model.layers.0.self_attn.v_proj.weight", &value);
+        edit.output("model.layers.0.self_attn.o_proj.weight", size, previous, 2.0);
+
+        // Layers 1 and 2, head 0: the key is the token before, the query the present one, both in slow pairs only.
+        for layer in [1, 2] {
+            let (mut query, mut key) = (vec![0.0; size * width], vec![0.0; size * width]);
+            for row in slow.iter().flat_map(|pair| [*pair, pair + size / 2]) {
+                for c in code.clone() {
+                    query[row * width + c] = MATCH * code_reader[row * width + c];
+                }
+                key[row * width + previous + row] = 1.0;
+            }
+            let mut value = vec![0.0; size * width];
+            for row in 0..size {
+                for c in code.clone() {
+                    value[row * width + c] = projection[row * width + c];
+                }
+            }
+            edit.rows(&format!("model.layers.{layer}.self_attn.q_proj.weight"), &query);
+            edit.rows(&format!("model.layers.{layer}.self_attn.k_proj.weight"), &key);
+            edit.rows(&format!("model.layers.{layer}.self_attn.v_proj.weight"), &value);
+            edit.output(&format!("model.layers.{layer}.self_attn.o_proj.weight"), size, written, 1.0);
+        }
+        Ok(weights)
+    }
+}
+
+/// Overwrites parts of a matrix that exists by construction.
+struct Editor<'a> {
+    weights: &'a mut HostWeights,
+    width: usize,
+}
+
+impl Editor<'_> {
+    fn matrix(&mut self, name: &str) -> &mut [f32] {
+        self.weights.values_mut(name)
+    }
+
+    /// The first rows of a projection.
+    fn rows(&mut self, name: &str, rows: &[f32]) {
+        self.matrix(name)[..rows.len()].copy_from_slice(rows);
+    }
+
+    /// Head 0's output goes to the components from `first` on, one to one.
+    fn output(&mut self, name: &str, size: usize, first: usize, gain: f32) {
+        let width = self.width;
+        let matrix = self.matrix(name);
+        let columns = matrix.len() / width;
+        for row in 0..width {
+            matrix[row * columns..][..size].fill(0.0);
+        }
+        for at in 0..size {
+            matrix[(first + at) * columns + at] = gain;
+        }
+    }
+}
