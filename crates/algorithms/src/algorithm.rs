@@ -49,6 +49,11 @@ pub trait Algorithm: Debug + Send {
         None
     }
 
+    /// Whether each question is also answered greedily, for [`RewardBatch::with_baselines`].
+    fn greedy_baseline(&self) -> bool {
+        false
+    }
+
     /// Whether groups with equal rewards are to be replaced by further questions before the update.
     fn dynamic_sampling(&self) -> bool {
         false

@@ -16,6 +16,7 @@ pub struct RewardBatch<'a> {
     lengths: &'a [usize],
     values: Option<&'a [f32]>,
     token_rewards: Option<&'a [f32]>,
+    baselines: Option<&'a [f32]>,
 }
 
 impl<'a> RewardBatch<'a> {
@@ -33,7 +34,7 @@ impl<'a> RewardBatch<'a> {
         if lengths.iter().all(|length| *length == 0) {
             return Err(AlgorithmError::NoTrainedTokens);
         }
-        Ok(Self { rewards, groups, lengths, values: None, token_rewards: None })
+        Ok(Self { rewards, groups, lengths, values: None, token_rewards: None, baselines: None })
     }
 
     /// Adds the critic's value of every trained token's state, as predicted when the batch was collected.
@@ -56,6 +57,16 @@ impl<'a> RewardBatch<'a> {
         Ok(Self { token_rewards: Some(token_rewards), ..self })
     }
 
+    /// Adds for each sequence the reward that it is compared with: that of its question's greedy rollout.
+    ///
+    /// # Errors
+    /// When there is not one finite baseline for each sequence.
+    pub fn with_baselines(self, baselines: &'a [f32]) -> Result<Self, AlgorithmError> {
+        same_length("baselines", "sequence", baselines.len(), self.sequences())?;
+        finite("baselines", baselines)?;
+        Ok(Self { baselines: Some(baselines), ..self })
+    }
+
     /// Number of sequences.
     pub fn sequences(&self) -> usize {
         self.rewards.len()
@@ -74,6 +85,11 @@ impl<'a> RewardBatch<'a> {
     /// The critic's values, one per trained token, when they were given.
     pub fn values(&self) -> Option<&'a [f32]> {
         self.values
+    }
+
+    /// The baselines, one per sequence, when they were given.
+    pub fn baselines(&self) -> Option<&'a [f32]> {
+        self.baselines
     }
 
     /// Each sequence's whole reward: its own plus the sum of its token rewards.

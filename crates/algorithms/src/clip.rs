@@ -29,6 +29,14 @@ pub struct TokenLoss {
     pub clipped: Tensor<1>,
 }
 
+impl TokenLoss {
+    /// A loss that nothing was clipped in.
+    pub fn unclipped(loss: Tensor<1>) -> Self {
+        let clipped = loss.clone().without_autodiff().zeros_like();
+        Self { loss, clipped }
+    }
+}
+
 impl Clip {
     /// The same range on both sides, without dual clip.
     pub const fn symmetric(range: f64) -> Self {

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Algorithm, AlgorithmError, Cispo, Dapo, DrGrpo, Grpo, Gspo, Ppo, Reinforce, ReinforcePp, Rloo};
+use crate::{Algorithm, AlgorithmError, Cispo, Dapo, DrGrpo, Grpo, Gspo, Opo, Ppo, ReMax, Reinforce, ReinforcePp, Rloo};
 
 /// One line for each algorithm: its variant and type, and its name in configurations.
 macro_rules! algorithms {
@@ -57,6 +57,8 @@ algorithms! {
     Reinforce = "reinforce",
     ReinforcePp = "reinforce_pp",
     Rloo = "rloo",
+    ReMax = "remax",
+    Opo = "opo",
     Grpo = "grpo",
     DrGrpo = "dr_grpo",
     Dapo = "dapo",

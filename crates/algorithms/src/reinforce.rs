@@ -85,11 +85,7 @@ impl Algorithm for Reinforce {
     fn token_loss(&self, inputs: &LossInputs) -> TokenLoss {
         match self.clip {
             Some(clip) => clip.surrogate(inputs.ratio(), inputs.advantages()),
-            None => {
-                let advantages = inputs.advantages();
-                let clipped = advantages.zeros_like();
-                TokenLoss { loss: -advantages * inputs.logprobs.clone(), clipped }
-            }
+            None => TokenLoss::unclipped(-inputs.advantages() * inputs.logprobs.clone()),
         }
     }
 

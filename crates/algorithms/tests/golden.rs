@@ -78,13 +78,14 @@ fn check(case: &Value) -> Result<Outcome, String> {
         | "rloo"
         | "rloo_vectorized"
         | "reinforce"
-        | "reinforce_plus_plus_baseline" => outcome_advantages(function, params, inputs, outputs),
+        | "reinforce_plus_plus_baseline"
+        | "opo" => outcome_advantages(function, params, inputs, outputs),
         "reinforce_plus_plus" => discounted_advantages(params, inputs, outputs),
         "gae" | "gae_zerosearch" => generalised_advantages(oracle, params, inputs, outputs),
         "kl_penalty" => kl_penalty(params, inputs, outputs),
         "policy_loss" => policy_loss(params, inputs, outputs),
         "value_loss" => value_loss(params, inputs, outputs),
-        "opo" | "remax" => Ok(Outcome::Skipped(format!("`{function}` is not offered"))),
+        "remax" => greedy_baseline(inputs, outputs),
         _ => Ok(Outcome::Skipped(format!("unknown function `{function}`"))),
     }
 }
@@ -105,6 +106,7 @@ fn outcome_advantages(function: &str, params: &Value, inputs: &Value, outputs: &
         "dr_grpo" => Box::new(DrGrpo::default()),
         "rloo" | "rloo_vectorized" => Box::new(Rloo::default()),
         "reinforce" => Box::new(Reinforce::default()),
+        "opo" => Box::new(Opo::default()),
         _ => Box::new(ReinforcePp { group_baseline: true, ..Default::default() }),
     };
     if batch.groups().values().any(|rows| rows.len() < algorithm.min_group_size()) {
@@ -130,6 +132,22 @@ fn outcome_advantages(function: &str, params: &Value, inputs: &Value, outputs: &
     }
     compare("advantages", &found.advantages, &compared)?;
     Ok(if compared == expected { Outcome::Agrees } else { Outcome::Differs(CONSTANT) })
+}
+
+fn greedy_baseline(inputs: &Value, outputs: &Value) -> Result<Outcome, String> {
+    let mask = Mask::of(inputs);
+    let sequences = mask.lengths.len();
+    let (rewards, groups) = (vec![0.0; sequences], (0..sequences).collect::<Vec<_>>());
+    let token_rewards = mask.flatten_f32(&inputs["token_level_rewards"]);
+    let baselines: Vec<f32> = inputs["reward_baselines"].as_array().into_iter().flatten().map(|v| number(v) as f32).collect();
+    let run = || {
+        let batch = RewardBatch::new(&rewards, &groups, &mask.lengths)?;
+        ReMax::default().advantages(&batch.with_token_rewards(&token_rewards)?.with_baselines(&baselines)?)
+    };
+    let found = run().map_err(|error: AlgorithmError| error.to_string())?;
+    compare("advantages", &found.advantages, &mask.flatten(&outputs["advantages"]))?;
+    compare("returns", &found.returns, &mask.flatten(&outputs["returns"]))?;
+    Ok(Outcome::Agrees)
 }
 
 fn discounted_advantages(params: &Value, inputs: &Value, outputs: &Value) -> Result<Outcome, String> {

@@ -16,7 +16,7 @@ fn named(name: &str) -> Box<dyn Algorithm> {
 }
 
 /// Those whose advantage compares the samples of a group.
-const GROUP_RELATIVE: [&str; 6] = ["rloo", "grpo", "dr_grpo", "dapo", "gspo", "cispo"];
+const GROUP_RELATIVE: [&str; 7] = ["rloo", "opo", "grpo", "dr_grpo", "dapo", "gspo", "cispo"];
 
 /// Rollouts of whole groups: rewards, group ids, lengths, and one value per trained token.
 #[derive(Clone, Debug)]
@@ -30,7 +30,9 @@ struct Batch {
 impl Batch {
     fn advantages(&self, algorithm: &mut dyn Algorithm) -> Advantages {
         let batch = RewardBatch::new(&self.rewards, &self.groups, &self.lengths).unwrap();
-        algorithm.advantages(&batch.with_values(&self.values).unwrap()).unwrap()
+        let baselines: Vec<f32> = self.groups.iter().map(|group| *group as f32 / 50.0).collect();
+        let batch = batch.with_values(&self.values).unwrap().with_baselines(&baselines).unwrap();
+        algorithm.advantages(&batch).unwrap()
     }
 
     fn permuted(&self, order: &[usize]) -> Batch {
@@ -150,7 +152,9 @@ proptest! {
             let out = batch.advantages(&mut *named(name));
             for group in &batch.groups {
                 let rows = (0..batch.groups.len()).filter(|row| batch.groups[*row] == *group);
-                let sum: f32 = rows.map(|row| out.advantages[batch.range(row).start]).sum();
+                // OPO's baseline is the mean over tokens, the others' the mean over sequences.
+                let weight = |row: usize| if name == "opo" { batch.lengths[row] as f32 } else { 1.0 };
+                let sum: f32 = rows.map(|row| weight(row) * out.advantages[batch.range(row).start]).sum();
                 prop_assert!(sum.abs() < 1e-5, "{name}: {sum}");
             }
         }
@@ -187,7 +191,7 @@ proptest! {
             // A power of two, so that equal rewards stay equal and the sum stays exact enough.
             assert_close(&change(1.0, 4.0).advantages(&mut *named(name)).advantages, &plain, 2e-3, name);
             let scaled = change(2.0, 0.0).advantages(&mut *named(name)).advantages;
-            let factor = if ["rloo", "dr_grpo"].contains(&name) { 2.0 } else { 1.0 };
+            let factor = if ["rloo", "opo", "dr_grpo"].contains(&name) { 2.0 } else { 1.0 };
             let expected: Vec<f32> = plain.iter().map(|advantage| advantage * factor).collect();
             assert_close(&scaled, &expected, 1e-3, name);
         }

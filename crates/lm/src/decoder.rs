@@ -33,7 +33,8 @@ pub struct Decoder {
 pub struct ScoredSequence<'a> {
     /// The whole sequence.
     pub tokens: &'a [TokenId],
-    /// Indices into `tokens`, ascending, each at least 1: a token is scored given all before it.
+    /// Indices into `tokens`, ascending, each at least 1: a token is scored given all before it. [`Decoder::features`]
+    /// takes `tokens.len()` as well, the place of a token to come.
     pub positions: &'a [usize],
 }
 

@@ -162,3 +162,61 @@ impl Editor<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use rand_chacha::rand_core::Rng;
+
+    use super::*;
+    use crate::{Decoder, ScoredSequence};
+
+    fn config() -> ModelConfig {
+        let mut config = ModelConfig::tiny_llama(1000, 256, 3, 4, 2, 256);
+        config.tie_word_embeddings = false;
+        config.rope_theta = 1e6;
+        config
+    }
+
+    /// Mean `−log p` of the second half of a sequence of random tokens that says everything twice.
+    fn surprise_at_repetition(weights: &HostWeights, length: usize) -> f32 {
+        let mut rng = ChaCha8Rng::seed_from_u64(9);
+        let half: Vec<u32> = (0..length).map(|_| (rng.next_u64() % 1000) as u32).collect();
+        let tokens = [half.clone(), half].concat();
+        let positions: Vec<usize> = (length + 1..2 * length).collect();
+        let decoder = Decoder::frozen(&config(), weights, &Device::flex());
+        let (logprobs, _) = decoder.score(&[ScoredSequence { tokens: &tokens, positions: &positions }]);
+        let logprobs = logprobs.into_data().try_into_vec::<f32>().unwrap();
+        -logprobs.iter().sum::<f32>() / logprobs.len() as f32
+    }
+
+    #[test]
+    fn an_untrained_model_repeats_what_it_read() {
+        let uniform = 1000f32.ln();
+        let started = HostWeights::init_induction(&config(), 3).unwrap();
+        for length in [10, 60, 150] {
+            let surprise = surprise_at_repetition(&started, length);
+            assert!(surprise < 0.6 * uniform, "length {length}: {surprise} nats, uniform {uniform}");
+        }
+        // The plain start does not, so the measurement can fail.
+        let plain = surprise_at_repetition(&HostWeights::init(&config(), 3), 60);
+        assert!(plain > 0.95 * uniform, "{plain}");
+    }
+
+    #[test]
+    fn shapes_without_room_are_refused() {
+        let refused = |change: fn(&mut ModelConfig)| {
+            let mut config = config();
+            change(&mut config);
+            HostWeights::init_induction(&config, 0).unwrap_err().to_string()
+        };
+        for change in [
+            (|c| c.layers = 2) as fn(&mut ModelConfig),
+            |c| c.tie_word_embeddings = true,
+            |c| c.hidden_size = 128,
+            |c| c.rope_theta = 10.0,
+        ] {
+            assert!(refused(change).contains("induction start"));
+        }
+    }
+}

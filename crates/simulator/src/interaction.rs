@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 use zerosearch_generate::Stream;
 use zerosearch_search::Quality;
@@ -43,17 +44,11 @@ pub fn balance(labelled: Vec<LabelledInteraction>, seed: u64) -> Result<Vec<Labe
         return Err(SimulatorError::OneSided { useful: useful.len(), noisy: noisy.len() });
     }
     let mut rng = Stream { seed, purpose: "balance", ..Stream::default() }.rng();
-    shuffle(&mut useful, &mut rng);
-    shuffle(&mut noisy, &mut rng);
+    useful.shuffle(&mut rng);
+    noisy.shuffle(&mut rng);
     let mut balanced: Vec<_> = useful.into_iter().take(each).chain(noisy.into_iter().take(each)).collect();
-    shuffle(&mut balanced, &mut rng);
+    balanced.shuffle(&mut rng);
     Ok(balanced)
-}
-
-fn shuffle<T>(items: &mut [T], rng: &mut impl rand_chacha::rand_core::Rng) {
-    for last in (1..items.len()).rev() {
-        items.swap(last, (rng.next_u64() % (last as u64 + 1)) as usize);
-    }
 }
 
 /// Writes one JSON object a line.

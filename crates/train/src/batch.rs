@@ -23,7 +23,7 @@ struct Sequence {
 }
 
 impl TrainBatch {
-    pub(crate) fn new(rollouts: &[Rollout]) -> Self {
+    pub(crate) fn new<'r>(rollouts: impl Iterator<Item = &'r Rollout>) -> Self {
         let mut batch = Self { sequences: Vec::new(), generator_logprobs: Vec::new(), lengths: Vec::new() };
         for rollout in rollouts {
             let positions: Vec<usize> = rollout.trajectory.mask().trained_positions().collect();

@@ -33,6 +33,7 @@ struct State {
     step: u64,
     config: Value,
     questions: String,
+    algorithm_name: String,
     algorithm: Vec<f64>,
     success: SuccessRate,
 }
@@ -76,6 +77,7 @@ impl Trainer<'_> {
             step: self.step,
             config: json(&self.config),
             questions: fingerprint(self.parts.questions),
+            algorithm_name: self.algorithm.name().into(),
             algorithm: self.algorithm.state(),
             success: self.success,
         };
@@ -102,6 +104,10 @@ impl Trainer<'_> {
                 &path,
                 format!("this run had another `{key}`: resume with the same configuration, or start in another folder"),
             ));
+        }
+        if state.algorithm_name != self.algorithm.name() {
+            let (before, now) = (state.algorithm_name, self.algorithm.name());
+            return Err(failed(&path, format!("this run used the algorithm {before}, not {now}: start in another folder")));
         }
         if state.questions != fingerprint(self.parts.questions) {
             return Err(failed(

@@ -15,7 +15,7 @@ use crate::pretraining::PretrainingError;
 /// Shares of spans that the model writes exactly, greedily, after the right beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Copying {
-    /// Queries whose names stand in the question or in a document.
+    /// Queries whose names stand in the question or in a document; the question as it stands counts as well.
     pub queries: f64,
     /// Names read from a document into a thought.
     pub links: f64,
@@ -63,7 +63,7 @@ pub fn measure_copying(
                 let id = generator
                     .start(Request { prompt: &tokens, sampling: Sampling::greedy(), turn })
                     .map_err(engine_error)?;
-                spans.insert(id, (kind, format!("{span}{close}")));
+                spans.insert(id, (kind, format!("{span}{close}"), format!("{} {close}", question.question)));
             }
         }
     }
@@ -75,10 +75,12 @@ pub fn measure_copying(
         }
         for turn in finished {
             generator.release(turn.id);
-            let Some((kind, expected)) = spans.get(&turn.id) else { continue };
+            let Some((kind, expected, bare)) = spans.get(&turn.id) else { continue };
             let ids: Vec<TokenId> = turn.tokens.iter().map(|token| token.id).collect();
             let (right, all) = counts.entry(kind).or_default();
-            *right += usize::from(codec.decode(&ids).trim() == expected.trim());
+            let written = codec.decode(&ids);
+            // The demonstrator also begins with the question as it stands; copying that is copying.
+            *right += usize::from([expected, bare].iter().any(|span| span.trim() == written.trim()));
             *all += 1;
         }
     }

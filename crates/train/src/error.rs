@@ -55,6 +55,14 @@ pub enum TrainError {
         /// What is wrong, and what to do.
         message: String,
     },
+    /// A file of sampled rollouts that cannot be written or read.
+    #[error("{path}: {message}")]
+    Samples {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
     /// A part failed.
     #[error(transparent)]
     Algorithm(#[from] AlgorithmError),

@@ -11,6 +11,7 @@ mod demonstration;
 mod error;
 mod pretraining;
 mod run;
+mod samples;
 mod trainer;
 
 pub use checkpoint::latest_step;
@@ -20,4 +21,5 @@ pub use demonstration::{Habits, Part, demonstrate, encode_demonstration};
 pub use error::TrainError;
 pub use pretraining::{Mixture, Pretraining, PretrainingError, index, sources, world};
 pub use run::RunEnd;
+pub use samples::{Sample, read_samples, samples_path, write_samples};
 pub use trainer::{Parts, StepReport, Trainer};

@@ -1,16 +1,18 @@
 //! One step: rollouts against the engine, rewards, advantages, an update.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use rand::seq::SliceRandom;
 use zerosearch_algorithms::{Algorithm, LossInputs, LossMetrics, RewardBatch, ValueInputs};
 use zerosearch_curriculum::{Curriculum, Progress, SuccessRate};
 use zerosearch_data::Question;
-use zerosearch_generate::{Stream, WeightVersion};
+use zerosearch_generate::{Sampling, Stream, WeightVersion};
 use zerosearch_lm::{AdamW, Decoder, Gradients, LanguageModel, LocalGenerator};
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::{Episode, RewardFn};
-use zerosearch_rollout::{Noise, Rollout, RolloutStats, Rollouts, Task};
+use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutStats, Rollouts, Task};
 use zerosearch_search::SearchEngine;
 use zerosearch_text::PromptTemplate;
 
@@ -65,6 +67,35 @@ pub struct StepReport {
     pub rollouts: Vec<Rollout>,
     /// What each of them earned.
     pub rewards: Vec<f32>,
+    /// The advantages of each one's trained tokens; none for those that the update left out.
+    pub advantages: Vec<Vec<f32>>,
+}
+
+/// Rollouts with what they earned and the questions they belong to.
+struct Rewarded<'a> {
+    rollouts: Vec<&'a Rollout>,
+    rewards: Vec<f32>,
+    groups: Vec<usize>,
+    /// What the greedy rollout of each one's question earned; empty where the algorithm does not ask for it.
+    baselines: Vec<f32>,
+}
+
+impl Rewarded<'_> {
+    fn batch<'b>(&'b self, lengths: &'b [usize]) -> Result<RewardBatch<'b>, TrainError> {
+        let batch = RewardBatch::new(&self.rewards, &self.groups, lengths)?;
+        Ok(if self.baselines.is_empty() { batch } else { batch.with_baselines(&self.baselines)? })
+    }
+
+    fn keep(&mut self, kept: &[bool]) {
+        fn only<T>(items: &mut Vec<T>, kept: &[bool]) {
+            let mut kept = kept.iter();
+            items.retain(|_| kept.next().copied().unwrap_or(false));
+        }
+        only(&mut self.rollouts, kept);
+        only(&mut self.rewards, kept);
+        only(&mut self.groups, kept);
+        only(&mut self.baselines, kept);
+    }
 }
 
 impl<'a> Trainer<'a> {
@@ -73,9 +104,22 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// When the configuration is out of range or contradicts itself, or there is nothing to train on.
     pub fn new(config: TrainConfig, parts: Parts<'a>) -> Result<Self, TrainError> {
-        config.validate()?;
-        let curriculum = config.curriculum.build()?;
         let algorithm = config.algorithm.clone().build()?;
+        Self::with_algorithm(config, parts, algorithm)
+    }
+
+    /// As [`new`](Self::new) with an algorithm of your own; `config.algorithm` is not looked at.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_algorithm(
+        config: TrainConfig,
+        parts: Parts<'a>,
+        algorithm: Box<dyn Algorithm>,
+    ) -> Result<Self, TrainError> {
+        config.validate()?;
+        algorithm.validate()?;
+        let curriculum = config.curriculum.build()?;
         if parts.questions.is_empty() {
             return Err(TrainError::NoQuestions);
         }
@@ -140,13 +184,22 @@ impl<'a> Trainer<'a> {
             seed: self.config.seed,
             step: self.step,
         };
+        let greedy_tasks: Vec<Task> =
+            tasks.iter().filter(|task| self.algorithm.greedy_baseline() && task.sample == 0).cloned().collect();
         let rollouts = plan.run(&mut self.generator, tasks, &mut |_| {})?;
+        let sampling = Sampling::greedy();
+        let greedy = Rollouts { config: RolloutConfig { sampling, ..self.config.rollout }, ..plan };
+        let greedy = greedy.run(&mut self.generator, greedy_tasks, &mut |_| {})?;
+        let greedy: BTreeMap<usize, f32> =
+            greedy.iter().map(|rollout| (rollout.question_index as usize, self.reward(rollout))).collect();
+        let baselines: Vec<f32> = groups.iter().filter_map(|group| greedy.get(group)).copied().collect();
         let rollout_seconds = began.elapsed().as_secs_f64();
 
         let rewards: Vec<f32> = rollouts.iter().map(|rollout| self.reward(rollout)).collect();
         let mean = rewards.iter().map(|reward| f64::from(*reward)).sum::<f64>() / rewards.len() as f64;
         self.success.observe(mean);
-        self.learn(&rollouts, &rewards, &groups, &mut metrics)?;
+        let rewarded = Rewarded { rollouts: rollouts.iter().collect(), rewards: rewards.clone(), groups, baselines };
+        let advantages = self.learn(rewarded, &mut metrics)?;
         let host = self.policy.decoder.to_host();
         self.step += 1;
         self.generator.refit(&host, WeightVersion(self.step));
@@ -154,14 +207,13 @@ impl<'a> Trainer<'a> {
         let stats = RolloutStats::of(&rollouts);
         stats.metrics().into_iter().for_each(|(name, value)| metrics.insert(name, value));
         metrics.summary("critic/rewards", &rewards);
-        metrics.summary("critic/score", &rewards);
         let sampled: usize = rollouts.iter().map(|rollout| rollout.trajectory.mask().trained()).sum();
         let step_seconds = began.elapsed().as_secs_f64();
         metrics.insert("rollout/tokens_per_s", sampled as f64 / rollout_seconds);
         metrics.insert("timing_s/rollout", rollout_seconds);
         metrics.insert("timing_s/update", step_seconds - rollout_seconds);
         metrics.insert("timing_s/step", step_seconds);
-        Ok(StepReport { step: self.step, metrics, rollouts, rewards })
+        Ok(StepReport { step: self.step, metrics, rollouts, rewards, advantages })
     }
 
     fn progress(&self) -> Progress {
@@ -207,41 +259,27 @@ impl<'a> Trainer<'a> {
     }
 
     /// Updates from the whole batch or, where the algorithm asks for dynamic sampling, from the groups that say something.
-    /// They are filtered and counted, not replaced by further questions.
-    fn learn(
-        &mut self,
-        rollouts: &[Rollout],
-        rewards: &[f32],
-        groups: &[usize],
-        metrics: &mut Metrics,
-    ) -> Result<(), TrainError> {
-        if !self.algorithm.dynamic_sampling() {
-            return self.update(rollouts, rewards, groups, metrics);
+    /// They are filtered and counted, not replaced by further questions. Returns each rollout's advantages.
+    fn learn(&mut self, mut rewarded: Rewarded<'_>, metrics: &mut Metrics) -> Result<Vec<Vec<f32>>, TrainError> {
+        let lengths: Vec<usize> = rewarded.rollouts.iter().map(|r| r.trajectory.mask().trained()).collect();
+        let mut kept = vec![true; lengths.len()];
+        if self.algorithm.dynamic_sampling() {
+            kept = rewarded.batch(&lengths)?.informative();
+            metrics.insert("rollout/filtered", kept.iter().filter(|kept| !**kept).count() as f64);
+            rewarded.keep(&kept);
         }
-        let lengths: Vec<usize> = rollouts.iter().map(|rollout| rollout.trajectory.mask().trained()).collect();
-        let kept = RewardBatch::new(rewards, groups, &lengths)?.informative();
-        let dropped = kept.iter().filter(|kept| !**kept).count();
-        metrics.insert("rollout/filtered", dropped as f64);
-        if dropped == rollouts.len() {
-            return Ok(());
+        if rewarded.rollouts.is_empty() {
+            return Ok(vec![Vec::new(); lengths.len()]);
         }
-        let keep = |index: &usize| kept[*index];
-        let indices: Vec<usize> = (0..rollouts.len()).filter(keep).collect();
-        let pick = |i: &usize| (rollouts[*i].clone(), (rewards[*i], groups[*i]));
-        let (rollouts, rest): (Vec<Rollout>, Vec<(f32, usize)>) = indices.iter().map(pick).unzip();
-        let (rewards, groups): (Vec<f32>, Vec<usize>) = rest.into_iter().unzip();
-        self.update(&rollouts, &rewards, &groups, metrics)
+        let mut advantages = self.update(&rewarded, metrics)?.into_iter();
+        let of = |(length, kept): (&usize, bool)| advantages.by_ref().take(if kept { *length } else { 0 }).collect();
+        Ok(lengths.iter().zip(kept).map(of).collect())
     }
 
-    fn update(
-        &mut self,
-        rollouts: &[Rollout],
-        rewards: &[f32],
-        groups: &[usize],
-        metrics: &mut Metrics,
-    ) -> Result<(), TrainError> {
-        let batch = TrainBatch::new(rollouts);
-        let rewards = RewardBatch::new(rewards, groups, &batch.lengths)?;
+    /// Returns one advantage for each trained token.
+    fn update(&mut self, rewarded: &Rewarded<'_>, metrics: &mut Metrics) -> Result<Vec<f32>, TrainError> {
+        let batch = TrainBatch::new(rewarded.rollouts.iter().copied());
+        let rewards = rewarded.batch(&batch.lengths)?;
         let values = self.critic.as_ref().map(|critic| self.values(&critic.decoder, &batch));
         let rewards = match &values {
             Some(values) => {
@@ -261,7 +299,7 @@ impl<'a> Trainer<'a> {
                 self.update_critic(&batch, values, &advantages.returns, metrics)?;
             }
         }
-        Ok(())
+        Ok(advantages.advantages)
     }
 
     fn update_policy(
@@ -371,11 +409,7 @@ fn host(tensor: &Tensor<1>) -> Vec<f32> {
 }
 
 fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    use rand_chacha::rand_core::Rng;
-    let mut rng = Stream { seed, purpose: "questions", step: epoch, ..Stream::default() }.rng();
     let mut order: Vec<usize> = (0..count).collect();
-    for last in (1..count).rev() {
-        order.swap(last, (rng.next_u64() % (last as u64 + 1)) as usize);
-    }
+    order.shuffle(&mut Stream { seed, purpose: "questions", step: epoch, ..Stream::default() }.rng());
     order
 }

@@ -15,6 +15,13 @@ use std::fmt;
 /// ```
 pub struct Failure(Box<dyn Error>);
 
+impl Failure {
+    /// A failure that no error type stands for.
+    pub fn message(text: impl Into<String>) -> Self {
+        Self(text.into().into())
+    }
+}
+
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         Self(Box::new(error))

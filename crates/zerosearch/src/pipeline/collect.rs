@@ -1,5 +1,6 @@
 //! The base policy meets the real engine; what it asks and gets becomes the simulator's lesson.
 
+use rand::seq::SliceRandom;
 use zerosearch_curriculum::{Constant, Progress};
 use zerosearch_data::Question;
 use zerosearch_generate::Stream;
@@ -82,17 +83,9 @@ fn interactions(rollout: &Rollout) -> impl Iterator<Item = Interaction> {
 
 /// `count` questions drawn without replacement, questions of several hops and of one in turn while both last.
 fn spread<'a>(questions: &'a [Question], count: usize, seed: u64, purpose: &'static str) -> Vec<&'a Question> {
-    use zerosearch_generate::stream_seed;
-    let mut order: Vec<(u64, &Question)> = questions
-        .iter()
-        .enumerate()
-        .map(|(index, question)| {
-            (stream_seed(&[Stream { seed, purpose, ..Stream::default() }.value(), index as u64]), question)
-        })
-        .collect();
-    order.sort_by_key(|(key, _)| *key);
-    let (multi, single): (Vec<_>, Vec<_>) =
-        order.into_iter().map(|(_, question)| question).partition(|q| q.hops.unwrap_or(1) > 1);
+    let mut order: Vec<&Question> = questions.iter().collect();
+    order.shuffle(&mut Stream { seed, purpose, ..Stream::default() }.rng());
+    let (multi, single): (Vec<_>, Vec<_>) = order.into_iter().partition(|q| q.hops.unwrap_or(1) > 1);
     let longest = multi.len().max(single.len());
     (0..longest).flat_map(|i| [multi.get(i), single.get(i)]).flatten().copied().take(count).collect()
 }

@@ -7,6 +7,7 @@ use zerosearch_metrics::{
 };
 use zerosearch_rollout::Rollout;
 use zerosearch_text::Codec;
+use zerosearch_train::Sample;
 use zerosearch_trajectory::Segment;
 
 use super::{PipelineError, Summary, SummaryScores};
@@ -25,7 +26,7 @@ const CHARTS: [(&str, &str, &str); 8] = [
 pub(super) fn write_run_report(
     out: &Path,
     summary: &Summary,
-    samples: &[(Rollout, f32)],
+    samples: &[Sample],
     codec: &Codec,
 ) -> Result<(), PipelineError> {
     let rows = read_jsonl(&out.join("metrics.jsonl"))?;
@@ -38,7 +39,7 @@ pub(super) fn write_run_report(
         ),
         tables: vec![scores(summary), simulator(summary)],
         charts,
-        trajectories: samples.iter().map(|(rollout, reward)| trajectory(rollout, *reward, codec)).collect(),
+        trajectories: samples.iter().map(|sample| trajectory(&sample.rollout, sample.reward, codec)).collect(),
     };
     Ok(write_report(&out.join("report.html"), &report)?)
 }

@@ -10,14 +10,13 @@ use zerosearch_eval::Strategy;
 use zerosearch_lm::{LanguageModel, StoredDtype};
 use zerosearch_metrics::{ConsoleSink, JsonlSink, Progress as Bar, Sinks, TensorBoardSink, unix_seconds, write_atomic};
 use zerosearch_reward::F1Reward;
-use zerosearch_rollout::Rollout;
 use zerosearch_search::{Bm25Index, CallCount, Counted, SearchEngine};
 use zerosearch_simulator::{
     Interaction, Judge, LabelledInteraction, Obedience, RuleJudge, SimulatorPrompt, balance, measure_obedience,
     read_interactions, write_interactions,
 };
 use zerosearch_text::PromptTemplate;
-use zerosearch_train::{Parts, RunEnd, Trainer, latest_step};
+use zerosearch_train::{Parts, RunEnd, Trainer, latest_step, read_samples, samples_path, write_samples};
 
 use super::collect::Collector;
 use super::evaluation::Examination;
@@ -130,7 +129,7 @@ impl<'a> Pipeline<'a> {
             trained_search,
         };
         self.write("summary.json", &summary)?;
-        let samples: Vec<(Rollout, f32)> = self.read("samples.json")?;
+        let samples = read_samples(&samples_path(&self.out.join(SAMPLES), self.config.train.steps))?;
         write_run_report(self.out, &summary, &samples, &base.codec)?;
         Ok(PipelineEnd::Finished(Box::new(Outcome { summary, predictions })))
     }
@@ -249,13 +248,12 @@ impl<'a> Pipeline<'a> {
         sinks.push(TensorBoardSink::resume(&self.out.join("tensorboard"), next, unix_seconds)?);
         sinks.push(ConsoleSink::stdout(&COLUMNS));
         let bar = Bar::resumed("train against the simulator", self.config.train.steps, trainer.steps_done());
+        let (samples, per_question) = (self.out.join(SAMPLES), self.config.train.samples_per_question);
         let mut failure = None;
         let end = trainer.run(&checkpoints, &mut sinks, interrupted, &mut |report| {
-            let samples: Vec<(&Rollout, f32)> =
-                report.rollouts.iter().zip(report.rewards.iter().copied()).take(6).collect();
             failure = failure
                 .take()
-                .or(self.write("samples.json", &samples).err())
+                .or(write_samples(&samples, report, 2 * per_question).map_err(PipelineError::from).err())
                 .or(self.write(CALLS, &real_calls()).err());
             bar.advance(1);
         })?;
@@ -301,6 +299,9 @@ impl<'a> Pipeline<'a> {
             .unwrap_or_default()
     }
 }
+
+/// Two groups of rollouts of each step.
+const SAMPLES: &str = "rollouts";
 
 /// Queries that reached the real engine while the policy was trained.
 const CALLS: &str = "real_search_calls_during_training.json";

@@ -1,7 +1,8 @@
 //! Fine-tuning the simulator on balanced, labelled interactions.
 
 use burn::tensor::Device;
-use zerosearch_generate::{Stream, stream_seed};
+use rand::seq::SliceRandom;
+use zerosearch_generate::Stream;
 use zerosearch_lm::{AdamWConfig, LanguageModel, LearningRate, LocalCompleter, SftConfig, SftTrainer};
 use zerosearch_metrics::Progress as Bar;
 use zerosearch_simulator::{LabelledInteraction, SimulatedEngine, SimulatorPrompt, sft_examples};
@@ -53,9 +54,8 @@ pub(super) fn tune(
 
 /// Indices in an order that follows from seed and epoch.
 fn permutation(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    let stream = Stream { seed, purpose: "fine-tuning order", step: epoch, ..Stream::default() }.value();
     let mut order: Vec<usize> = (0..count).collect();
-    order.sort_by_key(|index| stream_seed(&[stream, *index as u64]));
+    order.shuffle(&mut Stream { seed, purpose: "fine-tuning order", step: epoch, ..Stream::default() }.rng());
     order
 }
 

@@ -1,0 +1,60 @@
+//! One rollout of a training run: who wrote each token, what the policy thought of it, what the update made of it.
+//!
+//!     cargo run --release --example inspect -- runs/quickstart --step 10 --rollout 3
+//!
+//! The text first, coloured by who wrote it; then every trained token with its log-probability and its advantage.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use zerosearch::Failure;
+use zerosearch::text::Codec;
+use zerosearch::train::{read_samples, samples_path};
+use zerosearch::trajectory::Segment;
+
+#[derive(Parser)]
+struct Arguments {
+    /// A run's folder, with `rollouts/` and `base/` in it.
+    run: PathBuf,
+    /// The training step, counted from 1.
+    #[arg(long, default_value_t = 1)]
+    step: u64,
+    /// Which of the step's rollouts.
+    #[arg(long, default_value_t = 0)]
+    rollout: usize,
+}
+
+const PROMPT: &str = "90";
+const POLICY: &str = "32";
+const DOCUMENTS: &str = "36";
+
+fn main() -> Result<(), Failure> {
+    let arguments = Arguments::parse();
+    let path = samples_path(&arguments.run.join("rollouts"), arguments.step);
+    let samples = read_samples(&path)?;
+    let Some(sample) = samples.get(arguments.rollout) else {
+        let (path, count, wanted) = (path.display(), samples.len(), arguments.rollout);
+        return Err(Failure::message(format!("{path} has {count} rollouts, numbered from 0; there is no number {wanted}")));
+    };
+    let codec = Codec::from_folder(&arguments.run.join("base"))?;
+    let rollout = &sample.rollout;
+    for segment in rollout.trajectory.segments() {
+        let colour = match segment {
+            Segment::Prompt(_) => PROMPT,
+            Segment::Policy { .. } => POLICY,
+            Segment::Observation(_) => DOCUMENTS,
+        };
+        let ids: Vec<u32> = segment.ids().collect();
+        print!("\x1b[{colour}m{}\x1b[0m", codec.decode(&ids));
+    }
+    println!("\n\ngolden answers {:?}, reward {:.3}, {:?}", rollout.golden_answers, sample.reward, rollout.end);
+    let (mask, tokens) = (rollout.trajectory.mask(), rollout.trajectory.tokens());
+    println!("{} tokens, {} of them trained on", tokens.len(), mask.trained());
+    println!("position  advantage  log p     token");
+    let advantages = sample.advantages.iter().map(Some).chain(std::iter::repeat(None));
+    for ((position, logprob), advantage) in mask.trained_positions().zip(rollout.trajectory.logprobs()).zip(advantages) {
+        let advantage = advantage.map_or("left out".into(), |advantage| format!("{advantage:>9.4}"));
+        println!("{position:>8}  {advantage}  {logprob:>8.4}  {:?}", codec.decode(&[tokens[position]]));
+    }
+    Ok(())
+}
