@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use safetensors::tensor::{Dtype, TensorView};
+use serde_json::Value;
 use zerosearch::Failure;
 use zerosearch::burn::tensor::{Device, Tensor};
 use zerosearch::generate::{Generator, Request, Sampling, Turn, never};
@@ -24,7 +25,7 @@ struct Arguments {
     tokens: PathBuf,
     #[arg(long)]
     out: PathBuf,
-    /// Greedy tokens after each list; no end-of-text stops them.
+    /// Greedy tokens after each list: exactly so many, since end-of-text tokens are passed over.
     #[arg(long, default_value_t = 0)]
     generate: usize,
     /// Logits of every position instead of the last.
@@ -32,16 +33,19 @@ struct Arguments {
     full: bool,
 }
 
+const EOS: &str = "eos_token_id";
+
 /// One tensor of the result: name, shape, little-endian bytes.
 type Row = (String, Dtype, Vec<usize>, Vec<u8>);
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
-    let (config, _) = ModelConfig::read(&arguments.model.join("config.json"))?;
+    let (config, json) = ModelConfig::read(&arguments.model.join("config.json"))?;
     let weights = HostWeights::read(&arguments.model, &config)?;
     let lists = read_tokens(&arguments.tokens, &config)?;
     let decoder = Decoder::frozen(&config, &weights, &Device::default());
-    let mut generator = LocalGenerator::new(&config, &weights, &[]);
+    let mut generator = LocalGenerator::new(&config, &weights, &end_of_text(&arguments.model, json.get(EOS))?);
+    let sampling = Sampling { min_new_tokens: arguments.generate, ..Sampling::greedy() };
     let mut rows: Vec<Row> = Vec::new();
     for (i, tokens) in lists.iter().enumerate() {
         let length = tokens.len();
@@ -58,7 +62,7 @@ fn main() -> Result<(), Failure> {
         rows.push(floats(format!("p{i}.logits"), vec![positions.len(), config.vocab_size], &logits));
         if arguments.generate > 0 {
             let turn = Turn { max_new_tokens: arguments.generate, seed: 0, stop: never() };
-            let id = generator.start(Request { prompt: tokens, sampling: Sampling::greedy(), turn })?;
+            let id = generator.start(Request { prompt: tokens, sampling, turn })?;
             let finished = generator.poll()?.pop().ok_or_else(|| Failure::message("the generator returned no turn"))?;
             generator.release(id);
             let bytes: Vec<u8> = finished.tokens.iter().flat_map(|token| i64::from(token.id).to_le_bytes()).collect();
@@ -71,6 +75,22 @@ fn main() -> Result<(), Failure> {
         .map_err(|error| Failure::message(format!("{}: {error}", arguments.out.display())))?;
     println!("{} sequences scored: {}", lists.len(), arguments.out.display());
     Ok(())
+}
+
+/// The end-of-text tokens of `generation_config.json` or, where it has none, of `config.json`.
+fn end_of_text(folder: &Path, configured: Option<&Value>) -> Result<Vec<u32>, Failure> {
+    let path = folder.join("generation_config.json");
+    let generation: Value = match std::fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text)
+            .map_err(|error| Failure::message(format!("{}: {error}", path.display())))?,
+        Err(_) => Value::Null,
+    };
+    let ids = match generation.get(EOS).or(configured) {
+        Some(Value::Array(ids)) => ids.as_slice(),
+        Some(id) => std::slice::from_ref(id),
+        None => &[],
+    };
+    Ok(ids.iter().filter_map(Value::as_u64).map(|id| id as u32).collect())
 }
 
 fn read_tokens(path: &Path, config: &ModelConfig) -> Result<Vec<Vec<u32>>, Failure> {

@@ -16,11 +16,13 @@ pub struct Sampling {
     pub top_p: f32,
     /// Drops tokens less probable than this share of the most probable one; 0 drops none.
     pub min_p: f32,
+    /// No end-of-text token is drawn before a turn has this many tokens.
+    pub min_new_tokens: usize,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0 }
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, min_new_tokens: 0 }
     }
 }
 
@@ -70,7 +72,7 @@ mod tests {
         for sampling in [Sampling::default(), Sampling::greedy(), Sampling::temperature(0.8)] {
             sampling.validate().unwrap();
         }
-        let borders = Sampling { temperature: 0.0, top_k: usize::MAX, top_p: f32::MIN_POSITIVE, min_p: 1.0 };
+        let borders = Sampling { temperature: 0.0, top_k: usize::MAX, top_p: f32::MIN_POSITIVE, min_p: 1.0, min_new_tokens: 7 };
         borders.validate().unwrap();
     }
 

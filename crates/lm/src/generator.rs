@@ -149,7 +149,13 @@ impl LocalGenerator {
             let Some(sequence) = self.sequences.get_mut(id) else { continue };
             sequence.pending.clear();
             let Some(turn) = &mut sequence.turn else { continue };
-            let token = sample(logprobs, &sequence.sampling, &mut turn.rng);
+            let token = if turn.tokens.len() < sequence.sampling.min_new_tokens {
+                let mut open = logprobs.clone();
+                self.eos.iter().filter_map(|id| open.get_mut(*id as usize)).for_each(|value| *value = f32::NEG_INFINITY);
+                sample(&open, &sequence.sampling, &mut turn.rng)
+            } else {
+                sample(logprobs, &sequence.sampling, &mut turn.rng)
+            };
             turn.tokens.push(token);
             sequence.pending.push(token.id);
             self.statistics.sampled += 1;

@@ -172,3 +172,21 @@ fn a_folder_that_cannot_be_written_is_an_error() {
         .write(Path::new("/proc/nowhere/model.safetensors"), zerosearch_lm::StoredDtype::F32);
     assert!(error.unwrap_err().to_string().contains("/proc/nowhere/model.safetensors"));
 }
+
+#[test]
+fn no_end_of_text_before_the_fewest_tokens() {
+    let config = ModelConfig::tiny_llama(97, 48, 1, 4, 2, 80);
+    let weights = HostWeights::init(&config, 4);
+    // Every token but two ends the text: without a bound a turn is over at once.
+    let eos: Vec<u32> = (2..97).collect();
+    let mut generator = LocalGenerator::new(&config, &weights, &eos);
+    for (min_new_tokens, at_least) in [(0, 1), (5, 6)] {
+        let sampling = Sampling { min_new_tokens, ..Sampling::default() };
+        let id = generator.start(Request { prompt: &[1, 2], sampling, turn: turn(3, 40) }).unwrap();
+        let done = generator.poll().unwrap().remove(0);
+        let ended = done.tokens.iter().position(|token| eos.contains(&token.id)).map(|position| position + 1);
+        assert!(ended.is_none_or(|length| length >= at_least), "{min_new_tokens}: {ended:?}");
+        assert!(min_new_tokens > 0 || ended.is_some_and(|length| length < 6), "the bound has something to hold back");
+        generator.release(id);
+    }
+}

@@ -9,8 +9,8 @@ use crate::wire::{CONCURRENCY, patient, remote, short_seed};
 
 /// A server with `/v1/completions` or `/v1/chat/completions`: vLLM, SGLang, llama.cpp, and many more.
 ///
-/// Requests are sent at once, within a bound; the server batches them. `top_k` and `min_p` are not in
-/// OpenAI's protocol, though the engines named take them: they are sent only when they truncate.
+/// Requests are sent at once, within a bound; the server batches them. `top_k`, `min_p` and `min_tokens` are not in
+/// OpenAI's protocol, though the engines named take them: they are sent only when they are set.
 /// Seeds are shortened to 31 bits. An answer repeats only as far as the server honours the seed.
 pub struct OpenAiServer {
     client: JsonClient,
@@ -98,6 +98,9 @@ impl OpenAiServer {
         }
         if request.sampling.min_p > 0.0 {
             body.insert("min_p".into(), json!(request.sampling.min_p));
+        }
+        if request.sampling.min_new_tokens > 0 {
+            body.insert("min_tokens".into(), json!(request.sampling.min_new_tokens));
         }
         if !request.stop.is_empty() {
             body.insert("stop".into(), json!(request.stop));

@@ -131,6 +131,9 @@ impl SglangGenerator {
             parameters["stop"] = json!(self.stop);
             parameters["no_stop_trim"] = json!(true);
         }
+        if sampling.min_new_tokens > 0 {
+            parameters["min_new_tokens"] = json!(sampling.min_new_tokens);
+        }
         if self.seeds {
             parameters["sampling_seed"] = json!(short_seed(turn.seed));
         }

@@ -25,11 +25,11 @@ fn completions_send_what_was_asked() {
         server(|_, _, _| (200, json!({"choices": [{"text": " four\nQ: more"}], "usage": {"completion_tokens": 3}})));
     let mut asked = request("2 + 2 =");
     asked.stop = vec!["\n".into()];
-    asked.sampling = Sampling { temperature: 0.5, top_k: 7, top_p: 0.75, min_p: 0.25 };
+    asked.sampling = Sampling { temperature: 0.5, top_k: 7, top_p: 0.75, min_p: 0.25, min_new_tokens: 3 };
     asked.seed = u64::MAX;
     let answers = OpenAiServer::completions(&url, "qwen").with_retry(impatient()).complete(&[asked]).unwrap();
     assert_eq!(answers, [Completion { text: " four".into(), tokens: 3 }]);
-    let body = json!({"model": "qwen", "prompt": "2 + 2 =", "max_tokens": 8, "temperature": 0.5, "top_p": 0.75, "seed": 0, "top_k": 7, "min_p": 0.25, "stop": ["\n"]});
+    let body = json!({"model": "qwen", "prompt": "2 + 2 =", "max_tokens": 8, "temperature": 0.5, "top_p": 0.75, "seed": 0, "top_k": 7, "min_p": 0.25, "min_tokens": 3, "stop": ["\n"]});
     assert_eq!(*log.lock().unwrap(), [("/v1/completions".to_string(), body)]);
 }
 
