@@ -14,8 +14,11 @@ use zerosearch::trajectory::Segment;
 
 #[derive(Parser)]
 struct Arguments {
-    /// A run's folder, with `rollouts/` and `base/` in it.
+    /// A run's folder, with `rollouts/` in it.
     run: PathBuf,
+    /// The folder of the policy's tokenizer; `base` in the run's folder if it is not given.
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// The training step, counted from 1.
     #[arg(long, default_value_t = 1)]
     step: u64,
@@ -36,7 +39,7 @@ fn main() -> Result<(), Failure> {
         let (path, count, wanted) = (path.display(), samples.len(), arguments.rollout);
         return Err(Failure::message(format!("{path} has {count} rollouts, numbered from 0; there is no number {wanted}")));
     };
-    let codec = Codec::from_folder(&arguments.run.join("base"))?;
+    let codec = Codec::from_folder(&arguments.model.unwrap_or_else(|| arguments.run.join("base")))?;
     let rollout = &sample.rollout;
     for segment in rollout.trajectory.segments() {
         let colour = match segment {

@@ -11,15 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Parser;
 use zerosearch::Failure;
 use zerosearch::burn::tensor::Device;
-use zerosearch::config::{EngineConfig, RunConfig};
+use zerosearch::config::RunConfig;
 use zerosearch::data::read_questions;
-use zerosearch::lm::{LanguageModel, LocalCompleter, StoredDtype};
+use zerosearch::lm::{LanguageModel, StoredDtype};
 use zerosearch::metrics::{ConsoleSink, JsonlSink, Sinks, TensorBoardSink, unix_seconds};
 use zerosearch::reward::F1Reward;
-use zerosearch::search::{Bm25Index, RetrieverServer, SearchEngine};
-use zerosearch::simulator::{SimulatedEngine, SimulatorPrompt};
 use zerosearch::text::PromptTemplate;
-use zerosearch::train::{Parts, RunEnd, Trainer};
+use zerosearch::train::{Parts, RunEnd, Trainer, Validation, write_samples};
 
 #[derive(Parser)]
 struct Arguments {
@@ -40,13 +38,10 @@ fn main() -> Result<(), Failure> {
     let model = LanguageModel::read(&config.model)?;
     let prompt = PromptTemplate::for_model(&model.codec)?;
     let questions = read_questions(&config.questions)?;
-    let engine: Box<dyn SearchEngine> = match &config.engine {
-        EngineConfig::Simulator { model, simulation } => {
-            let simulator = LocalCompleter::new(&LanguageModel::read(model)?);
-            Box::new(SimulatedEngine::new(simulator, SimulatorPrompt::for_model(model)?, *simulation))
-        }
-        EngineConfig::Bm25 { corpus } => Box::new(Bm25Index::from_jsonl(corpus)?),
-        EngineConfig::Retriever { url } => Box::new(RetrieverServer::search_r1(url)),
+    let engine = config.engine.open()?;
+    let validation = match &config.validation {
+        Some(validation) => Some((read_questions(&validation.questions)?, validation.engine.open()?, validation.noise)),
+        None => None,
     };
     let device = Device::default();
     let parts = Parts {
@@ -58,6 +53,9 @@ fn main() -> Result<(), Failure> {
         device: &device,
     };
     let mut trainer = Trainer::new(config.train, parts)?;
+    if let Some((questions, engine, noise)) = &validation {
+        trainer = trainer.with_validation(Validation { questions, engine: engine.as_ref(), noise: *noise });
+    }
     let checkpoints = config.out.join("checkpoints");
     std::fs::create_dir_all(&checkpoints)?;
     if arguments.resume && trainer.resume(&checkpoints)? {
@@ -77,7 +75,14 @@ fn main() -> Result<(), Failure> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
-    match trainer.run(&checkpoints, &mut sinks, &interrupted, &mut |_| {})? {
+    let (samples, mut written) = (config.out.join("rollouts"), Ok(()));
+    let end = trainer.run(&checkpoints, &mut sinks, &interrupted, &mut |report| {
+        if written.is_ok() {
+            written = write_samples(&samples, report, 10);
+        }
+    })?;
+    written?;
+    match end {
         RunEnd::Finished => {
             trainer.model().save(&config.out.join("policy"), StoredDtype::F32)?;
             println!("trained policy in {}", config.out.join("policy").display());

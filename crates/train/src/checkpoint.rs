@@ -23,6 +23,7 @@ use zerosearch_lm::{AdamW, HostWeights, LanguageModel, StoredDtype};
 use zerosearch_metrics::write_atomic;
 
 use crate::trainer::Learner;
+use crate::validation::Best;
 use crate::{TrainError, Trainer, critic};
 
 const LATEST: &str = "latest_checkpointed_iteration.txt";
@@ -36,6 +37,8 @@ struct State {
     algorithm_name: String,
     algorithm: Vec<f64>,
     success: SuccessRate,
+    best: Option<Best>,
+    skipped: u64,
 }
 
 /// The step of the newest whole checkpoint, or `None` where there is none.
@@ -80,6 +83,8 @@ impl Trainer<'_> {
             algorithm_name: self.algorithm.name().into(),
             algorithm: self.algorithm.state(),
             success: self.success,
+            best: self.best,
+            skipped: self.skipped,
         };
         write_atomic(&temporary.join("trainer.json"), format!("{:#}\n", json(&state)).as_bytes())?;
         remove(&folder)?;
@@ -133,6 +138,8 @@ impl Trainer<'_> {
         self.critic = critic;
         self.algorithm.restore(&state.algorithm)?;
         self.success = state.success;
+        self.best = state.best;
+        self.skipped = state.skipped;
         self.step = state.step;
         self.set_policy(&model.weights, policy);
         Ok(true)
@@ -145,7 +152,9 @@ impl Trainer<'_> {
             entries.flatten().filter_map(|entry| Some((step(&entry.path())?, entry.path()))).collect();
         found.sort();
         let surplus = found.len().saturating_sub(self.config.keep_checkpoints);
-        found.iter().take(surplus).try_for_each(|(_, path)| remove(path))
+        let best = self.best.map(|best| best.step);
+        let old = found.iter().take(surplus).filter(|(step, _)| Some(*step) != best);
+        old.map(|(_, path)| remove(path)).collect()
     }
 }
 

@@ -44,8 +44,14 @@ pub struct TrainConfig {
     pub epochs: usize,
     /// A checkpoint after every so many steps, and after the last; 0 only after the last.
     pub checkpoint_every: u64,
-    /// Older checkpoints beyond this many are deleted.
+    /// Older checkpoints beyond this many are deleted, save that of the best validation.
     pub keep_checkpoints: usize,
+    /// A validation after every so many steps and after the last, where the trainer was given questions for it; 0: never.
+    pub validate_every: u64,
+    /// The run ends after so many validations in a row without a better mean F1; 0: never.
+    pub early_stop_patience: u64,
+    /// So many updates in a row may be skipped because a loss or gradient is not finite; one more ends the run.
+    pub skipped_updates: u64,
 }
 
 impl Default for TrainConfig {
@@ -68,6 +74,9 @@ impl Default for TrainConfig {
             epochs: 1,
             checkpoint_every: 50,
             keep_checkpoints: 2,
+            validate_every: 0,
+            early_stop_patience: 0,
+            skipped_updates: 3,
         }
     }
 }

@@ -13,6 +13,7 @@ mod pretraining;
 mod run;
 mod samples;
 mod trainer;
+mod validation;
 
 pub use checkpoint::latest_step;
 pub use config::TrainConfig;
@@ -23,3 +24,4 @@ pub use pretraining::{Mixture, Pretraining, PretrainingError, index, sources, wo
 pub use run::RunEnd;
 pub use samples::{Sample, read_samples, samples_path, write_samples};
 pub use trainer::{Parts, StepReport, Trainer};
+pub use validation::Validation;

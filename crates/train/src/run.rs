@@ -5,20 +5,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use zerosearch_metrics::{Sink, Sinks};
 
-use crate::{StepReport, TrainError, Trainer};
+use crate::trainer::SKIPPED;
+use crate::{StepReport, TrainError, Trainer, write_samples};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunEnd {
-    /// All steps are done.
+    /// All steps are done, or validation has not become better for `early_stop_patience` times.
     Finished,
     /// It was asked to stop, and left a checkpoint.
     Interrupted,
 }
 
 impl Trainer<'_> {
-    /// Takes steps until all are done or `interrupted` becomes true. Checkpoints are written as configured, on
-    /// interruption and at the end.
+    /// Takes steps until all are done or `interrupted` becomes true. Checkpoints are written as configured, after the
+    /// best validation so far, on interruption and at the end. The rollouts of a step whose update was skipped are
+    /// left in `not_finite/` beside the checkpoints.
     ///
     /// # Errors
     /// When a step, a sink or a checkpoint fails.
@@ -29,16 +31,21 @@ impl Trainer<'_> {
         interrupted: &AtomicBool,
         on_step: &mut dyn FnMut(&StepReport),
     ) -> Result<RunEnd, TrainError> {
-        while self.steps_done() < self.config().steps {
+        while self.steps_done() < self.config().steps && !self.is_exhausted() {
             if interrupted.load(Ordering::Relaxed) {
                 self.save(checkpoints)?;
                 return Ok(RunEnd::Interrupted);
             }
             let report = self.step()?;
+            if report.metrics.get(SKIPPED).is_some_and(|skipped| skipped > 0.0) {
+                write_samples(&checkpoints.join("not_finite"), &report, report.rollouts.len())?;
+            }
             sinks.log(report.step, &report.metrics)?;
             on_step(&report);
             let (done, every) = (self.steps_done(), self.config().checkpoint_every);
-            if done == self.config().steps || (every > 0 && done.is_multiple_of(every)) {
+            let last = done == self.config().steps || self.is_exhausted();
+            let best = self.best.is_some_and(|best| best.step == done);
+            if last || best || (every > 0 && done.is_multiple_of(every)) {
                 // Figures first: a checkpoint never knows of steps that the log does not.
                 sinks.flush()?;
                 self.save(checkpoints)?;

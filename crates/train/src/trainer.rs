@@ -18,6 +18,7 @@ use zerosearch_text::PromptTemplate;
 
 use crate::batch::TrainBatch;
 use crate::config::warmed_up;
+use crate::validation::{Best, Validation};
 use crate::{TrainConfig, TrainError, critic};
 
 /// What a trainer is made of besides its configuration.
@@ -47,10 +48,17 @@ pub struct Trainer<'a> {
     pub(crate) step: u64,
     /// What an adaptive curriculum goes by.
     pub(crate) success: SuccessRate,
+    pub(crate) validation: Option<Validation<'a>>,
+    pub(crate) best: Option<Best>,
+    /// Updates skipped in a row.
+    pub(crate) skipped: u64,
+    pub(crate) generator: LocalGenerator,
     curriculum: Box<dyn Curriculum>,
     reference: Decoder,
-    generator: LocalGenerator,
 }
+
+/// 1 for a step whose update was skipped because a loss or gradient was not finite.
+pub(crate) const SKIPPED: &str = "actor/skipped_update";
 
 pub(crate) struct Learner {
     pub(crate) decoder: Decoder,
@@ -141,6 +149,9 @@ impl<'a> Trainer<'a> {
             algorithm,
             step: 0,
             success: SuccessRate::new(0.9)?,
+            validation: None,
+            best: None,
+            skipped: 0,
             curriculum,
             reference: Decoder::frozen(&model.config, &model.weights, parts.device),
             generator: LocalGenerator::new(&model.config, &model.weights, model.codec.eos_ids()),
@@ -199,11 +210,22 @@ impl<'a> Trainer<'a> {
         let mean = rewards.iter().map(|reward| f64::from(*reward)).sum::<f64>() / rewards.len() as f64;
         self.success.observe(mean);
         let rewarded = Rewarded { rollouts: rollouts.iter().collect(), rewards: rewards.clone(), groups, baselines };
-        let advantages = self.learn(rewarded, &mut metrics)?;
+        let advantages = match self.learn(rewarded, &mut metrics) {
+            Err(TrainError::NotFinite { .. }) if self.skipped < self.config.skipped_updates => {
+                self.skipped += 1;
+                vec![Vec::new(); rollouts.len()]
+            }
+            learnt => {
+                self.skipped = 0;
+                learnt?
+            }
+        };
+        metrics.insert(SKIPPED, f64::from(u8::from(self.skipped > 0)));
         let host = self.policy.decoder.to_host();
         self.step += 1;
         self.generator.refit(&host, WeightVersion(self.step));
 
+        self.validate_if_due(&mut metrics)?;
         let stats = RolloutStats::of(&rollouts);
         stats.metrics().into_iter().for_each(|(name, value)| metrics.insert(name, value));
         metrics.summary("critic/rewards", &rewards);
@@ -233,19 +255,23 @@ impl<'a> Trainer<'a> {
                 permutation = (epoch, shuffled(count as usize, self.config.seed, epoch));
             }
             let question = &self.parts.questions[permutation.1[(position % count) as usize]];
-            let prompt = self.parts.model.codec.encode(&self.parts.prompt.render(&question.question)?);
-            for sample in 0..self.config.samples_per_question as u64 {
-                tasks.push(Task {
-                    // Unique in the step even when an epoch's border puts a question into it twice.
-                    question_index: slot,
-                    sample,
-                    question: question.question.clone(),
-                    golden_answers: question.golden_answers.clone(),
-                    prompt: prompt.clone(),
-                });
-            }
+            // The slot is unique in the step even when an epoch's border puts a question into it twice.
+            let task = self.task(slot, question)?;
+            let samples = 0..self.config.samples_per_question as u64;
+            tasks.extend(samples.map(|sample| Task { sample, ..task.clone() }));
         }
         Ok(tasks)
+    }
+
+    /// The first sample of a question.
+    pub(crate) fn task(&self, question_index: u64, question: &Question) -> Result<Task, TrainError> {
+        Ok(Task {
+            question_index,
+            sample: 0,
+            question: question.question.clone(),
+            golden_answers: question.golden_answers.clone(),
+            prompt: self.parts.model.codec.encode(&self.parts.prompt.render(&question.question)?),
+        })
     }
 
     fn reward(&self, rollout: &Rollout) -> f32 {

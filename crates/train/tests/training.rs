@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{Device, Tensor};
-use zerosearch_algorithms::AlgorithmConfig;
+use zerosearch_algorithms::{
+    Advantages, Algorithm, AlgorithmConfig, AlgorithmError, Grpo, LossInputs, LossTerms, RewardBatch, TokenLoss,
+};
 use zerosearch_curriculum::CurriculumConfig;
 use zerosearch_data::Question;
 use zerosearch_lm::{Decoder, Gradients, HostWeights, LanguageModel, ModelConfig, ScoredSequence, Weight};
@@ -13,7 +15,9 @@ use zerosearch_reward::{Episode, RewardFn};
 use zerosearch_rollout::RolloutConfig;
 use zerosearch_search::{Bm25Index, Document};
 use zerosearch_text::{PromptTemplate, SpecialTokens, train_bpe};
-use zerosearch_train::{Parts, RunEnd, TrainConfig, TrainError, Trainer, latest_step};
+use zerosearch_train::{
+    Parts, RunEnd, TrainConfig, TrainError, Trainer, Validation, latest_step, read_samples, samples_path,
+};
 
 /// Rewards what random text has in different amounts.
 struct Letters;
@@ -281,4 +285,82 @@ fn a_folder_that_cannot_be_written_is_an_error() {
     let trainer = Trainer::new(config("grpo"), fixture.parts()).unwrap();
     let message = trainer.save(Path::new("/proc/nowhere")).unwrap_err().to_string();
     assert!(message.contains("/proc/nowhere"), "{message}");
+}
+
+/// GRPO whose loss is not a number on every call that the list names.
+#[derive(Debug)]
+struct Sick {
+    calls: std::sync::atomic::AtomicUsize,
+    at: std::ops::Range<usize>,
+}
+
+impl Algorithm for Sick {
+    fn name(&self) -> &'static str {
+        "sick"
+    }
+
+    fn advantages(&mut self, batch: &RewardBatch<'_>) -> Result<Advantages, AlgorithmError> {
+        Grpo::default().advantages(batch)
+    }
+
+    fn token_loss(&self, inputs: &LossInputs) -> TokenLoss {
+        let call = self.calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let factor = if self.at.contains(&call) { f32::NAN } else { 1.0 };
+        TokenLoss::unclipped(-inputs.advantages() * inputs.logprobs.clone() * factor)
+    }
+
+    fn terms(&self) -> LossTerms {
+        Grpo::default().terms()
+    }
+}
+
+#[test]
+fn an_update_that_is_not_finite_is_skipped_counted_and_kept_for_reading() {
+    let fixture = Fixture::new();
+    let folder = tempfile::tempdir().unwrap();
+    let sick = |at| Box::new(Sick { calls: 0.into(), at });
+    let mut trainer = Trainer::with_algorithm(config("grpo"), fixture.parts(), sick(1..2)).unwrap();
+    assert_eq!(run(&mut trainer, folder.path(), u64::MAX), RunEnd::Finished);
+    assert_ne!(trainer.model().weights, fixture.model.weights);
+    let kept = read_samples(&samples_path(&folder.path().join("checkpoints/not_finite"), 2)).unwrap();
+    assert_eq!(kept.len(), 6);
+    assert!(kept.iter().all(|sample| sample.advantages.is_empty()));
+
+    // Four in a row are one too many, and the weights are what they were.
+    let mut trainer = Trainer::with_algorithm(config("grpo"), fixture.parts(), sick(0..usize::MAX)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(trainer.step().unwrap().metrics.get("actor/skipped_update"), Some(1.0));
+    }
+    let error = trainer.step().err().unwrap().to_string();
+    assert!(error.contains("loss NaN"), "{error}");
+    assert_eq!(trainer.model().weights, fixture.model.weights);
+}
+
+#[test]
+fn validation_keeps_the_best_checkpoint_and_stops_when_nothing_improves() {
+    let fixture = Fixture::new();
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig {
+        steps: 20,
+        validate_every: 1,
+        early_stop_patience: 3,
+        keep_checkpoints: 1,
+        checkpoint_every: 1,
+        ..config("grpo")
+    };
+    let validation = Validation { questions: &fixture.questions, engine: &fixture.engine, noise: None };
+    let mut trainer = Trainer::new(config.clone(), fixture.parts()).unwrap().with_validation(validation);
+    assert_eq!(run(&mut trainer, folder.path(), u64::MAX), RunEnd::Finished);
+    // An untrained model answers nothing: the first validation stays the best.
+    assert_eq!(trainer.steps_done(), 4);
+    let rows = metrics(folder.path());
+    assert!(rows.iter().all(|row| row.iter().any(|(name, _)| name == "val/f1")));
+    assert!(folder.path().join("checkpoints/global_step_1").exists(), "the best one");
+    assert!(folder.path().join("checkpoints/global_step_4").exists(), "the last one");
+    assert!(!folder.path().join("checkpoints/global_step_3").exists());
+
+    let mut resumed = Trainer::new(config, fixture.parts()).unwrap().with_validation(validation);
+    assert!(resumed.resume(&folder.path().join("checkpoints")).unwrap());
+    assert_eq!(run(&mut resumed, folder.path(), u64::MAX), RunEnd::Finished);
+    assert_eq!(resumed.steps_done(), 4, "a run that has stopped stays stopped");
 }

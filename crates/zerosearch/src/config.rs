@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use zerosearch_simulator::SimulationConfig;
+use zerosearch_lm::{LanguageModel, LmError, LocalCompleter};
+use zerosearch_search::{Bm25Index, RetrieverServer, SearchEngine, SearchError};
+use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError, SimulatorPrompt};
 use zerosearch_train::TrainConfig;
 
 /// A TOML file that describes the RL stage. Unknown keys are refused; everything but `model`, `questions`,
@@ -41,6 +43,22 @@ pub struct RunConfig {
     /// How to train.
     #[serde(default)]
     pub train: TrainConfig,
+    /// What to validate on, every `train.validate_every` steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationConfig>,
+}
+
+/// A set of questions that nothing is learnt from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidationConfig {
+    /// The questions, JSONL or Parquet.
+    pub questions: PathBuf,
+    /// What answers their searches.
+    pub engine: EngineConfig,
+    /// The share of noisy documents, where the engine is a simulator.
+    #[serde(default)]
+    pub noise: Option<f64>,
 }
 
 /// An engine to train against.
@@ -65,6 +83,37 @@ pub enum EngineConfig {
         /// Its address.
         url: String,
     },
+}
+
+impl EngineConfig {
+    /// Reads the model or the corpus, or addresses the server.
+    ///
+    /// # Errors
+    /// When a file is missing or broken.
+    pub fn open(&self) -> Result<Box<dyn SearchEngine>, EngineError> {
+        Ok(match self {
+            Self::Simulator { model, simulation } => {
+                let completer = LocalCompleter::new(&LanguageModel::read(model)?);
+                Box::new(SimulatedEngine::new(completer, SimulatorPrompt::for_model(model)?, *simulation))
+            }
+            Self::Bm25 { corpus } => Box::new(Bm25Index::from_jsonl(corpus)?),
+            Self::Retriever { url } => Box::new(RetrieverServer::search_r1(url)),
+        })
+    }
+}
+
+/// An engine that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The simulator's model.
+    #[error(transparent)]
+    Model(#[from] LmError),
+    /// The simulator's prompt.
+    #[error(transparent)]
+    Prompt(#[from] SimulatorError),
+    /// The corpus.
+    #[error(transparent)]
+    Search(#[from] SearchError),
 }
 
 /// A configuration file that cannot be used.
@@ -171,6 +220,14 @@ mod tests {
         assert_eq!(config.engine, EngineConfig::Bm25 { corpus: "other/c.jsonl".into() });
         assert!(parse(TEXT, &["train.step=7"]).unwrap_err().to_string().contains("step"));
         assert!(parse(TEXT, &["steps"]).unwrap_err().to_string().contains("has no ="));
+    }
+
+    #[test]
+    fn an_engine_that_is_not_there_is_named() {
+        let engine = EngineConfig::Bm25 { corpus: "no/such/corpus.jsonl".into() };
+        assert!(engine.open().err().unwrap().to_string().contains("no/such/corpus.jsonl"));
+        let engine = EngineConfig::Simulator { model: "no/such/model".into(), simulation: Default::default() };
+        assert!(engine.open().err().unwrap().to_string().contains("no/such/model"));
     }
 
     #[test]

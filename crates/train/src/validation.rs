@@ -1,0 +1,108 @@
+//! How well the policy does on questions that it is not trained on, every few steps.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use zerosearch_curriculum::{Constant, Progress};
+use zerosearch_data::Question;
+use zerosearch_generate::Sampling;
+use zerosearch_metrics::Metrics;
+use zerosearch_reward::{contains, exact_match, extract_answer, f1};
+use zerosearch_rollout::{Noise, RolloutConfig, Rollouts};
+use zerosearch_search::SearchEngine;
+
+use crate::{TrainError, Trainer};
+
+/// A fixed set of questions, and what answers their searches.
+#[derive(Clone, Copy)]
+pub struct Validation<'a> {
+    /// Asked every `validate_every` steps, greedily, once each.
+    pub questions: &'a [Question],
+    /// A real engine, or a simulated one.
+    pub engine: &'a dyn SearchEngine,
+    /// The share of noisy documents that a simulated engine is told to write; `None` for a real engine, which is told nothing.
+    pub noise: Option<f64>,
+}
+
+/// The best validation so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Best {
+    /// After how many steps it was.
+    pub(crate) step: u64,
+    /// Its mean F1.
+    pub(crate) f1: f64,
+    /// Validations since then.
+    pub(crate) since: u64,
+}
+
+impl<'a> Trainer<'a> {
+    /// Has the policy answer these questions every `validate_every` steps.
+    #[must_use]
+    pub fn with_validation(mut self, validation: Validation<'a>) -> Self {
+        self.validation = Some(validation);
+        self
+    }
+
+    /// Validates if it is due, and keeps the best. Metrics: `val/{em,f1,contains}/<data_source>`, and over all questions
+    /// `val/{em,f1,contains}`.
+    pub(crate) fn validate_if_due(&mut self, metrics: &mut Metrics) -> Result<(), TrainError> {
+        let every = self.config.validate_every;
+        let Some(validation) = self.validation.filter(|v| !v.questions.is_empty()) else { return Ok(()) };
+        if every == 0 || !(self.step.is_multiple_of(every) || self.step == self.config.steps) {
+            return Ok(());
+        }
+        let found = self.validate(&validation)?;
+        let mean = found.get("val/f1").unwrap_or(0.0);
+        found.iter().for_each(|(name, value)| metrics.insert(name, value));
+        self.best = Some(match self.best {
+            Some(best) if mean <= best.f1 => Best { since: best.since + 1, ..best },
+            _ => Best { step: self.step, f1: mean, since: 0 },
+        });
+        Ok(())
+    }
+
+    /// Whether `early_stop_patience` validations in a row brought nothing better.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        let patience = self.config.early_stop_patience;
+        patience > 0 && self.best.is_some_and(|best| best.since >= patience)
+    }
+
+    fn validate(&mut self, validation: &Validation<'_>) -> Result<Metrics, TrainError> {
+        let told = Constant::new(validation.noise.unwrap_or(0.0))?;
+        let noise = match validation.noise {
+            Some(_) => Noise::Curriculum { curriculum: &told, progress: Progress::at(0, 1) },
+            None => Noise::Off,
+        };
+        let tasks = validation.questions.iter().enumerate();
+        let tasks = tasks.map(|(index, question)| self.task(index as u64, question)).collect::<Result<_, _>>()?;
+        let plan = Rollouts {
+            engine: validation.engine,
+            codec: &self.parts.model.codec,
+            config: RolloutConfig { sampling: Sampling::greedy(), ..self.config.rollout },
+            noise,
+            seed: self.config.seed,
+            step: 0,
+        };
+        let rollouts = plan.run(&mut self.generator, tasks, &mut |_| {})?;
+        let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+        for (rollout, question) in rollouts.iter().zip(validation.questions) {
+            let answer = extract_answer(&rollout.policy_turns()).unwrap_or_default();
+            let golden = &question.golden_answers;
+            for (name, score) in [
+                ("em", f64::from(u8::from(exact_match(&answer, golden)))),
+                ("f1", f1(&answer, golden)),
+                ("contains", f64::from(u8::from(contains(&answer, golden)))),
+            ] {
+                let of_source = question.data_source.iter().map(|source| format!("val/{name}/{source}"));
+                for key in of_source.chain([format!("val/{name}")]) {
+                    let (sum, count) = sums.entry(key).or_default();
+                    *sum += score;
+                    *count += 1.0;
+                }
+            }
+        }
+        let mut metrics = Metrics::new();
+        sums.into_iter().for_each(|(name, (sum, count))| metrics.insert(name, sum / count));
+        Ok(metrics)
+    }
+}
