@@ -151,7 +151,11 @@ impl LocalGenerator {
             let Some(turn) = &mut sequence.turn else { continue };
             let token = if turn.tokens.len() < sequence.sampling.min_new_tokens {
                 let mut open = logprobs.clone();
-                self.eos.iter().filter_map(|id| open.get_mut(*id as usize)).for_each(|value| *value = f32::NEG_INFINITY);
+                for id in &self.eos {
+                    if let Some(value) = open.get_mut(*id as usize) {
+                        *value = f32::NEG_INFINITY;
+                    }
+                }
                 sample(&open, &sequence.sampling, &mut turn.rng)
             } else {
                 sample(logprobs, &sequence.sampling, &mut turn.rng)
