@@ -81,7 +81,7 @@ impl<'a> Pipeline<'a> {
             count as f64 / 1e6,
             self.material.corpus.len()
         ));
-        self.save_once("base", &base, None)?;
+        self.save_model("base", &base, None)?;
 
         let (simulator, tuned) = self.simulator(&base, &prompt, &simulator_prompt, &real)?;
         let o = &tuned.after;
@@ -186,7 +186,7 @@ impl<'a> Pipeline<'a> {
         let before = obedience(base, &held_out)?;
         let simulator = tune(&self.config, base, template, &rows, &self.device)?;
         let after = obedience(&simulator, &held_out)?;
-        self.save_once("simulator", &simulator, Some(template))?;
+        self.save_model("simulator", &simulator, Some(template))?;
         self.write("simulator.json", &Tuned { before, after })?;
         Ok((simulator, Tuned { before, after }))
     }
@@ -265,7 +265,7 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    fn save_once(
+    fn save_model(
         &self,
         name: &str,
         model: &LanguageModel,

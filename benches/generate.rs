@@ -1,0 +1,141 @@
+//! The local generator: prefill, decode, and group rollouts of several turns, with kept caches and without.
+//!
+//! With SmolLM2-135M where `crates/lm/tests/real/fetch.sh` has put it, else with the shipped base policy's shape and
+//! random weights: `cargo bench -p zerosearch-benches --bench generate`.
+
+use std::path::Path;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use zerosearch::generate::{Generator, Request, Sampling, SequenceId, Turn, never};
+use zerosearch::lm::{HostWeights, LocalGenerator, ModelConfig};
+
+const NEW: usize = 32;
+const QUESTIONS: u64 = 4;
+const SAMPLES: u64 = 5;
+const TURNS: usize = 3;
+const OBSERVATION: usize = 250;
+
+struct Model {
+    name: &'static str,
+    config: ModelConfig,
+    weights: HostWeights,
+}
+
+impl Model {
+    fn load() -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/models/smollm2-135m-instruct");
+        if folder.exists() {
+            let (config, _) = ModelConfig::read(&folder.join("config.json")).expect("a configuration");
+            let weights = HostWeights::read(&folder, &config).expect("weights");
+            return Self { name: "smollm2-135m", config, weights };
+        }
+        let config = ModelConfig::tiny_llama(2048, 256, 5, 4, 2, 512);
+        let weights = HostWeights::init(&config, 0);
+        Self { name: "base-shape", config, weights }
+    }
+
+    fn generator(&self) -> LocalGenerator {
+        LocalGenerator::new(&self.config, &self.weights, &[])
+    }
+
+    /// Tokens that differ from one another and from those of another seed.
+    fn tokens(&self, count: usize, seed: u64) -> Vec<u32> {
+        (0..count as u64).map(|i| ((i * 31 + seed * 977 + 7) % self.config.vocab_size as u64) as u32).collect()
+    }
+}
+
+fn turn(seed: u64, max_new_tokens: usize) -> Turn {
+    Turn { max_new_tokens, seed, stop: never() }
+}
+
+fn start(generator: &mut LocalGenerator, prompt: &[u32], seed: u64, new: usize) -> SequenceId {
+    let request = Request { prompt, sampling: Sampling::default(), turn: turn(seed, new) };
+    generator.start(request).expect("a valid prompt")
+}
+
+fn run(generator: &mut LocalGenerator) {
+    while !generator.poll().expect("a working engine").is_empty() {}
+}
+
+/// Sequences live on between turns: an observation is computed, nothing else.
+fn kept_caches(model: &Model, mut generator: LocalGenerator) {
+    let mut alive = Vec::new();
+    for question in 0..QUESTIONS {
+        let prompt = model.tokens(64, question);
+        alive.extend((0..SAMPLES).map(|sample| start(&mut generator, &prompt, question * SAMPLES + sample, NEW)));
+    }
+    run(&mut generator);
+    for at in 1..TURNS {
+        for id in &alive {
+            let seed = id.0 * 10 + at as u64;
+            generator.extend(*id, &model.tokens(OBSERVATION, seed), turn(seed, NEW)).expect("a waiting sequence");
+        }
+        run(&mut generator);
+    }
+}
+
+/// As the released implementations do it: every turn is a new batch that computes its whole context again.
+fn whole_contexts(model: &Model, mut generator: LocalGenerator) {
+    let rollouts = QUESTIONS * SAMPLES;
+    let mut contexts: Vec<Vec<u32>> = (0..rollouts).map(|row| model.tokens(64, row / SAMPLES)).collect();
+    for at in 0..TURNS {
+        let ids: Vec<SequenceId> = contexts
+            .iter()
+            .zip(0..)
+            .map(|(context, row)| start(&mut generator, context, row * 10 + at as u64, NEW))
+            .collect();
+        let mut waiting = ids.len();
+        while waiting > 0 {
+            for finished in generator.poll().expect("a working engine") {
+                let row = ids.iter().position(|id| *id == finished.id).expect("one of these");
+                contexts[row].extend(finished.tokens.iter().map(|token| token.id));
+                contexts[row].extend(model.tokens(OBSERVATION, row as u64 * 10 + at as u64));
+                generator.release(finished.id);
+                waiting -= 1;
+            }
+        }
+    }
+}
+
+fn benches(criterion: &mut Criterion) {
+    let model = Model::load();
+    let mut group = criterion.benchmark_group(model.name);
+    group.sample_size(10);
+    for (batch, length) in [(1u64, 512usize), (8, 256)] {
+        group.throughput(Throughput::Elements(batch * length as u64));
+        group.bench_function(format!("prefill {batch} x {length}"), |b| {
+            let ready = || {
+                let mut generator = model.generator();
+                (0..batch).for_each(|seed| _ = start(&mut generator, &model.tokens(length, seed), seed, 1));
+                generator
+            };
+            b.iter_batched(ready, |mut generator| run(&mut generator), BatchSize::PerIteration);
+        });
+    }
+    for batch in [1u64, 8, 32] {
+        group.throughput(Throughput::Elements(batch * NEW as u64));
+        group.bench_function(format!("decode batch {batch}"), |b| {
+            // The prompt is computed before the clock starts.
+            let ready = || {
+                let mut generator = model.generator();
+                let ids: Vec<SequenceId> =
+                    (0..batch).map(|seed| start(&mut generator, &model.tokens(37, seed), seed, 1)).collect();
+                run(&mut generator);
+                ids.iter().for_each(|id| generator.extend(*id, &[5], turn(id.0, NEW)).expect("a waiting sequence"));
+                generator
+            };
+            b.iter_batched(ready, |mut generator| run(&mut generator), BatchSize::PerIteration);
+        });
+    }
+    group.throughput(Throughput::Elements(QUESTIONS * SAMPLES * (TURNS * NEW) as u64));
+    let modes: [(&str, fn(&Model, LocalGenerator)); 2] =
+        [("kept caches", kept_caches), ("whole context every turn", whole_contexts)];
+    for (mode, rollouts) in modes {
+        group.bench_function(format!("rollouts of {TURNS} turns, {mode}"), |b| {
+            b.iter_batched(|| model.generator(), |generator| rollouts(&model, generator), BatchSize::PerIteration);
+        });
+    }
+}
+
+criterion_group!(group, benches);
+criterion_main!(group);
