@@ -72,7 +72,7 @@ pub use dr_grpo::DrGrpo;
 pub use error::AlgorithmError;
 pub use grpo::Grpo;
 pub use gspo::Gspo;
-pub use kl::{Kl, KlEstimator};
+pub use kl::{AdaptiveKl, Kl, KlEstimator, KlReward};
 pub use loss::{LossInputs, LossMetrics, LossOutput, LossTerms};
 pub use opo::Opo;
 pub use ppo::{Ppo, gae};

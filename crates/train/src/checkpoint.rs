@@ -37,6 +37,7 @@ struct State {
     algorithm_name: String,
     algorithm: Vec<f64>,
     success: SuccessRate,
+    kl_beta: f64,
     best: Option<Best>,
     skipped: u64,
 }
@@ -83,6 +84,7 @@ impl Trainer<'_> {
             algorithm_name: self.algorithm.name().into(),
             algorithm: self.algorithm.state(),
             success: self.success,
+            kl_beta: self.kl_beta,
             best: self.best,
             skipped: self.skipped,
         };
@@ -138,6 +140,7 @@ impl Trainer<'_> {
         self.critic = critic;
         self.algorithm.restore(&state.algorithm)?;
         self.success = state.success;
+        self.kl_beta = state.kl_beta;
         self.best = state.best;
         self.skipped = state.skipped;
         self.step = state.step;

@@ -1,7 +1,7 @@
 //! Everything that decides what a training run does, with the paper's values as defaults.
 
 use serde::{Deserialize, Serialize};
-use zerosearch_algorithms::AlgorithmConfig;
+use zerosearch_algorithms::{AlgorithmConfig, KlReward};
 use zerosearch_curriculum::CurriculumConfig;
 use zerosearch_lm::AdamWConfig;
 use zerosearch_rollout::RolloutConfig;
@@ -26,6 +26,8 @@ pub struct TrainConfig {
     pub curriculum: CurriculumConfig,
     /// The estimator and its parameters.
     pub algorithm: AlgorithmConfig,
+    /// A KL penalty in the reward, instead of or beside the algorithm's KL term in the loss; off by default.
+    pub kl_reward: KlReward,
     /// The policy's highest learning rate.
     pub learning_rate: f64,
     /// Share of the steps over which the policy's rate rises linearly.
@@ -64,6 +66,7 @@ impl Default for TrainConfig {
             rollout: RolloutConfig::default(),
             curriculum: CurriculumConfig::default(),
             algorithm: AlgorithmConfig::Reinforce(Default::default()),
+            kl_reward: KlReward::default(),
             learning_rate: 1e-6,
             warmup_ratio: 0.95,
             critic_learning_rate: 1e-5,
@@ -107,6 +110,7 @@ impl TrainConfig {
         for (key, value) in [("warmup_ratio", self.warmup_ratio), ("critic_warmup_ratio", self.critic_warmup_ratio)] {
             check(key, value, (0.0..=1.0).contains(&value), "a share in [0, 1]")?;
         }
+        self.kl_reward.validate()?;
         self.rollout.validate()?;
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::seq::SliceRandom;
-use zerosearch_algorithms::{Algorithm, LossInputs, LossMetrics, RewardBatch, ValueInputs};
+use zerosearch_algorithms::{Algorithm, KlReward, LossInputs, LossMetrics, RewardBatch, ValueInputs};
 use zerosearch_curriculum::{Curriculum, Progress, SuccessRate};
 use zerosearch_data::Question;
 use zerosearch_generate::{Sampling, Stream, WeightVersion};
@@ -50,6 +50,8 @@ pub struct Trainer<'a> {
     pub(crate) success: SuccessRate,
     pub(crate) validation: Option<Validation<'a>>,
     pub(crate) best: Option<Best>,
+    /// The coefficient of the KL penalty in the reward.
+    pub(crate) kl_beta: f64,
     /// Updates skipped in a row.
     pub(crate) skipped: u64,
     pub(crate) generator: LocalGenerator,
@@ -151,6 +153,7 @@ impl<'a> Trainer<'a> {
             success: SuccessRate::new(0.9)?,
             validation: None,
             best: None,
+            kl_beta: config.kl_reward.coefficient,
             skipped: 0,
             curriculum,
             reference: Decoder::frozen(&model.config, &model.weights, parts.device),
@@ -228,7 +231,7 @@ impl<'a> Trainer<'a> {
         self.validate_if_due(&mut metrics)?;
         let stats = RolloutStats::of(&rollouts);
         stats.metrics().into_iter().for_each(|(name, value)| metrics.insert(name, value));
-        metrics.summary("critic/rewards", &rewards);
+        metrics.summary("critic/score", &rewards);
         let sampled: usize = rollouts.iter().map(|rollout| rollout.trajectory.mask().trained()).sum();
         let step_seconds = began.elapsed().as_secs_f64();
         metrics.insert("rollout/tokens_per_s", sampled as f64 / rollout_seconds);
@@ -306,6 +309,9 @@ impl<'a> Trainer<'a> {
     fn update(&mut self, rewarded: &Rewarded<'_>, metrics: &mut Metrics) -> Result<Vec<f32>, TrainError> {
         let batch = TrainBatch::new(rewarded.rollouts.iter().copied());
         let rewards = rewarded.batch(&batch.lengths)?;
+        let penalties = self.kl_penalties(&batch, metrics);
+        let rewards = if penalties.is_empty() { rewards } else { rewards.with_token_rewards(&penalties)? };
+        metrics.summary("critic/rewards", &rewards.scores().iter().map(|score| *score as f32).collect::<Vec<_>>());
         let values = self.critic.as_ref().map(|critic| self.values(&critic.decoder, &batch));
         let rewards = match &values {
             Some(values) => {
@@ -326,6 +332,31 @@ impl<'a> Trainer<'a> {
             }
         }
         Ok(advantages.advantages)
+    }
+
+    /// What each trained token pays for its distance to the reference; nothing where `kl_reward` is off.
+    fn kl_penalties(&mut self, batch: &TrainBatch, metrics: &mut Metrics) -> Vec<f32> {
+        let beta = self.kl_beta;
+        if self.config.kl_reward.coefficient == 0.0 {
+            return Vec::new();
+        }
+        let mut reference = vec![0.0; batch.generator_logprobs.len()];
+        for micro in batch.micro_batches(self.config.micro_batch_tokens) {
+            micro.scatter(&host(&self.reference.score(&micro.scored()).0), &mut reference);
+        }
+        // The mean over each sequence's tokens, then over sequences, as verl takes it.
+        let (mut kl, mut start) = (0.0, 0);
+        for length in batch.lengths.iter().filter(|length| **length > 0) {
+            let range = start..start + length;
+            let tokens = batch.generator_logprobs[range.clone()].iter().zip(&reference[range.clone()]);
+            kl += tokens.map(|(log, reference)| f64::from(log - reference)).sum::<f64>() / *length as f64;
+            start = range.end;
+        }
+        kl /= batch.lengths.len().max(1) as f64;
+        metrics.insert("actor/reward_kl_penalty", kl);
+        metrics.insert("actor/reward_kl_penalty_coeff", beta);
+        self.kl_beta = self.config.kl_reward.next(beta, kl, batch.lengths.len());
+        KlReward::token_rewards(beta, &batch.generator_logprobs, &reference)
     }
 
     fn update_policy(

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{Device, Tensor};
 use zerosearch_algorithms::{
-    Advantages, Algorithm, AlgorithmConfig, AlgorithmError, Grpo, LossInputs, LossTerms, RewardBatch, TokenLoss,
+    AdaptiveKl, Advantages, Algorithm, AlgorithmConfig, AlgorithmError, Grpo, KlReward, LossInputs, LossTerms, RewardBatch, TokenLoss,
 };
 use zerosearch_curriculum::CurriculumConfig;
 use zerosearch_data::Question;
@@ -363,4 +363,31 @@ fn validation_keeps_the_best_checkpoint_and_stops_when_nothing_improves() {
     assert!(resumed.resume(&folder.path().join("checkpoints")).unwrap());
     assert_eq!(run(&mut resumed, folder.path(), u64::MAX), RunEnd::Finished);
     assert_eq!(resumed.steps_done(), 4, "a run that has stopped stays stopped");
+}
+
+#[test]
+fn a_penalty_in_the_reward_is_paid_adapts_and_survives_a_resume() {
+    let fixture = Fixture::new();
+    let adaptive = Some(AdaptiveKl { target: 1e-4, horizon: 60.0 });
+    let config = TrainConfig { kl_reward: KlReward { coefficient: 0.5, adaptive }, ..config("rloo") };
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut trainer = Trainer::new(config.clone(), fixture.parts()).unwrap();
+    assert_eq!(run(&mut trainer, whole.path(), u64::MAX), RunEnd::Finished);
+    let mut first = Trainer::new(config.clone(), fixture.parts()).unwrap();
+    run(&mut first, parts.path(), 2);
+    let mut second = Trainer::new(config, fixture.parts()).unwrap();
+    second.resume(&parts.path().join("checkpoints")).unwrap();
+    run(&mut second, parts.path(), u64::MAX);
+    assert_eq!(second.model().weights, trainer.model().weights);
+    let rows = metrics(whole.path());
+    assert_eq!(metrics(parts.path()), rows);
+
+    let figure = |row: usize, name: &str| -> f64 {
+        rows[row].iter().find(|(key, _)| key == name).unwrap().1.parse().unwrap()
+    };
+    // At the first step the policy is the reference: nothing to pay, so the coefficient comes down.
+    assert!(figure(0, "actor/reward_kl_penalty").abs() < 1e-6);
+    assert!((figure(1, "actor/reward_kl_penalty_coeff") - 0.5 * 0.98).abs() < 1e-9);
+    let paid = figure(3, "critic/score/mean") - figure(3, "critic/rewards/mean");
+    assert!(paid != 0.0, "after three steps there is a distance to pay for");
 }
