@@ -65,7 +65,7 @@ fn main() -> Result<(), Failure> {
     while trainer.steps_done() < 3 {
         let report = trainer.step()?;
         let figure = |name: &str| report.metrics.get(name).unwrap_or(f64::NAN);
-        let (reward, norm) = (figure("critic/rewards/mean"), figure("actor/grad_norm"));
+        let (reward, norm) = (figure("critic/score/mean"), figure("actor/grad_norm"));
         println!("step {}: reward {reward:.3}, gradient norm {norm:.4}", report.step);
         assert!(report.advantages.iter().flatten().all(|advantage| *advantage == 0.0 || *advantage == 1.0));
     }

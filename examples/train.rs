@@ -67,7 +67,7 @@ fn main() -> Result<(), Failure> {
     sinks.push(JsonlSink::resume(&config.out.join("metrics.jsonl"), next)?);
     sinks.push(TensorBoardSink::resume(&config.out.join("tensorboard"), next, unix_seconds)?);
     sinks.push(ConsoleSink::stdout(&[
-        ("reward", "critic/rewards/mean"),
+        ("reward", "critic/score/mean"),
         ("noise", "curriculum/noise_probability"),
         ("searches", "env/number_of_valid_search"),
         ("s", "timing_s/step"),

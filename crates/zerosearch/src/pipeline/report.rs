@@ -13,7 +13,7 @@ use zerosearch_trajectory::Segment;
 use super::{PipelineError, Summary, SummaryScores};
 
 const CHARTS: [(&str, &str, &str); 8] = [
-    ("Reward", "F1", "critic/rewards/mean"),
+    ("Reward", "F1", "critic/score/mean"),
     ("Noise probability", "probability", "curriculum/noise_probability"),
     ("Searches per rollout", "searches", "env/number_of_valid_search"),
     ("Response length", "tokens", "response_length/mean"),

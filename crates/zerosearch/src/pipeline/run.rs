@@ -307,7 +307,7 @@ const SAMPLES: &str = "rollouts";
 const CALLS: &str = "real_search_calls_during_training.json";
 
 const COLUMNS: [(&str, &str); 7] = [
-    ("reward", "critic/rewards/mean"),
+    ("reward", "critic/score/mean"),
     ("noise", "curriculum/noise_probability"),
     ("searches", "env/number_of_valid_search"),
     ("finished", "env/finish_ratio"),
