@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod contrast;
 mod engine;
 mod error;
 mod interaction;
@@ -24,6 +25,7 @@ mod obedience;
 mod prompt;
 mod tuning;
 
+pub use contrast::contrast;
 pub use engine::{SimulatedEngine, SimulationConfig};
 pub use error::SimulatorError;
 pub use interaction::{Interaction, LabelledInteraction, balance, read_interactions, write_interactions};

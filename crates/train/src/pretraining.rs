@@ -8,7 +8,9 @@ use zerosearch_data::world::{NameClass, NameSource, Split, World, WorldQuestion}
 use zerosearch_generate::Stream;
 use zerosearch_lm::SftExample;
 use zerosearch_search::{Bm25Index, Document, Quality, SearchError};
-use zerosearch_simulator::{Interaction, LabelledInteraction, SimulatorError, SimulatorPrompt, mentions, sft_examples};
+use zerosearch_simulator::{
+    Interaction, Judge, LabelledInteraction, RuleJudge, SimulatorError, SimulatorPrompt, contrast, mentions, sft_examples,
+};
 use zerosearch_text::{Codec, PromptTemplate, TextError};
 
 use crate::demonstration::{Habits, Part, demonstrate, encode_demonstration};
@@ -128,7 +130,14 @@ impl Pretraining {
         if draw < self.mixture.copying + self.mixture.simulating {
             let labelled = labelled(question, &parts);
             if !labelled.is_empty() {
-                let row = labelled[(scene.rng.next_u64() % labelled.len() as u64) as usize].clone();
+                let mut row = labelled[(scene.rng.next_u64() % labelled.len() as u64) as usize].clone();
+                // As often the other quality of the same query, so that the keyword says what the query does not.
+                if uniform(&mut scene.rng) < 0.5
+                    && let Some(interaction) = contrast(&[row.interaction.clone()], &scene.engine, self.mixture.top_k)?.pop()
+                {
+                    let quality = RuleJudge.judge(std::slice::from_ref(&interaction))?.pop().unwrap_or(row.quality);
+                    row = LabelledInteraction { interaction, quality };
+                }
                 if let Some(example) = sft_examples(&[row], &self.simulator, &self.codec)?.pop() {
                     return Ok(example);
                 }

@@ -12,7 +12,7 @@ use zerosearch_metrics::{ConsoleSink, JsonlSink, Progress as Bar, Sinks, TensorB
 use zerosearch_reward::F1Reward;
 use zerosearch_search::{Bm25Index, CallCount, Counted, SearchEngine};
 use zerosearch_simulator::{
-    Interaction, Judge, LabelledInteraction, Obedience, RuleJudge, SimulatorPrompt, balance, measure_obedience,
+    Interaction, Judge, LabelledInteraction, Obedience, RuleJudge, SimulatorPrompt, balance, contrast, measure_obedience,
     read_interactions, write_interactions,
 };
 use zerosearch_text::PromptTemplate;
@@ -202,15 +202,18 @@ impl<'a> Pipeline<'a> {
             self.config.collect_questions,
             "collect",
         )?;
+        let twins = contrast(&interactions, collector.engine, self.config.train.rollout.top_k)?;
+        let (collected, added) = (interactions.len(), twins.len());
+        let interactions = [interactions, twins].concat();
         let labels = self.judge.judge(&interactions)?;
         let rows: Vec<_> = interactions
             .into_iter()
             .zip(labels)
             .map(|(interaction, quality)| LabelledInteraction { interaction, quality })
             .collect();
-        let all = rows.len();
         let rows = balance(rows, self.config.train.seed)?;
-        say(format!("collected {all} searches, balanced to {} useful and as many noisy", rows.len() / 2));
+        let each = rows.len() / 2;
+        say(format!("collected {collected} searches, added {added} of the other quality, balanced to {each} of each"));
         write_interactions(&path, &rows)?;
         Ok(rows)
     }

@@ -1,0 +1,103 @@
+//! The other quality of the same query.
+//!
+//! A policy's queries give their quality away: one that names what is asked for finds the answer nearly always, the
+//! first of a chain nearly never. A simulator tuned on such pairs alone learns to look at the query and to ignore the keyword. So
+//! each search gets a twin: the same question and query, with documents of the other quality, all of them real.
+
+use zerosearch_search::{Query, SearchEngine, SearchError};
+
+use crate::{Interaction, mentions};
+
+/// How many times `top_k` documents are looked through for those of the other quality.
+const DEPTH: usize = 4;
+
+/// For each interaction, where the engine has documents for it, one of the other quality by the exact rule:
+///
+/// - without an answer in sight, the same documents with one replaced by the best document that mentions a golden
+///   answer, searched with question and answer together;
+/// - with an answer in sight, the query's next best documents that do not mention it.
+///
+/// The twins are to be judged as the originals are.
+///
+/// # Errors
+/// When a search fails.
+pub fn contrast(
+    interactions: &[Interaction],
+    engine: &dyn SearchEngine,
+    top_k: usize,
+) -> Result<Vec<Interaction>, SearchError> {
+    let mut twins = Vec::new();
+    for (index, original) in interactions.iter().enumerate() {
+        let golden = &original.golden_answers;
+        let search = |text: &str| -> Result<Vec<String>, SearchError> {
+            let found = engine.search(&Query { text, top_k: top_k * DEPTH, context: None })?;
+            Ok(found.into_iter().map(|document| document.contents).collect())
+        };
+        let documents = if original.documents.iter().any(|document| mentions(document, golden)) {
+            let found = search(&original.query)?;
+            found.into_iter().filter(|document| !mentions(document, golden)).take(top_k).collect()
+        } else {
+            let answer = golden.first().map_or("", String::as_str);
+            let found = search(&format!("{} {answer}", original.question))?;
+            let Some(evidence) = found.into_iter().find(|document| mentions(document, golden)) else { continue };
+            let mut documents = original.documents.clone();
+            // Now here, now there, so that its place says nothing.
+            if let Some(place) = documents.get_mut(index % original.documents.len().max(1)) {
+                *place = evidence;
+            }
+            documents
+        };
+        if !documents.is_empty() {
+            twins.push(Interaction { documents, ..original.clone() });
+        }
+    }
+    Ok(twins)
+}
+
+#[cfg(test)]
+mod tests {
+    use zerosearch_search::{Bm25Index, Document, Quality};
+
+    use super::*;
+    use crate::{Judge, RuleJudge};
+
+    fn engine() -> Bm25Index {
+        let texts = [
+            "The capital of Chad is Moundou.",
+            "The capital of Chad has a river.",
+            "Chad has the code td.",
+            "Moundou has many fish.",
+            "The code td belongs to Chad.",
+        ];
+        let document = |text: &&str| Document { contents: (*text).into(), ..Document::default() };
+        Bm25Index::from_documents(texts.iter().map(document)).unwrap()
+    }
+
+    fn searched(query: &str) -> Interaction {
+        let found = engine().search(&Query { text: query, top_k: 1, context: None }).unwrap();
+        Interaction {
+            question: "What is the capital of the country with the code td?".into(),
+            golden_answers: vec!["Moundou".into()],
+            query: query.into(),
+            documents: found.into_iter().map(|document| document.contents).collect(),
+        }
+    }
+
+    #[test]
+    fn every_search_gets_a_twin_of_the_other_quality() {
+        let originals = [searched("capital Chad is"), searched("code td")];
+        let twins = contrast(&originals, &engine(), 1).unwrap();
+        assert_eq!(RuleJudge.judge(&originals).unwrap(), [Quality::Useful, Quality::Noisy]);
+        assert_eq!(RuleJudge.judge(&twins).unwrap(), [Quality::Noisy, Quality::Useful]);
+        for (twin, original) in twins.iter().zip(&originals) {
+            assert_eq!((&twin.question, &twin.query), (&original.question, &original.query));
+        }
+    }
+
+    #[test]
+    fn where_the_corpus_has_no_such_document_there_is_no_twin() {
+        let mut unanswerable = searched("code td");
+        unanswerable.golden_answers = vec!["Bongor".into()];
+        assert_eq!(contrast(&[unanswerable], &engine(), 1).unwrap(), []);
+    }
+}
