@@ -6,7 +6,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use zerosearch_generate::TokenId;
 use zerosearch_kernels::{self as kernels, AttentionShape};
 
-use crate::{HostTensor, HostWeights, ModelConfig};
+use crate::lora::{a_name, b_name};
+use crate::{HostTensor, HostWeights, LoraConfig, ModelConfig};
 
 /// One parameter on a device.
 #[derive(Clone, Debug)]
@@ -25,7 +26,15 @@ pub type Weights = BTreeMap<String, Weight>;
 pub struct Decoder {
     config: ModelConfig,
     weights: Weights,
+    adapters: Option<Adapters>,
     device: Device,
+}
+
+/// What is trained instead of the weights.
+#[derive(Clone, Debug)]
+struct Adapters {
+    config: LoraConfig,
+    weights: Weights,
 }
 
 /// A token sequence and the positions in it whose tokens are to be scored.
@@ -41,9 +50,7 @@ pub struct ScoredSequence<'a> {
 impl Decoder {
     /// Parameters that are constants: for reference log-probabilities.
     pub fn frozen(config: &ModelConfig, weights: &HostWeights, device: &Device) -> Self {
-        let weights =
-            weights.iter().map(|(name, tensor)| (name.to_string(), Weight::from_host(tensor, device))).collect();
-        Self { config: config.clone(), weights, device: device.clone() }
+        Self { config: config.clone(), weights: on_device(weights, device), adapters: None, device: device.clone() }
     }
 
     /// Parameters that collect gradients.
@@ -51,6 +58,39 @@ impl Decoder {
         let mut decoder = Self::frozen(config, weights, device);
         decoder.weights.values_mut().for_each(Weight::track);
         decoder
+    }
+
+    /// Parameters that are constants, with adapters (see [`LoraConfig::initial`]) that collect gradients.
+    pub fn with_lora(
+        config: &ModelConfig,
+        weights: &HostWeights,
+        lora: &LoraConfig,
+        adapters: &HostWeights,
+        device: &Device,
+    ) -> Self {
+        let mut adapters = Adapters { config: lora.clone(), weights: on_device(adapters, device) };
+        adapters.weights.values_mut().for_each(Weight::track);
+        Self { adapters: Some(adapters), ..Self::frozen(config, weights, device) }
+    }
+
+    /// The same weights without the adapters: the reference policy, at no memory.
+    pub fn without_lora(&self) -> Self {
+        Self { adapters: None, ..self.clone() }
+    }
+
+    /// What is trained: the adapters where there are some, else the weights.
+    pub fn trained(&self) -> &Weights {
+        self.adapters.as_ref().map_or(&self.weights, |adapters| &adapters.weights)
+    }
+
+    /// What is trained, to be replaced by an optimizer.
+    pub fn trained_mut(&mut self) -> &mut Weights {
+        self.adapters.as_mut().map_or(&mut self.weights, |adapters| &mut adapters.weights)
+    }
+
+    /// The adapters and their configuration, copied to the host.
+    pub fn lora(&self) -> Option<(&LoraConfig, HostWeights)> {
+        self.adapters.as_ref().map(|adapters| (&adapters.config, on_host(&adapters.weights)))
     }
 
     /// Its shape.
@@ -68,16 +108,11 @@ impl Decoder {
         &self.weights
     }
 
-    /// Its parameters, to be replaced by an optimizer.
-    pub fn weights_mut(&mut self) -> &mut Weights {
-        &mut self.weights
-    }
-
-    /// Copies the parameters to the host.
+    /// Copies the parameters to the host, with the adapters merged into them.
     pub fn to_host(&self) -> HostWeights {
-        let mut host = HostWeights::default();
-        for (name, weight) in &self.weights {
-            host.insert(name.clone(), weight.to_host());
+        let mut host = on_host(&self.weights);
+        if let Some((lora, adapters)) = self.lora() {
+            lora.merge(&mut host, &adapters);
         }
         host
     }
@@ -153,7 +188,16 @@ impl Decoder {
     }
 
     fn linear(&self, x: Tensor<2>, name: &str) -> Tensor<2> {
+        let adapted = self.adapters.as_ref().and_then(|adapters| {
+            let matrix = |name: String| match adapters.weights.get(&name) {
+                Some(Weight::Matrix(tensor)) => Some(tensor.clone().transpose()),
+                _ => None,
+            };
+            let low = x.clone().matmul(matrix(a_name(name))?);
+            Some(low.matmul(matrix(b_name(name))?).mul_scalar(adapters.config.scale()))
+        });
         let y = x.matmul(self.matrix(&format!("{name}.weight")).transpose());
+        let y = adapted.map_or(y.clone(), |adapted| y + adapted);
         match self.weights.get(&format!("{name}.bias")) {
             Some(Weight::Vector(bias)) => y + bias.clone().unsqueeze::<2>(),
             _ => y,
@@ -175,6 +219,16 @@ impl Decoder {
             _ => unreachable!("no vector named {name}"),
         }
     }
+}
+
+fn on_device(weights: &HostWeights, device: &Device) -> Weights {
+    weights.iter().map(|(name, tensor)| (name.to_string(), Weight::from_host(tensor, device))).collect()
+}
+
+fn on_host(weights: &Weights) -> HostWeights {
+    let mut host = HostWeights::default();
+    weights.iter().for_each(|(name, weight)| host.insert(name.clone(), weight.to_host()));
+    host
 }
 
 impl Weight {

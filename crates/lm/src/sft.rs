@@ -88,12 +88,12 @@ pub struct SftTrainer {
 impl SftTrainer {
     /// Starts from these weights.
     pub fn new(model: &ModelConfig, weights: &HostWeights, config: SftConfig, device: &Device) -> Self {
-        Self {
-            decoder: Decoder::trainable(model, weights, device),
-            optimizer: AdamW::new(config.optimizer),
-            config,
-            step: 0,
-        }
+        Self::of(Decoder::trainable(model, weights, device), config)
+    }
+
+    /// Trains a decoder as it is: one with adapters, for example.
+    pub fn of(decoder: Decoder, config: SftConfig) -> Self {
+        Self { decoder, optimizer: AdamW::new(config.optimizer), config, step: 0 }
     }
 
     /// The decoder as trained so far.
@@ -130,7 +130,7 @@ impl SftTrainer {
                 Tensor::<1>::from_data(TensorData::new(weights.clone(), [weights.len()]), self.decoder.device());
             let objective = (logprobs * weights).sum().neg();
             loss += f64::from(objective.clone().into_scalar::<f32>());
-            gradients.add(Gradients::of(objective, self.decoder.weights()));
+            gradients.add(Gradients::of(objective, self.decoder.trained()));
         }
         let norm = gradients.clip(self.config.gradient_norm);
         if !loss.is_finite() || !norm.is_finite() {
@@ -140,7 +140,7 @@ impl SftTrainer {
             )));
         }
         let learning_rate = self.config.learning_rate.at(self.step);
-        self.optimizer.step(self.decoder.weights_mut(), &gradients, learning_rate);
+        self.optimizer.step(self.decoder.trained_mut(), &gradients, learning_rate);
         self.step += 1;
         let tokens = batch.iter().map(|example| example.positions.len()).sum();
         Ok(SftReport { loss, gradient_norm: norm, learning_rate, tokens })

@@ -4,7 +4,7 @@
 //! checkpoints/
 //!   latest_checkpointed_iteration.txt      the newest whole one
 //!   global_step_20/
-//!     actor/                               a Hugging Face folder: the policy
+//!     actor/                               a Hugging Face folder: the policy; with LoRA, lora_adapter/ in it
 //!     actor_optimizer.safetensors
 //!     critic.safetensors, critic_optimizer.safetensors     where the algorithm has a critic
 //!     trainer.json                         step, configuration, data, state of the algorithm
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zerosearch_curriculum::SuccessRate;
 use zerosearch_data::fingerprint;
-use zerosearch_lm::{AdamW, HostWeights, LanguageModel, StoredDtype};
+use zerosearch_lm::{AdamW, Decoder, HostWeights, LanguageModel, LoraConfig, StoredDtype};
 use zerosearch_metrics::write_atomic;
 
 use crate::trainer::Learner;
@@ -28,6 +28,8 @@ use crate::{TrainError, Trainer, critic};
 
 const LATEST: &str = "latest_checkpointed_iteration.txt";
 const PREFIX: &str = "global_step_";
+/// Beside the policy with the adapters merged into it.
+const ADAPTERS: &str = "lora_adapter";
 
 #[derive(Serialize, Deserialize)]
 struct State {
@@ -72,6 +74,9 @@ impl Trainer<'_> {
         remove(&temporary)?;
         fs::create_dir_all(&temporary).map_err(|error| failed(&temporary, error))?;
         self.model().save(&temporary.join("actor"), StoredDtype::F32)?;
+        if let Some((lora, adapters)) = self.policy.decoder.lora() {
+            lora.save(&temporary.join("actor").join(ADAPTERS), &adapters)?;
+        }
         self.policy.optimizer.save(&temporary.join("actor_optimizer.safetensors"))?;
         if let Some(critic) = &self.critic {
             critic.decoder.to_host().write(&temporary.join("critic.safetensors"), StoredDtype::F32)?;
@@ -144,7 +149,14 @@ impl Trainer<'_> {
         self.best = state.best;
         self.skipped = state.skipped;
         self.step = state.step;
-        self.set_policy(&model.weights, policy);
+        let decoder = match &self.config.lora {
+            Some(lora) => {
+                let (_, adapters) = LoraConfig::read(&folder.join("actor").join(ADAPTERS), &model.config)?;
+                Decoder::with_lora(&model.config, &self.parts.model.weights, lora, &adapters, device)
+            }
+            None => Decoder::trainable(&model.config, &model.weights, device),
+        };
+        self.set_policy(decoder, policy);
         Ok(true)
     }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zerosearch_algorithms::{AlgorithmConfig, KlReward};
 use zerosearch_curriculum::CurriculumConfig;
-use zerosearch_lm::AdamWConfig;
+use zerosearch_lm::{AdamWConfig, LoraConfig};
 use zerosearch_rollout::RolloutConfig;
 
 use crate::TrainError;
@@ -36,6 +36,9 @@ pub struct TrainConfig {
     pub critic_learning_rate: f64,
     /// Share of the steps over which the critic's rate rises linearly.
     pub critic_warmup_ratio: f64,
+    /// Trains adapters instead of the policy's weights; the reference is then the policy without them, at no memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// The optimizer of policy and critic.
     pub optimizer: AdamWConfig,
     /// Gradients are scaled down to this global norm.
@@ -71,6 +74,7 @@ impl Default for TrainConfig {
             warmup_ratio: 0.95,
             critic_learning_rate: 1e-5,
             critic_warmup_ratio: 0.015,
+            lora: None,
             optimizer: AdamWConfig::default(),
             gradient_norm: 1.0,
             micro_batch_tokens: 8192,
@@ -111,6 +115,7 @@ impl TrainConfig {
             check(key, value, (0.0..=1.0).contains(&value), "a share in [0, 1]")?;
         }
         self.kl_reward.validate()?;
+        self.lora.iter().try_for_each(LoraConfig::validate)?;
         self.rollout.validate()?;
         Ok(())
     }

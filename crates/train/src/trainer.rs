@@ -145,8 +145,21 @@ impl<'a> Trainer<'a> {
         let critic = algorithm
             .value_loss()
             .map(|_| learner(critic::trainable(model, &critic::initial_weights(model), parts.device)));
+        let (policy, reference) = match &config.lora {
+            Some(lora) => {
+                let seed = Stream { seed: config.seed, purpose: "adapters", ..Stream::default() }.value();
+                let adapters = lora.initial(&model.config, seed);
+                let policy = Decoder::with_lora(&model.config, &model.weights, lora, &adapters, parts.device);
+                let reference = policy.without_lora();
+                (policy, reference)
+            }
+            None => (
+                Decoder::trainable(&model.config, &model.weights, parts.device),
+                Decoder::frozen(&model.config, &model.weights, parts.device),
+            ),
+        };
         Ok(Self {
-            policy: learner(Decoder::trainable(&model.config, &model.weights, parts.device)),
+            policy: learner(policy),
             critic,
             algorithm,
             step: 0,
@@ -156,7 +169,7 @@ impl<'a> Trainer<'a> {
             kl_beta: config.kl_reward.coefficient,
             skipped: 0,
             curriculum,
-            reference: Decoder::frozen(&model.config, &model.weights, parts.device),
+            reference,
             generator: LocalGenerator::new(&model.config, &model.weights, model.codec.eos_ids()),
             config,
             parts,
@@ -387,14 +400,14 @@ impl<'a> Trainer<'a> {
                 sequence_lengths: micro.lengths(),
             })?;
             totals += output.metrics;
-            gradients.add(Gradients::of(output.loss, self.policy.decoder.weights()));
+            gradients.add(Gradients::of(output.loss, self.policy.decoder.trained()));
         }
         let norm = gradients.clip(self.config.gradient_norm);
         if !totals.loss.is_finite() || !norm.is_finite() {
             return Err(TrainError::NotFinite { step: self.step, loss: totals.loss, norm });
         }
         let rate = warmed_up(self.config.learning_rate, self.config.warmup_ratio, self.step, self.config.steps);
-        self.policy.optimizer.step(self.policy.decoder.weights_mut(), &gradients, rate);
+        self.policy.optimizer.step(self.policy.decoder.trained_mut(), &gradients, rate);
         totals.scalars().into_iter().for_each(|(name, value)| metrics.insert(name, value));
         metrics.insert("actor/grad_norm", norm);
         metrics.insert("actor/lr", rate);
@@ -421,7 +434,7 @@ impl<'a> Trainer<'a> {
                 weights: self.tensor(micro.gather(&weights)),
             })?;
             total += output.vf_loss;
-            gradients.add(Gradients::of(output.loss, critic.decoder.weights()));
+            gradients.add(Gradients::of(output.loss, critic.decoder.trained()));
         }
         let norm = gradients.clip(self.config.gradient_norm);
         if !total.is_finite() || !norm.is_finite() {
@@ -430,7 +443,7 @@ impl<'a> Trainer<'a> {
         let rate =
             warmed_up(self.config.critic_learning_rate, self.config.critic_warmup_ratio, self.step, self.config.steps);
         if let Some(critic) = &mut self.critic {
-            critic.optimizer.step(critic.decoder.weights_mut(), &gradients, rate);
+            critic.optimizer.step(critic.decoder.trained_mut(), &gradients, rate);
         }
         metrics.insert("critic/vf_loss", total);
         metrics.insert("critic/grad_norm", norm);
@@ -453,11 +466,10 @@ impl<'a> Trainer<'a> {
         Tensor::from_data(TensorData::new(values, [length]), self.parts.device)
     }
 
-    /// Puts saved weights in place, for the trainer and for the generator.
-    pub(crate) fn set_policy(&mut self, weights: &zerosearch_lm::HostWeights, optimizer: AdamW) {
-        self.policy =
-            Learner { decoder: Decoder::trainable(&self.parts.model.config, weights, self.parts.device), optimizer };
-        self.generator.refit(weights, WeightVersion(self.step));
+    /// Puts a saved policy in place, for the trainer and for the generator.
+    pub(crate) fn set_policy(&mut self, decoder: Decoder, optimizer: AdamW) {
+        self.generator.refit(&decoder.to_host(), WeightVersion(self.step));
+        self.policy = Learner { decoder, optimizer };
     }
 }
 

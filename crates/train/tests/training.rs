@@ -9,7 +9,7 @@ use zerosearch_algorithms::{
 };
 use zerosearch_curriculum::CurriculumConfig;
 use zerosearch_data::Question;
-use zerosearch_lm::{Decoder, Gradients, HostWeights, LanguageModel, ModelConfig, ScoredSequence, Weight};
+use zerosearch_lm::{Decoder, Gradients, HostWeights, LanguageModel, LoraConfig, ModelConfig, ScoredSequence, Weight};
 use zerosearch_metrics::{JsonlSink, Sinks};
 use zerosearch_reward::{Episode, RewardFn};
 use zerosearch_rollout::RolloutConfig;
@@ -390,4 +390,28 @@ fn a_penalty_in_the_reward_is_paid_adapts_and_survives_a_resume() {
     assert!((figure(1, "actor/reward_kl_penalty_coeff") - 0.5 * 0.98).abs() < 1e-9);
     let paid = figure(3, "critic/score/mean") - figure(3, "critic/rewards/mean");
     assert!(paid != 0.0, "after three steps there is a distance to pay for");
+}
+
+#[test]
+fn adapters_are_trained_alone_and_a_resumed_run_equals_an_uninterrupted_one() {
+    let fixture = Fixture::new();
+    let lora = Some(LoraConfig { rank: 2, ..LoraConfig::default() });
+    let config = TrainConfig { lora, ..config("grpo") };
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut trainer = Trainer::new(config.clone(), fixture.parts()).unwrap();
+    assert_eq!(run(&mut trainer, whole.path(), u64::MAX), RunEnd::Finished);
+    let mut first = Trainer::new(config.clone(), fixture.parts()).unwrap();
+    run(&mut first, parts.path(), 2);
+    let mut second = Trainer::new(config, fixture.parts()).unwrap();
+    second.resume(&parts.path().join("checkpoints")).unwrap();
+    run(&mut second, parts.path(), u64::MAX);
+
+    let trained = trainer.model().weights;
+    assert_eq!(second.model().weights, trained);
+    assert_eq!(metrics(parts.path()), metrics(whole.path()));
+    for (name, before) in fixture.model.weights.iter() {
+        let adapted = name.contains("_proj.");
+        assert_eq!(trained.get(name) != Some(before), adapted, "{name}");
+    }
+    assert!(whole.path().join("checkpoints/global_step_4/actor/lora_adapter/adapter_config.json").exists());
 }

@@ -1,0 +1,87 @@
+//! One step of GRPO: 4 prompts × 4 samples × 64 new tokens, reward, reference, update with AdamW.
+//!
+//! With SmolLM2-135M where `crates/lm/tests/real/fetch.sh` has put it (the size at which TRL's GRPOTrainer was measured), else
+//! with the shipped base policy: `cargo bench -p zerosearch-benches --bench train_step`.
+
+use std::path::{Path, PathBuf};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use zerosearch::algorithms::{AlgorithmConfig, Grpo, Kl};
+use zerosearch::burn::tensor::Device;
+use zerosearch::data::Question;
+use zerosearch::generate::Sampling;
+use zerosearch::lm::LanguageModel;
+use zerosearch::reward::{Episode, RewardFn};
+use zerosearch::rollout::RolloutConfig;
+use zerosearch::search::{Bm25Index, Document};
+use zerosearch::text::PromptTemplate;
+use zerosearch::train::{Parts, TrainConfig, Trainer};
+
+const PROMPTS: usize = 4;
+const SAMPLES: usize = 4;
+const NEW: usize = 64;
+
+/// Something that differs between samples: no group may be constant.
+struct Vowels;
+
+impl RewardFn for Vowels {
+    fn name(&self) -> &str {
+        "vowels"
+    }
+
+    fn reward(&self, episode: &Episode<'_>) -> f32 {
+        let text = episode.policy_turns.concat();
+        text.chars().filter(|letter| "aeiou".contains(*letter)).count() as f32 / text.chars().count().max(1) as f32
+    }
+}
+
+fn folder() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let real = root.join("target/models/smollm2-135m-instruct");
+    if real.exists() { real } else { root.join("models/base") }
+}
+
+fn benches(criterion: &mut Criterion) {
+    zerosearch::kernels::keep_freed_memory();
+    let folder = folder();
+    let model = LanguageModel::read(&folder).expect("a model folder");
+    let prompt = PromptTemplate::new("Tell me at length: {{ question }}").expect("a template");
+    let topics = ["why the sky is blue", "what iron is used for", "how magnets work", "who lives in Uganda"];
+    let questions: Vec<Question> =
+        topics.iter().map(|topic| Question::new(*topic, *topic, vec!["nothing".into()])).collect();
+    let engine = Bm25Index::from_documents([Document::default()]).expect("an index");
+    let device = Device::flex();
+    let parts = Parts {
+        model: &model,
+        prompt: &prompt,
+        questions: &questions,
+        engine: &engine,
+        reward: &Vowels,
+        device: &device,
+    };
+    let mut group = criterion.benchmark_group(folder.file_name().map_or("model".into(), |name| name.to_string_lossy()));
+    group.sample_size(10);
+    group.throughput(Throughput::Elements((PROMPTS * SAMPLES * NEW) as u64));
+    // TRL's default has no KL term and so no reference pass.
+    for (name, kl) in [("without KL", Kl::NONE), ("with KL", Kl::default())] {
+        let config = TrainConfig {
+            steps: u64::MAX,
+            questions_per_step: PROMPTS,
+            samples_per_question: SAMPLES,
+            rollout: RolloutConfig {
+                max_turns: 1,
+                max_new_tokens: NEW,
+                sampling: Sampling { min_new_tokens: NEW, ..Sampling::default() },
+                ..RolloutConfig::default()
+            },
+            algorithm: AlgorithmConfig::Grpo(Grpo { kl, ..Grpo::default() }),
+            warmup_ratio: 0.0,
+            ..TrainConfig::default()
+        };
+        let mut trainer = Trainer::new(config, parts).expect("a valid configuration");
+        group.bench_function(format!("GRPO step {name}"), |b| b.iter(|| trainer.step().expect("a step")));
+    }
+}
+
+criterion_group!(group, benches);
+criterion_main!(group);

@@ -1,0 +1,190 @@
+//! Low-rank adapters (Hu et al. 2021, arXiv:2106.09685), stored in PEFT's layout.
+
+use std::path::Path;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::weights::write_atomic;
+use crate::{HostTensor, HostWeights, LmError, ModelConfig, StoredDtype};
+
+/// PEFT puts this before every name.
+const PREFIX: &str = "base_model.model.";
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+/// What can be adapted: the projections of a layer.
+const MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/// Adapters instead of whole matrices: `y = W·x + (alpha / rank)·B·(A·x)`, of which only `A` and `B` are trained.
+///
+/// There is no dropout: with it, what samples and what is trained would be two policies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraConfig {
+    /// Rows of `A` and columns of `B`.
+    pub rank: usize,
+    /// The update's weight is `alpha / rank`.
+    pub alpha: f64,
+    /// Which projections have adapters, in every layer.
+    pub target_modules: Vec<String>,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self { rank: 16, alpha: 32.0, target_modules: MODULES.map(String::from).to_vec() }
+    }
+}
+
+impl LoraConfig {
+    /// Refuses values out of range.
+    ///
+    /// # Errors
+    /// Names the key, its value and what is allowed.
+    pub fn validate(&self) -> Result<(), LmError> {
+        let refuse = |key: &str, value: String, expected: String| {
+            Err(LmError::Config { path: "lora".into(), key: key.into(), value, expected })
+        };
+        if self.rank == 0 {
+            return refuse("rank", "0".into(), "at least 1".into());
+        }
+        if !(self.alpha.is_finite() && self.alpha > 0.0) {
+            return refuse("alpha", self.alpha.to_string(), "a finite number above 0".into());
+        }
+        match self.target_modules.iter().find(|name| !MODULES.contains(&name.as_str())) {
+            Some(name) => refuse("target_modules", format!("`{name}`"), MODULES.join(", ")),
+            None if self.target_modules.is_empty() => refuse("target_modules", "empty".into(), MODULES.join(", ")),
+            None => Ok(()),
+        }
+    }
+
+    /// `alpha / rank`.
+    pub fn scale(&self) -> f64 {
+        self.alpha / self.rank as f64
+    }
+
+    /// Adapters that change nothing yet: `A` uniform in `±1/sqrt(in)`, as PEFT draws it, and `B` zero. Named
+    /// `{module}.lora_A.weight` `[rank, in]` and `{module}.lora_B.weight` `[out, rank]`.
+    pub fn initial(&self, config: &ModelConfig, seed: u64) -> HostWeights {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut adapters = HostWeights::default();
+        for (name, shape) in config.tensor_shapes() {
+            let (Some(module), &[rows, columns]) = (self.module_of(&name), shape.as_slice()) else { continue };
+            let bound = 1.0 / (columns as f64).sqrt();
+            let mut draw = || ((f64::from(rng.next_u32()) / f64::from(u32::MAX) * 2.0 - 1.0) * bound) as f32;
+            let values = (0..self.rank * columns).map(|_| draw()).collect();
+            adapters.insert(a_name(module), HostTensor { shape: vec![self.rank, columns], values });
+            let zeros = HostTensor { shape: vec![rows, self.rank], values: vec![0.0; rows * self.rank] };
+            adapters.insert(b_name(module), zeros);
+        }
+        adapters
+    }
+
+    /// The module that a weight belongs to, if it is one that has adapters.
+    fn module_of<'a>(&self, weight: &'a str) -> Option<&'a str> {
+        let module = weight.strip_suffix(".weight").filter(|module| module.contains(".layers."))?;
+        let last = module.rsplit('.').next()?;
+        self.target_modules.iter().any(|target| target == last).then_some(module)
+    }
+
+    /// Adds the adapters to the weights: `W + scale·B·A`.
+    pub fn merge(&self, weights: &mut HostWeights, adapters: &HostWeights) {
+        self.add(weights, adapters, self.scale() as f32);
+    }
+
+    /// Takes merged adapters out again, up to rounding.
+    pub fn unmerge(&self, weights: &mut HostWeights, adapters: &HostWeights) {
+        self.add(weights, adapters, -self.scale() as f32);
+    }
+
+    fn add(&self, weights: &mut HostWeights, adapters: &HostWeights, scale: f32) {
+        let names: Vec<String> = weights.iter().map(|(name, _)| name.to_string()).collect();
+        for name in names {
+            let Some(module) = self.module_of(&name) else { continue };
+            let (Some(a), Some(b)) = (adapters.get(&a_name(module)), adapters.get(&b_name(module))) else { continue };
+            let (rank, columns) = (a.shape[0], a.shape[1]);
+            let rows = weights.values_mut(&name).par_chunks_mut(columns).zip(b.values.par_chunks(rank));
+            rows.for_each(|(row, factors)| {
+                for (factor, from) in factors.iter().zip(a.values.chunks(columns)) {
+                    row.iter_mut().zip(from).for_each(|(value, a)| *value += scale * factor * a);
+                }
+            });
+        }
+    }
+
+    /// Writes `adapter_config.json` and `adapter_model.safetensors`, which PEFT loads.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn save(&self, folder: &Path, adapters: &HostWeights) -> Result<(), LmError> {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| LmError::file(folder, format!("cannot be created: {error}")))?;
+        let config = json!({
+            "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": self.rank, "lora_alpha": self.alpha,
+            "lora_dropout": 0.0, "target_modules": self.target_modules, "bias": "none", "fan_in_fan_out": false,
+            "inference_mode": true, "base_model_name_or_path": null,
+        });
+        let text = serde_json::to_string_pretty(&config).map_err(|error| LmError::file(folder, error))?;
+        write_atomic(&folder.join(CONFIG), text.as_bytes())?;
+        let mut named = HostWeights::default();
+        adapters.iter().for_each(|(name, tensor)| named.insert(format!("{PREFIX}{name}"), tensor.clone()));
+        named.write(&folder.join(WEIGHTS), StoredDtype::F32)
+    }
+
+    /// Reads what [`save`](Self::save), or PEFT, wrote for a model of this shape.
+    ///
+    /// # Errors
+    /// When a file is missing or broken, asks for something that is not computed here, or does not fit the model.
+    pub fn read(folder: &Path, config: &ModelConfig) -> Result<(Self, HostWeights), LmError> {
+        let path = folder.join(CONFIG);
+        let text = std::fs::read_to_string(&path).map_err(|error| LmError::file(&path, error))?;
+        let value: Value =
+            serde_json::from_str(&text).map_err(|error| LmError::file(&path, format!("not JSON: {error}")))?;
+        let missing = |key: &str, expected: &str| LmError::Config {
+            path: path.clone(),
+            key: key.into(),
+            value: value.get(key).map_or("missing".into(), Value::to_string),
+            expected: expected.into(),
+        };
+        for (key, plain) in [("use_rslora", false), ("use_dora", false), ("fan_in_fan_out", false)] {
+            if value.get(key).and_then(Value::as_bool).unwrap_or(plain) != plain {
+                return Err(missing(key, "false"));
+            }
+        }
+        if value.get("bias").and_then(Value::as_str).is_some_and(|bias| bias != "none") {
+            return Err(missing("bias", "none"));
+        }
+        let targets = value.get("target_modules").and_then(Value::as_array);
+        let targets = targets.ok_or_else(|| missing("target_modules", "a list of module names"))?;
+        let lora = Self {
+            rank: value.get("r").and_then(Value::as_u64).ok_or_else(|| missing("r", "the rank"))? as usize,
+            alpha: value.get("lora_alpha").and_then(Value::as_f64).ok_or_else(|| missing("lora_alpha", "a number"))?,
+            target_modules: targets.iter().filter_map(Value::as_str).map(String::from).collect(),
+        };
+        lora.validate()?;
+        let path = folder.join(WEIGHTS);
+        let stored = HostWeights::read_file(&path)?;
+        let mut adapters = HostWeights::default();
+        for (name, expected) in lora.initial(config, 0).iter() {
+            let wrong = |message: String| LmError::Tensor { path: path.clone(), name: name.into(), message };
+            match stored.get(&format!("{PREFIX}{name}")) {
+                None => return Err(wrong("is missing; adapter_config.json asks for it".into())),
+                Some(tensor) if tensor.shape != expected.shape => {
+                    return Err(wrong(format!("has shape {:?}, expected {:?}", tensor.shape, expected.shape)));
+                }
+                Some(tensor) => adapters.insert(name, tensor.clone()),
+            }
+        }
+        Ok((lora, adapters))
+    }
+}
+
+pub(crate) fn a_name(module: &str) -> String {
+    format!("{module}.lora_A.weight")
+}
+
+pub(crate) fn b_name(module: &str) -> String {
+    format!("{module}.lora_B.weight")
+}
