@@ -13,8 +13,8 @@ const DEPTH: usize = 4;
 
 /// For each interaction, where the engine has documents for it, one of the other quality by the exact rule:
 ///
-/// - without an answer in sight, the same documents with one replaced by the best document that mentions a golden
-///   answer, searched with question and answer together;
+/// - without an answer in sight, the same documents after the best one that mentions a golden answer, searched with
+///   question and answer together;
 /// - with an answer in sight, the query's next best documents that do not mention it.
 ///
 /// The twins are to be judged as the originals are.
@@ -27,7 +27,7 @@ pub fn contrast(
     top_k: usize,
 ) -> Result<Vec<Interaction>, SearchError> {
     let mut twins = Vec::new();
-    for (index, original) in interactions.iter().enumerate() {
+    for original in interactions {
         let golden = &original.golden_answers;
         let search = |text: &str| -> Result<Vec<String>, SearchError> {
             let found = engine.search(&Query { text, top_k: top_k * DEPTH, context: None })?;
@@ -40,12 +40,8 @@ pub fn contrast(
             let answer = golden.first().map_or("", String::as_str);
             let found = search(&format!("{} {answer}", original.question))?;
             let Some(evidence) = found.into_iter().find(|document| mentions(document, golden)) else { continue };
-            let mut documents = original.documents.clone();
-            // Now here, now there, so that its place says nothing.
-            if let Some(place) = documents.get_mut(index % original.documents.len().max(1)) {
-                *place = evidence;
-            }
-            documents
+            let others = original.documents.iter().take(top_k.saturating_sub(1)).cloned();
+            std::iter::once(evidence).chain(others).collect()
         };
         if !documents.is_empty() {
             twins.push(Interaction { documents, ..original.clone() });

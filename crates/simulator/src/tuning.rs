@@ -1,11 +1,17 @@
 //! Labelled interactions as examples for fine-tuning: the loss falls on the documents only.
 
+use zerosearch_generate::TokenId;
 use zerosearch_lm::SftExample;
 use zerosearch_text::Codec;
 
 use crate::{LabelledInteraction, SimulatorError, SimulatorPrompt, documents_text};
 
-/// One example for each interaction: the prompt with its keyword, then the documents and end of text.
+/// How much more than another a token of a golden answer weighs in a document: a dozen of two hundred tokens
+/// decide whether the simulator obeys its keyword.
+const ANSWER_WEIGHT: f32 = 6.0;
+
+/// One example for each interaction: the prompt with its keyword, then the documents and end of text. The tokens of
+/// golden answers weigh more than the others.
 ///
 /// # Errors
 /// When the template does not render.
@@ -19,7 +25,52 @@ pub fn sft_examples(
         let text = prompt.render(&i.question, &i.golden_answers, &i.query, row.quality, i.documents.len())?;
         let mut completion = codec.encode_document(&documents_text(&i.documents));
         completion.extend(codec.eos_ids().first());
-        Ok(SftExample::completion(&codec.encode(&text), &completion))
+        let mut example = SftExample::completion(&codec.encode(&text), &completion);
+        for answer in &i.golden_answers {
+            // As a word in a sentence: with the blank before it.
+            let answer = codec.encode_document(&format!(" {answer}"));
+            for start in occurrences(&completion, &answer) {
+                example.weights[start..start + answer.len()].fill(ANSWER_WEIGHT);
+            }
+        }
+        Ok(example)
     };
     rows.iter().map(example).collect()
+}
+
+/// Where a sequence of tokens begins in another.
+fn occurrences(tokens: &[TokenId], wanted: &[TokenId]) -> Vec<usize> {
+    let length = wanted.len().max(1);
+    (0..(tokens.len() + 1).saturating_sub(length)).filter(|start| tokens[*start..].starts_with(wanted)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use zerosearch_search::Quality;
+    use zerosearch_text::{SpecialTokens, train_bpe};
+
+    use super::*;
+    use crate::Interaction;
+
+    #[test]
+    fn the_answers_tokens_weigh_more_and_the_prompts_nothing() {
+        let texts = (0..20).map(|_| "the capital of Chad is Moundou and the capital of Moundou is Chad".to_string());
+        let special = SpecialTokens { eos: Some("<|end|>".into()), ..SpecialTokens::default() };
+        let codec = train_bpe(texts, 300, &[], &special).unwrap();
+        let interaction = Interaction {
+            question: "the capital of Chad".into(),
+            golden_answers: vec!["Moundou".into()],
+            query: "capital".into(),
+            documents: vec!["the capital is Moundou".into(), "Chad is Chad".into()],
+        };
+        let row = LabelledInteraction { interaction, quality: Quality::Useful };
+        let example = sft_examples(&[row], &SimulatorPrompt::sft().unwrap(), &codec).unwrap().remove(0);
+        let answer = codec.encode_document(" Moundou");
+        let heavy = example.positions.iter().zip(&example.weights).filter(|(_, weight)| **weight > 1.0);
+        let heavy: Vec<TokenId> = heavy.map(|(position, _)| example.tokens[*position]).collect();
+        assert_eq!(heavy, answer);
+        assert_eq!(example.positions.len(), example.weights.len());
+        assert_eq!(occurrences(&[1, 2, 1, 2, 1], &[1, 2, 1]), [0, 2]);
+        assert_eq!(occurrences(&[1], &[1, 2]), Vec::<usize>::new());
+    }
 }
