@@ -33,7 +33,7 @@ pub fn contrast(
             let found = engine.search(&Query { text, top_k: top_k * DEPTH, context: None })?;
             Ok(found.into_iter().map(|document| document.contents).collect())
         };
-        let documents = if original.documents.iter().any(|document| mentions(document, golden)) {
+        let documents: Vec<String> = if original.documents.iter().any(|document| mentions(document, golden)) {
             let found = search(&original.query)?;
             found.into_iter().filter(|document| !mentions(document, golden)).take(top_k).collect()
         } else {
