@@ -1,10 +1,10 @@
 //! A language model that plays the search engine.
 
 use serde::{Deserialize, Serialize};
-use zerosearch_generate::{Completer, CompletionRequest, Sampling};
-use zerosearch_search::{Document, Query, SearchEngine, SearchError};
+use zerosearch_generate::{Completer, CompletionRequest, Sampling, stream_seed};
+use zerosearch_search::{Document, Quality, Query, SearchEngine, SearchError};
 
-use crate::{SimulatorPrompt, parse_documents};
+use crate::{SimulatorPrompt, mentions, parse_documents};
 
 /// How the simulator samples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,11 +14,14 @@ pub struct SimulationConfig {
     pub temperature: f32,
     /// At most this many tokens for all documents of one call.
     pub max_new_tokens: usize,
+    /// Documents that are not of the quality asked for, by the exact rule, are written anew, with another seed, until
+    /// there were so many attempts; the last one stands. 1 takes what comes first.
+    pub attempts: usize,
 }
 
 impl Default for SimulationConfig {
     fn default() -> Self {
-        Self { temperature: 0.8, max_new_tokens: 600 }
+        Self { temperature: 0.8, max_new_tokens: 600, attempts: 1 }
     }
 }
 
@@ -35,20 +38,29 @@ impl<C: Completer> SimulatedEngine<C> {
         Self { completer, prompt, config }
     }
 
-    fn request(&self, query: &Query<'_>) -> Result<CompletionRequest, SearchError> {
+    fn request(&self, query: &Query<'_>, attempt: u64) -> Result<CompletionRequest, SearchError> {
         let context = query.context.ok_or(SearchError::NoContext)?;
         let prompt = self
             .prompt
             .render(context.question, context.answers, query.text, context.quality, query.top_k)
             .map_err(|error| SearchError::Simulator(error.to_string()))?;
+        let seed = if attempt == 0 { context.seed } else { stream_seed(&[context.seed, attempt]) };
         Ok(CompletionRequest {
             prompt,
             sampling: Sampling::temperature(self.config.temperature),
             max_new_tokens: self.config.max_new_tokens,
-            seed: context.seed,
+            seed,
             stop: Vec::new(),
         })
     }
+}
+
+/// Whether the documents are of the quality that was asked for, by the exact rule.
+fn obeys(query: &Query<'_>, documents: &[String]) -> bool {
+    query.context.is_none_or(|context| {
+        let found = documents.iter().any(|document| mentions(document, context.answers));
+        found == (context.quality == Quality::Useful)
+    })
 }
 
 impl<C: Completer> SearchEngine for SimulatedEngine<C> {
@@ -57,24 +69,41 @@ impl<C: Completer> SearchEngine for SimulatedEngine<C> {
     }
 
     fn search_batch(&self, queries: &[Query<'_>]) -> Vec<Result<Vec<Document>, SearchError>> {
-        let requests: Vec<Result<CompletionRequest, SearchError>> =
-            queries.iter().map(|query| self.request(query)).collect();
-        let good: Vec<CompletionRequest> =
-            requests.iter().filter_map(|request| request.as_ref().ok()).cloned().collect();
-        let mut completions = match self.completer.complete(&good) {
-            Ok(completions) => completions.into_iter(),
-            Err(error) => {
-                let message = error.to_string();
-                return queries.iter().map(|_| Err(SearchError::Simulator(message.clone()))).collect();
+        let mut results: Vec<Result<Vec<String>, SearchError>> = queries.iter().map(|_| Ok(Vec::new())).collect();
+        let mut open: Vec<usize> = (0..queries.len()).collect();
+        for attempt in 0..self.config.attempts.max(1) as u64 {
+            let mut requests = Vec::new();
+            open.retain(|index| match self.request(&queries[*index], attempt) {
+                Ok(request) => {
+                    requests.push(request);
+                    true
+                }
+                Err(error) => {
+                    results[*index] = Err(error);
+                    false
+                }
+            });
+            if open.is_empty() {
+                break;
             }
+            match self.completer.complete(&requests) {
+                Ok(completions) if completions.len() == open.len() => {
+                    for (index, completion) in open.iter().zip(completions) {
+                        results[*index] = Ok(parse_documents(&completion.text, queries[*index].top_k));
+                    }
+                }
+                failed => {
+                    let message = failed.map_or_else(|error| error.to_string(), |_| "an answer is missing".into());
+                    open.iter().for_each(|index| results[*index] = Err(SearchError::Simulator(message.clone())));
+                    break;
+                }
+            }
+            open.retain(|index| results[*index].as_ref().is_ok_and(|documents| !obeys(&queries[*index], documents)));
+        }
+        let documents = |texts: Vec<String>| {
+            texts.into_iter().map(|contents| Document { contents, ..Document::default() }).collect()
         };
-        let answer = |(query, request): (&Query<'_>, Result<CompletionRequest, SearchError>)| {
-            request?;
-            let completion = completions.next().ok_or_else(|| SearchError::Simulator("an answer is missing".into()))?;
-            let document = |contents| Document { contents, ..Document::default() };
-            Ok(parse_documents(&completion.text, query.top_k).into_iter().map(document).collect())
-        };
-        queries.iter().zip(requests).map(answer).collect()
+        results.into_iter().map(|result| result.map(documents)).collect()
     }
 }
 
@@ -82,7 +111,7 @@ impl<C: Completer> SearchEngine for SimulatedEngine<C> {
 mod tests {
     use super::*;
     use zerosearch_generate::{Completion, GenerateError};
-    use zerosearch_search::{Quality, SimulationContext};
+    use zerosearch_search::SimulationContext;
 
     /// Repeats its prompt's query line and keyword, so that a mix-up of rows shows.
     struct Echo;
@@ -124,5 +153,44 @@ mod tests {
                 && last[0].contents.contains("B? whose answer is second")
                 && last[0].contents.contains("qb")
         );
+    }
+
+    /// Writes the answer at the third seed that it sees, and counts what it is asked.
+    struct Slow(std::sync::Mutex<Vec<u64>>);
+
+    impl Completer for Slow {
+        fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, GenerateError> {
+            let mut seen = self.0.lock().unwrap();
+            Ok(requests
+                .iter()
+                .map(|request| {
+                    seen.push(request.seed);
+                    let text = if seen.len() < 3 { "Doc 1: nothing" } else { "Doc 1: It is Moundou." };
+                    Completion { text: text.into(), tokens: 1 }
+                })
+                .collect())
+        }
+    }
+
+    #[test]
+    fn documents_that_disobey_are_written_anew_with_another_seed() {
+        let answers = ["Moundou".to_string()];
+        let query = |quality| Query {
+            text: "q",
+            top_k: 1,
+            context: Some(SimulationContext { question: "?", answers: &answers, quality, seed: 7 }),
+        };
+        let engine = |attempts| {
+            let config = SimulationConfig { attempts, ..SimulationConfig::default() };
+            SimulatedEngine::new(Slow(Default::default()), SimulatorPrompt::sft().unwrap(), config)
+        };
+        let patient = engine(5);
+        assert_eq!(patient.search(&query(Quality::Useful)).unwrap()[0].contents, "It is Moundou.");
+        let seeds = patient.completer.0.lock().unwrap().clone();
+        assert!(seeds.len() == 3 && seeds[0] == 7 && seeds[1] != seeds[2], "{seeds:?}");
+        assert_eq!(engine(2).search(&query(Quality::Useful)).unwrap()[0].contents, "nothing", "the last one stands");
+        let noisy = engine(5);
+        assert_eq!(noisy.search(&query(Quality::Noisy)).unwrap()[0].contents, "nothing");
+        assert_eq!(noisy.completer.0.lock().unwrap().len(), 1);
     }
 }
