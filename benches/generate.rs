@@ -15,6 +15,9 @@ const SAMPLES: u64 = 5;
 const TURNS: usize = 3;
 const OBSERVATION: usize = 250;
 
+/// A way to play all rollouts.
+type Mode = fn(&Model, LocalGenerator);
+
 struct Model {
     name: &'static str,
     config: ModelConfig,
@@ -128,8 +131,7 @@ fn benches(criterion: &mut Criterion) {
         });
     }
     group.throughput(Throughput::Elements(QUESTIONS * SAMPLES * (TURNS * NEW) as u64));
-    let modes: [(&str, fn(&Model, LocalGenerator)); 2] =
-        [("kept caches", kept_caches), ("whole context every turn", whole_contexts)];
+    let modes: [(&str, Mode); 2] = [("kept caches", kept_caches), ("whole context every turn", whole_contexts)];
     for (mode, rollouts) in modes {
         group.bench_function(format!("rollouts of {TURNS} turns, {mode}"), |b| {
             b.iter_batched(|| model.generator(), |generator| rollouts(&model, generator), BatchSize::PerIteration);

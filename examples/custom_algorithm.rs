@@ -56,9 +56,16 @@ fn main() -> Result<(), Failure> {
     let defaults = PipelineConfig::default();
     let engine =
         SimulatedEngine::new(LocalCompleter::new(&model), SimulatorPrompt::for_model(folder)?, defaults.simulation);
-    let (prompt, device, questions) = (PromptTemplate::for_model(&model.codec)?, Device::default(), world_material()?.train);
-    let parts =
-        Parts { model: &model, prompt: &prompt, questions: &questions, engine: &engine, reward: &F1Reward, device: &device };
+    let (prompt, device, questions) =
+        (PromptTemplate::for_model(&model.codec)?, Device::default(), world_material()?.train);
+    let parts = Parts {
+        model: &model,
+        prompt: &prompt,
+        questions: &questions,
+        engine: &engine,
+        reward: &F1Reward,
+        device: &device,
+    };
     let config = TrainConfig { steps: 3, ..defaults.train };
 
     let mut trainer = Trainer::with_algorithm(config, parts, Box::new(BestOfGroup))?;

@@ -37,7 +37,9 @@ fn main() -> Result<(), Failure> {
     let samples = read_samples(&path)?;
     let Some(sample) = samples.get(arguments.rollout) else {
         let (path, count, wanted) = (path.display(), samples.len(), arguments.rollout);
-        return Err(Failure::message(format!("{path} has {count} rollouts, numbered from 0; there is no number {wanted}")));
+        return Err(Failure::message(format!(
+            "{path} has {count} rollouts, numbered from 0; there is no number {wanted}"
+        )));
     };
     let codec = Codec::from_folder(&arguments.model.unwrap_or_else(|| arguments.run.join("base")))?;
     let rollout = &sample.rollout;
@@ -55,7 +57,8 @@ fn main() -> Result<(), Failure> {
     println!("{} tokens, {} of them trained on", tokens.len(), mask.trained());
     println!("position  advantage  log p     token");
     let advantages = sample.advantages.iter().map(Some).chain(std::iter::repeat(None));
-    for ((position, logprob), advantage) in mask.trained_positions().zip(rollout.trajectory.logprobs()).zip(advantages) {
+    for ((position, logprob), advantage) in mask.trained_positions().zip(rollout.trajectory.logprobs()).zip(advantages)
+    {
         let advantage = advantage.map_or("left out".into(), |advantage| format!("{advantage:>9.4}"));
         println!("{position:>8}  {advantage}  {logprob:>8.4}  {:?}", codec.decode(&[tokens[position]]));
     }

@@ -69,7 +69,8 @@ fn main() -> Result<(), Failure> {
             rows.push((format!("p{i}.generated"), Dtype::I64, vec![finished.tokens.len()], bytes));
         }
     }
-    let views = rows.iter().map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)));
+    let views =
+        rows.iter().map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)));
     let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
     safetensors::serialize_to_file(views, None, &arguments.out)
         .map_err(|error| Failure::message(format!("{}: {error}", arguments.out.display())))?;
@@ -81,8 +82,9 @@ fn main() -> Result<(), Failure> {
 fn end_of_text(folder: &Path, configured: Option<&Value>) -> Result<Vec<u32>, Failure> {
     let path = folder.join("generation_config.json");
     let generation: Value = match std::fs::read_to_string(&path) {
-        Ok(text) => serde_json::from_str(&text)
-            .map_err(|error| Failure::message(format!("{}: {error}", path.display())))?,
+        Ok(text) => {
+            serde_json::from_str(&text).map_err(|error| Failure::message(format!("{}: {error}", path.display())))?
+        }
         Err(_) => Value::Null,
     };
     let ids = match generation.get(EOS).or(configured) {

@@ -4,7 +4,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Algorithm, AlgorithmError, Cispo, Dapo, DrGrpo, Grpo, Gspo, Opo, Ppo, ReMax, Reinforce, ReinforcePp, Rloo};
+use crate::{
+    Algorithm, AlgorithmError, Cispo, Dapo, DrGrpo, Grpo, Gspo, Opo, Ppo, ReMax, Reinforce, ReinforcePp, Rloo,
+};
 
 /// One line for each algorithm: its variant and type, and its name in configurations.
 macro_rules! algorithms {

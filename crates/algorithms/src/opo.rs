@@ -23,12 +23,7 @@ pub struct Opo {
 
 impl Default for Opo {
     fn default() -> Self {
-        Self {
-            clip: Clip::symmetric(0.2),
-            aggregation: Aggregation::TokenMean,
-            kl: Kl::NONE,
-            entropy_coefficient: 0.0,
-        }
+        Self { clip: Clip::symmetric(0.2), aggregation: Aggregation::TokenMean, kl: Kl::NONE, entropy_coefficient: 0.0 }
     }
 }
 
@@ -42,7 +37,12 @@ impl Algorithm for Opo {
         let mut advantages = vec![0.0; scores.len()];
         for (group, rows) in batch.groups() {
             if rows.len() < 2 {
-                return Err(AlgorithmError::GroupTooSmall { algorithm: self.name(), group, size: rows.len(), needed: 2 });
+                return Err(AlgorithmError::GroupTooSmall {
+                    algorithm: self.name(),
+                    group,
+                    size: rows.len(),
+                    needed: 2,
+                });
             }
             // A group of equal rewards gets exactly zero, not a rounding error.
             if rows.iter().all(|row| scores[*row] == scores[rows[0]]) {

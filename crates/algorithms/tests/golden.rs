@@ -139,7 +139,8 @@ fn greedy_baseline(inputs: &Value, outputs: &Value) -> Result<Outcome, String> {
     let sequences = mask.lengths.len();
     let (rewards, groups) = (vec![0.0; sequences], (0..sequences).collect::<Vec<_>>());
     let token_rewards = mask.flatten_f32(&inputs["token_level_rewards"]);
-    let baselines: Vec<f32> = inputs["reward_baselines"].as_array().into_iter().flatten().map(|v| number(v) as f32).collect();
+    let baselines: Vec<f32> =
+        inputs["reward_baselines"].as_array().into_iter().flatten().map(|v| number(v) as f32).collect();
     let run = || {
         let batch = RewardBatch::new(&rewards, &groups, &mask.lengths)?;
         ReMax::default().advantages(&batch.with_token_rewards(&token_rewards)?.with_baselines(&baselines)?)

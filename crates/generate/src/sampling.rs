@@ -72,7 +72,8 @@ mod tests {
         for sampling in [Sampling::default(), Sampling::greedy(), Sampling::temperature(0.8)] {
             sampling.validate().unwrap();
         }
-        let borders = Sampling { temperature: 0.0, top_k: usize::MAX, top_p: f32::MIN_POSITIVE, min_p: 1.0, min_new_tokens: 7 };
+        let borders =
+            Sampling { temperature: 0.0, top_k: usize::MAX, top_p: f32::MIN_POSITIVE, min_p: 1.0, min_new_tokens: 7 };
         borders.validate().unwrap();
     }
 

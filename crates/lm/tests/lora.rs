@@ -3,8 +3,8 @@
 use burn::tensor::Device;
 use zerosearch_generate::{Generator, Request, Sampling, Turn, never};
 use zerosearch_lm::{
-    AdamWConfig, Decoder, HostWeights, LearningRate, LocalGenerator, LoraConfig, ModelConfig, ScoredSequence, SftConfig,
-    SftExample, SftTrainer,
+    AdamWConfig, Decoder, HostWeights, LearningRate, LocalGenerator, LoraConfig, ModelConfig, ScoredSequence,
+    SftConfig, SftExample, SftTrainer,
 };
 
 fn config() -> ModelConfig {

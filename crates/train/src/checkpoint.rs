@@ -119,7 +119,10 @@ impl Trainer<'_> {
         }
         if state.algorithm_name != self.algorithm.name() {
             let (before, now) = (state.algorithm_name, self.algorithm.name());
-            return Err(failed(&path, format!("this run used the algorithm {before}, not {now}: start in another folder")));
+            return Err(failed(
+                &path,
+                format!("this run used the algorithm {before}, not {now}: start in another folder"),
+            ));
         }
         if state.questions != fingerprint(self.parts.questions) {
             return Err(failed(
@@ -168,8 +171,8 @@ impl Trainer<'_> {
         found.sort();
         let surplus = found.len().saturating_sub(self.config.keep_checkpoints);
         let best = self.best.map(|best| best.step);
-        let old = found.iter().take(surplus).filter(|(step, _)| Some(*step) != best);
-        old.map(|(_, path)| remove(path)).collect()
+        let mut old = found.iter().take(surplus).filter(|(step, _)| Some(*step) != best);
+        old.try_for_each(|(_, path)| remove(path))
     }
 }
 

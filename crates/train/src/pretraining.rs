@@ -9,7 +9,8 @@ use zerosearch_generate::Stream;
 use zerosearch_lm::SftExample;
 use zerosearch_search::{Bm25Index, Document, Quality, SearchError};
 use zerosearch_simulator::{
-    Interaction, Judge, LabelledInteraction, RuleJudge, SimulatorError, SimulatorPrompt, contrast, mentions, sft_examples,
+    Interaction, Judge, LabelledInteraction, RuleJudge, SimulatorError, SimulatorPrompt, contrast, mentions,
+    sft_examples,
 };
 use zerosearch_text::{Codec, PromptTemplate, TextError};
 
@@ -133,7 +134,8 @@ impl Pretraining {
                 let mut row = labelled[(scene.rng.next_u64() % labelled.len() as u64) as usize].clone();
                 // As often the other quality of the same query, so that the keyword says what the query does not.
                 if uniform(&mut scene.rng) < 0.5
-                    && let Some(interaction) = contrast(&[row.interaction.clone()], &scene.engine, self.mixture.top_k)?.pop()
+                    && let Some(interaction) =
+                        contrast(&[row.interaction.clone()], &scene.engine, self.mixture.top_k)?.pop()
                 {
                     let quality = RuleJudge.judge(std::slice::from_ref(&interaction))?.pop().unwrap_or(row.quality);
                     row = LabelledInteraction { interaction, quality };

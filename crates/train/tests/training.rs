@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{Device, Tensor};
 use zerosearch_algorithms::{
-    AdaptiveKl, Advantages, Algorithm, AlgorithmConfig, AlgorithmError, Grpo, KlReward, LossInputs, LossTerms, RewardBatch, TokenLoss,
+    AdaptiveKl, Advantages, Algorithm, AlgorithmConfig, AlgorithmError, Grpo, KlReward, LossInputs, LossTerms,
+    RewardBatch, TokenLoss,
 };
 use zerosearch_curriculum::CurriculumConfig;
 use zerosearch_data::Question;
@@ -382,9 +383,8 @@ fn a_penalty_in_the_reward_is_paid_adapts_and_survives_a_resume() {
     let rows = metrics(whole.path());
     assert_eq!(metrics(parts.path()), rows);
 
-    let figure = |row: usize, name: &str| -> f64 {
-        rows[row].iter().find(|(key, _)| key == name).unwrap().1.parse().unwrap()
-    };
+    let figure =
+        |row: usize, name: &str| -> f64 { rows[row].iter().find(|(key, _)| key == name).unwrap().1.parse().unwrap() };
     // At the first step the policy is the reference: nothing to pay, so the coefficient comes down.
     assert!(figure(0, "actor/reward_kl_penalty").abs() < 1e-6);
     assert!((figure(1, "actor/reward_kl_penalty_coeff") - 0.5 * 0.98).abs() < 1e-9);

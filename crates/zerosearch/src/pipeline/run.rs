@@ -12,8 +12,8 @@ use zerosearch_metrics::{ConsoleSink, JsonlSink, Progress as Bar, Sinks, TensorB
 use zerosearch_reward::F1Reward;
 use zerosearch_search::{Bm25Index, CallCount, Counted, SearchEngine};
 use zerosearch_simulator::{
-    Interaction, Judge, LabelledInteraction, Obedience, RuleJudge, SimulatorPrompt, balance, contrast, measure_obedience,
-    read_interactions, write_interactions,
+    Interaction, Judge, LabelledInteraction, Obedience, RuleJudge, SimulatorPrompt, balance, contrast,
+    measure_obedience, read_interactions, write_interactions,
 };
 use zerosearch_text::PromptTemplate;
 use zerosearch_train::{Parts, RunEnd, Trainer, latest_step, read_samples, samples_path, write_samples};
