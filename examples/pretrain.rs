@@ -67,7 +67,7 @@ fn main() -> Result<(), Failure> {
         habits: Habits { guess: 0.12, stop_early: 0.55, bare_question: 0.4 },
         top_k: 3,
         copying: 0.06,
-        simulating: 0.5,
+        simulating: 0.6,
         document_weight: 0.1,
         examples_per_world: 400,
     };

@@ -59,7 +59,7 @@ impl Default for PipelineConfig {
             simulator_steps: 60,
             simulator_batch: 24,
             simulator_learning_rate: 4e-4,
-            simulation: SimulationConfig { temperature: 0.6, max_new_tokens: 240, attempts: 1 },
+            simulation: SimulationConfig { temperature: 0.8, max_new_tokens: 240, attempts: 4 },
             train,
         }
     }

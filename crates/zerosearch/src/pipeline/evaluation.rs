@@ -26,7 +26,9 @@ pub struct Summary {
     pub real_search_calls_during_training: u64,
     /// How well the fine-tuned simulator obeys its keyword, on queries of held-out questions.
     pub simulator: Obedience,
-    /// The same for the base model before fine-tuning.
+    /// The same without asking it again where it disobeys.
+    pub simulator_first_attempt: Obedience,
+    /// The same, also at the first attempt, for the base model before fine-tuning.
     pub simulator_before_tuning: Obedience,
     /// The base policy, answering at once.
     pub base_direct: SummaryScores,

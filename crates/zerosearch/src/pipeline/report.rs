@@ -91,7 +91,8 @@ fn simulator(summary: &Summary) -> Table {
             .to_vec(),
         rows: vec![
             row("fine-tuned simulator", &summary.simulator),
-            row("before fine-tuning", &summary.simulator_before_tuning),
+            row("the same, first attempt only", &summary.simulator_first_attempt),
+            row("before fine-tuning, first attempt", &summary.simulator_before_tuning),
         ],
     }
 }

@@ -12,7 +12,7 @@ use zerosearch_metrics::{ConsoleSink, JsonlSink, Progress as Bar, Sinks, TensorB
 use zerosearch_reward::F1Reward;
 use zerosearch_search::{Bm25Index, CallCount, Counted, SearchEngine};
 use zerosearch_simulator::{
-    Interaction, Judge, LabelledInteraction, Obedience, RuleJudge, SimulatorPrompt, balance, contrast,
+    Judge, LabelledInteraction, Obedience, RuleJudge, SimulationConfig, SimulatorPrompt, balance, contrast,
     measure_obedience, read_interactions, write_interactions,
 };
 use zerosearch_text::PromptTemplate;
@@ -53,7 +53,8 @@ pub enum PipelineEnd {
 #[derive(Serialize, serde::Deserialize)]
 struct Tuned {
     before: Obedience,
-    after: Obedience,
+    first_attempt: Obedience,
+    as_used: Obedience,
 }
 
 impl<'a> Pipeline<'a> {
@@ -84,17 +85,20 @@ impl<'a> Pipeline<'a> {
         self.save_model("base", &base, None)?;
 
         let (simulator, tuned) = self.simulator(&base, &prompt, &simulator_prompt, &real)?;
-        let o = &tuned.after;
         say(format!(
-            "simulator: {:.1} % of useful and {:.1} % of noisy results contain a golden answer (before tuning {:.1} % and {:.1} %; {} held-out queries)",
-            100.0 * o.useful_contains,
-            100.0 * o.noisy_contains,
-            100.0 * tuned.before.useful_contains,
-            100.0 * tuned.before.noisy_contains,
-            o.n
+            "simulator: results with a golden answer, {} held-out queries, keyword useful and keyword noisy:",
+            tuned.as_used.n
         ));
+        let attempts = self.config.simulation.attempts;
+        for (name, o) in [
+            ("before fine-tuning".into(), &tuned.before),
+            ("fine-tuned, first attempt".into(), &tuned.first_attempt),
+            (format!("as used: up to {attempts} attempts"), &tuned.as_used),
+        ] {
+            say(format!("  {name:28} {:5.1} % {:5.1} %", 100.0 * o.useful_contains, 100.0 * o.noisy_contains));
+        }
 
-        let simulated = engine(&self.config, &simulator, &simulator_prompt);
+        let simulated = engine(self.config.simulation, &simulator, &simulator_prompt);
         if interrupted.load(Ordering::Relaxed) {
             return Ok(PipelineEnd::Interrupted);
         }
@@ -122,7 +126,8 @@ impl<'a> Pipeline<'a> {
             algorithm: self.algorithm_name(),
             steps: self.config.train.steps,
             real_search_calls_during_training: real_calls,
-            simulator: tuned.after,
+            simulator: tuned.as_used,
+            simulator_first_attempt: tuned.first_attempt,
             simulator_before_tuning: tuned.before,
             base_direct,
             base_search,
@@ -175,20 +180,19 @@ impl<'a> Pipeline<'a> {
             self.config.obedience_questions,
             "held-out queries",
         )?;
-        let obedience = |model: &LanguageModel, interactions: &[Interaction]| {
-            measure_obedience(
-                &engine(&self.config, model, template),
-                interactions,
-                self.config.train.rollout.top_k,
-                seed,
-            )
+        let used = self.config.simulation;
+        let obedience = |model: &LanguageModel, attempts: usize| {
+            let engine = engine(SimulationConfig { attempts, ..used }, model, template);
+            measure_obedience(&engine, &held_out, self.config.train.rollout.top_k, seed)
         };
-        let before = obedience(base, &held_out)?;
+        let before = obedience(base, 1)?;
         let simulator = tune(&self.config, base, template, &rows, &self.device)?;
-        let after = obedience(&simulator, &held_out)?;
+        let first_attempt = obedience(&simulator, 1)?;
+        let as_used = if used.attempts > 1 { obedience(&simulator, used.attempts)? } else { first_attempt };
+        let tuned = Tuned { before, first_attempt, as_used };
         self.save_model("simulator", &simulator, Some(template))?;
-        self.write("simulator.json", &Tuned { before, after })?;
-        Ok((simulator, Tuned { before, after }))
+        self.write("simulator.json", &tuned)?;
+        Ok((simulator, tuned))
     }
 
     fn labelled(&self, collector: &Collector<'_>) -> Result<Vec<LabelledInteraction>, PipelineError> {

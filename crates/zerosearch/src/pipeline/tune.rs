@@ -5,7 +5,7 @@ use rand::seq::SliceRandom;
 use zerosearch_generate::Stream;
 use zerosearch_lm::{AdamWConfig, LanguageModel, LearningRate, LocalCompleter, SftConfig, SftTrainer};
 use zerosearch_metrics::Progress as Bar;
-use zerosearch_simulator::{LabelledInteraction, SimulatedEngine, SimulatorPrompt, sft_examples};
+use zerosearch_simulator::{LabelledInteraction, SimulatedEngine, SimulationConfig, SimulatorPrompt, sft_examples};
 
 use super::{PipelineConfig, PipelineError};
 
@@ -61,9 +61,9 @@ fn permutation(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
 
 /// A model that plays the engine.
 pub(super) fn engine(
-    config: &PipelineConfig,
+    simulation: SimulationConfig,
     model: &LanguageModel,
     prompt: &SimulatorPrompt,
 ) -> SimulatedEngine<LocalCompleter> {
-    SimulatedEngine::new(LocalCompleter::new(model), prompt.clone(), config.simulation)
+    SimulatedEngine::new(LocalCompleter::new(model), prompt.clone(), simulation)
 }
