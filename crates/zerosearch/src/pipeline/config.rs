@@ -56,10 +56,10 @@ impl Default for PipelineConfig {
         Self {
             collect_questions: 400,
             obedience_questions: 100,
-            simulator_steps: 60,
+            simulator_steps: 40,
             simulator_batch: 24,
-            simulator_learning_rate: 4e-4,
-            simulation: SimulationConfig { temperature: 0.8, max_new_tokens: 240, attempts: 4 },
+            simulator_learning_rate: 1e-4,
+            simulation: SimulationConfig { temperature: 0.8, max_new_tokens: 240, attempts: 5 },
             train,
         }
     }
