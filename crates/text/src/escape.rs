@@ -5,7 +5,7 @@ const TAGS: [&str; 4] = ["think", "search", "answer", "information"];
 
 /// Replaces the angle brackets of every tag of the grammar by `&lt;` and `&gt;`.
 ///
-/// Opening and closing tags are found in any case and with blanks inside, such as `< / Answer >`,
+/// Opening and closing tags are found in any case and with blanks and slashes inside, such as `< / Answer >` or `<//think>`,
 /// also where the closing bracket is missing. All other text stays as it is. Idempotent.
 pub fn escape_tags(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -37,8 +37,7 @@ pub fn escape_tags(text: &str) -> String {
 
 /// Bytes from after the `<` to before the `>` if a tag of the grammar begins here.
 fn tag_len(inside: &str) -> Option<usize> {
-    let name = inside.trim_start();
-    let name = name.strip_prefix('/').unwrap_or(name).trim_start();
+    let name = inside.trim_start_matches(|sign: char| sign == '/' || sign.is_whitespace());
     let after = TAGS.iter().find_map(|tag| {
         let head = name.get(..tag.len())?;
         head.eq_ignore_ascii_case(tag).then(|| &name[tag.len()..])
@@ -58,6 +57,7 @@ mod tests {
         assert_eq!(escape_tags("a <answer> b </answer> c"), "a &lt;answer&gt; b &lt;/answer&gt; c");
         assert_eq!(escape_tags("< / ANSWER\n>x"), "&lt; / ANSWER\n&gt;x");
         assert_eq!(escape_tags("</information"), "&lt;/information");
+        assert_eq!(escape_tags("<//think>"), "&lt;//think&gt;");
         assert_eq!(escape_tags("<search query=\"x\">"), "&lt;search query=\"x\">");
         assert_eq!(escape_tags("<<think>"), "<&lt;think&gt;");
     }
