@@ -4,6 +4,7 @@
 //!
 //! The text first, coloured by who wrote it; then every trained token with its log-probability and its advantage.
 
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -43,24 +44,30 @@ fn main() -> Result<(), Failure> {
     };
     let codec = Codec::from_folder(&arguments.model.unwrap_or_else(|| arguments.run.join("base")))?;
     let rollout = &sample.rollout;
+    let mut out = std::io::stdout().lock();
+    let colours = out.is_terminal();
+    let mut text = String::new();
     for segment in rollout.trajectory.segments() {
         let colour = match segment {
             Segment::Prompt(_) => PROMPT,
             Segment::Policy { .. } => POLICY,
             Segment::Observation(_) => DOCUMENTS,
         };
-        let ids: Vec<u32> = segment.ids().collect();
-        print!("\x1b[{colour}m{}\x1b[0m", codec.decode(&ids));
+        let words = codec.decode(&segment.ids().collect::<Vec<u32>>());
+        text += &if colours { format!("\x1b[{colour}m{words}\x1b[0m") } else { words };
     }
-    println!("\n\ngolden answers {:?}, reward {:.3}, {:?}", rollout.golden_answers, sample.reward, rollout.end);
     let (mask, tokens) = (rollout.trajectory.mask(), rollout.trajectory.tokens());
-    println!("{} tokens, {} of them trained on", tokens.len(), mask.trained());
-    println!("position  advantage  log p     token");
+    text +=
+        &format!("\n\ngolden answers {:?}, reward {:.3}, {:?}\n", rollout.golden_answers, sample.reward, rollout.end);
+    text += &format!("{} tokens, {} of them trained on\n", tokens.len(), mask.trained());
+    text += "position  advantage  log p     token\n";
     let advantages = sample.advantages.iter().map(Some).chain(std::iter::repeat(None));
     for ((position, logprob), advantage) in mask.trained_positions().zip(rollout.trajectory.logprobs()).zip(advantages)
     {
         let advantage = advantage.map_or("left out".into(), |advantage| format!("{advantage:>9.4}"));
-        println!("{position:>8}  {advantage}  {logprob:>8.4}  {:?}", codec.decode(&[tokens[position]]));
+        text += &format!("{position:>8}  {advantage}  {logprob:>8.4}  {:?}\n", codec.decode(&[tokens[position]]));
     }
+    // A reader that closed the pipe has seen enough.
+    let _ = out.write_all(text.as_bytes());
     Ok(())
 }
