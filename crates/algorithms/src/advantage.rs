@@ -34,7 +34,7 @@ impl Advantages {
 
 /// Compares the sequences of each group with each other.
 ///
-/// `estimate` turns the scores of one group into as many advantages. A group whose scores are all
+/// `estimate` turns the scores of one group, and its sequences' lengths, into as many advantages. A group whose scores are all
 /// equal gets exactly zero without being asked: no rounding error is divided by a tiny deviation.
 ///
 /// # Errors
@@ -43,7 +43,7 @@ pub fn compare_within_groups(
     algorithm: &'static str,
     batch: &RewardBatch<'_>,
     scores: &[f64],
-    estimate: impl Fn(&[f64]) -> Vec<f64>,
+    estimate: impl Fn(&[f64], &[usize]) -> Vec<f64>,
 ) -> Result<Vec<f64>, AlgorithmError> {
     let mut advantages = vec![0.0; scores.len()];
     for (group, rows) in batch.groups() {
@@ -54,7 +54,8 @@ pub fn compare_within_groups(
         if is_constant(&group_scores) {
             continue;
         }
-        for (row, advantage) in rows.iter().zip(estimate(&group_scores)) {
+        let lengths: Vec<usize> = rows.iter().map(|row| batch.lengths()[*row]).collect();
+        for (row, advantage) in rows.iter().zip(estimate(&group_scores, &lengths)) {
             advantages[*row] = advantage;
         }
     }

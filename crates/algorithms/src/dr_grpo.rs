@@ -41,7 +41,7 @@ impl Algorithm for DrGrpo {
     }
 
     fn advantages(&mut self, batch: &RewardBatch<'_>) -> Result<Advantages, AlgorithmError> {
-        let advantages = compare_within_groups(self.name(), batch, &batch.scores(), |scores| {
+        let advantages = compare_within_groups(self.name(), batch, &batch.scores(), |scores, _| {
             let mean = mean(scores);
             scores.iter().map(|score| score - mean).collect()
         })?;

@@ -79,7 +79,7 @@ pub(crate) fn standardized_within_groups(
     scores: &[f64],
     epsilon: f64,
 ) -> Result<Vec<f64>, AlgorithmError> {
-    compare_within_groups(algorithm, batch, scores, |scores| {
+    compare_within_groups(algorithm, batch, scores, |scores, _| {
         let (mean, deviation) = (mean(scores), deviation(scores));
         scores.iter().map(|score| (score - mean) / (deviation + epsilon)).collect()
     })

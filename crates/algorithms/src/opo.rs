@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::advantage::compare_within_groups;
 use crate::{
     Advantages, Aggregation, Algorithm, AlgorithmError, Clip, Kl, LossInputs, LossTerms, RewardBatch, TokenLoss,
 };
@@ -33,27 +34,11 @@ impl Algorithm for Opo {
     }
 
     fn advantages(&mut self, batch: &RewardBatch<'_>) -> Result<Advantages, AlgorithmError> {
-        let (scores, lengths) = (batch.scores(), batch.lengths());
-        let mut advantages = vec![0.0; scores.len()];
-        for (group, rows) in batch.groups() {
-            if rows.len() < 2 {
-                return Err(AlgorithmError::GroupTooSmall {
-                    algorithm: self.name(),
-                    group,
-                    size: rows.len(),
-                    needed: 2,
-                });
-            }
-            // A group of equal rewards gets exactly zero, not a rounding error.
-            if rows.iter().all(|row| scores[*row] == scores[rows[0]]) {
-                continue;
-            }
-            let tokens: usize = rows.iter().map(|row| lengths[*row]).sum();
-            let weighted: f64 = rows.iter().map(|row| lengths[*row] as f64 * scores[*row]).sum();
-            for row in rows {
-                advantages[row] = scores[row] - weighted / tokens.max(1) as f64;
-            }
-        }
+        let advantages = compare_within_groups(self.name(), batch, &batch.scores(), |scores, lengths| {
+            let tokens: usize = lengths.iter().sum();
+            let weighted: f64 = scores.iter().zip(lengths).map(|(score, length)| *length as f64 * score).sum();
+            scores.iter().map(|score| score - weighted / tokens.max(1) as f64).collect()
+        })?;
         Ok(Advantages::from_sequences(batch, &advantages))
     }
 

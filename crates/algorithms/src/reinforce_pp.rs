@@ -48,7 +48,7 @@ impl Algorithm for ReinforcePp {
     fn advantages(&mut self, batch: &RewardBatch<'_>) -> Result<Advantages, AlgorithmError> {
         let returns = discounted_returns(&batch.token_level_rewards(), batch.lengths(), self.gamma);
         let mut advantages = if self.group_baseline {
-            let centred = compare_within_groups(self.name(), batch, &batch.scores(), |scores| {
+            let centred = compare_within_groups(self.name(), batch, &batch.scores(), |scores, _| {
                 let mean = mean(scores);
                 scores.iter().map(|score| score - mean).collect()
             })?;

@@ -38,7 +38,7 @@ impl Algorithm for Rloo {
     }
 
     fn advantages(&mut self, batch: &RewardBatch<'_>) -> Result<Advantages, AlgorithmError> {
-        let advantages = compare_within_groups(self.name(), batch, &batch.scores(), |scores| {
+        let advantages = compare_within_groups(self.name(), batch, &batch.scores(), |scores, _| {
             let n = scores.len() as f64;
             let mean = mean(scores);
             scores.iter().map(|score| n / (n - 1.0) * (score - mean)).collect()

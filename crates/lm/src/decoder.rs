@@ -197,7 +197,10 @@ impl Decoder {
             Some(low.matmul(matrix(b_name(name))?).mul_scalar(adapters.config.scale()))
         });
         let y = x.matmul(self.matrix(&format!("{name}.weight")).transpose());
-        let y = adapted.map_or(y.clone(), |adapted| y + adapted);
+        let y = match adapted {
+            Some(adapted) => y + adapted,
+            None => y,
+        };
         match self.weights.get(&format!("{name}.bias")) {
             Some(Weight::Vector(bias)) => y + bias.clone().unsqueeze::<2>(),
             _ => y,

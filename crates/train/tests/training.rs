@@ -132,25 +132,33 @@ fn metrics(folder: &Path) -> Vec<Vec<(String, String)>> {
     text.lines().map(row).collect()
 }
 
+/// Runs once without and once with an interruption after the second step, in two folders, and asserts that weights and
+/// metrics are the same. Returns the trained weights.
+fn resumes_exactly(fixture: &Fixture, config: &TrainConfig, whole: &Path, parts: &Path) -> HostWeights {
+    let algorithm = &config.algorithm;
+    let mut trainer = Trainer::new(config.clone(), fixture.parts()).unwrap();
+    assert_eq!(run(&mut trainer, whole, u64::MAX), RunEnd::Finished);
+    assert_ne!(trainer.model().weights, fixture.model.weights, "{algorithm:?} changed nothing");
+
+    let mut first = Trainer::new(config.clone(), fixture.parts()).unwrap();
+    assert_eq!(run(&mut first, parts, 2), RunEnd::Interrupted);
+    drop(first);
+    let mut second = Trainer::new(config.clone(), fixture.parts()).unwrap();
+    assert!(second.resume(&parts.join("checkpoints")).unwrap());
+    assert_eq!(second.steps_done(), 2);
+    assert_eq!(run(&mut second, parts, u64::MAX), RunEnd::Finished);
+
+    assert_eq!(second.model().weights, trainer.model().weights, "{algorithm:?}");
+    assert_eq!(metrics(parts), metrics(whole), "{algorithm:?}");
+    trainer.model().weights
+}
+
 #[test]
 fn an_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
     let fixture = Fixture::new();
     for algorithm in ["reinforce", "grpo", "ppo"] {
         let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let mut trainer = Trainer::new(config(algorithm), fixture.parts()).unwrap();
-        assert_eq!(run(&mut trainer, whole.path(), u64::MAX), RunEnd::Finished);
-        assert_ne!(trainer.model().weights, fixture.model.weights, "{algorithm} changed nothing");
-
-        let mut first = Trainer::new(config(algorithm), fixture.parts()).unwrap();
-        assert_eq!(run(&mut first, parts.path(), 2), RunEnd::Interrupted);
-        drop(first);
-        let mut second = Trainer::new(config(algorithm), fixture.parts()).unwrap();
-        assert!(second.resume(&parts.path().join("checkpoints")).unwrap());
-        assert_eq!(second.steps_done(), 2);
-        assert_eq!(run(&mut second, parts.path(), u64::MAX), RunEnd::Finished);
-
-        assert_eq!(second.model().weights, trainer.model().weights, "{algorithm}");
-        assert_eq!(metrics(parts.path()), metrics(whole.path()), "{algorithm}");
+        resumes_exactly(&fixture, &config(algorithm), whole.path(), parts.path());
         let file =
             |folder: &Path, name: &str| std::fs::read(folder.join("checkpoints/global_step_4").join(name)).unwrap();
         let mut names = vec!["actor/model.safetensors", "actor_optimizer.safetensors", "trainer.json"];
@@ -372,17 +380,8 @@ fn a_penalty_in_the_reward_is_paid_adapts_and_survives_a_resume() {
     let adaptive = Some(AdaptiveKl { target: 1e-4, horizon: 60.0 });
     let config = TrainConfig { kl_reward: KlReward { coefficient: 0.5, adaptive }, ..config("rloo") };
     let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut trainer = Trainer::new(config.clone(), fixture.parts()).unwrap();
-    assert_eq!(run(&mut trainer, whole.path(), u64::MAX), RunEnd::Finished);
-    let mut first = Trainer::new(config.clone(), fixture.parts()).unwrap();
-    run(&mut first, parts.path(), 2);
-    let mut second = Trainer::new(config, fixture.parts()).unwrap();
-    second.resume(&parts.path().join("checkpoints")).unwrap();
-    run(&mut second, parts.path(), u64::MAX);
-    assert_eq!(second.model().weights, trainer.model().weights);
+    resumes_exactly(&fixture, &config, whole.path(), parts.path());
     let rows = metrics(whole.path());
-    assert_eq!(metrics(parts.path()), rows);
-
     let figure =
         |row: usize, name: &str| -> f64 { rows[row].iter().find(|(key, _)| key == name).unwrap().1.parse().unwrap() };
     // At the first step the policy is the reference: nothing to pay, so the coefficient comes down.
@@ -398,17 +397,7 @@ fn adapters_are_trained_alone_and_a_resumed_run_equals_an_uninterrupted_one() {
     let lora = Some(LoraConfig { rank: 2, ..LoraConfig::default() });
     let config = TrainConfig { lora, ..config("grpo") };
     let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut trainer = Trainer::new(config.clone(), fixture.parts()).unwrap();
-    assert_eq!(run(&mut trainer, whole.path(), u64::MAX), RunEnd::Finished);
-    let mut first = Trainer::new(config.clone(), fixture.parts()).unwrap();
-    run(&mut first, parts.path(), 2);
-    let mut second = Trainer::new(config, fixture.parts()).unwrap();
-    second.resume(&parts.path().join("checkpoints")).unwrap();
-    run(&mut second, parts.path(), u64::MAX);
-
-    let trained = trainer.model().weights;
-    assert_eq!(second.model().weights, trained);
-    assert_eq!(metrics(parts.path()), metrics(whole.path()));
+    let trained = resumes_exactly(&fixture, &config, whole.path(), parts.path());
     for (name, before) in fixture.model.weights.iter() {
         let adapted = name.contains("_proj.");
         assert_eq!(trained.get(name) != Some(before), adapted, "{name}");
