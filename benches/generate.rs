@@ -48,7 +48,7 @@ impl Model {
 }
 
 fn turn(seed: u64, max_new_tokens: usize) -> Turn {
-    Turn { max_new_tokens, seed, stop: never() }
+    Turn { max_new_tokens, seed, stop: never(), deadline: None }
 }
 
 fn start(generator: &mut LocalGenerator, prompt: &[u32], seed: u64, new: usize) -> SequenceId {

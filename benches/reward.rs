@@ -7,7 +7,7 @@ use zerosearch::trajectory::{Finish, SampledToken, Segment, Trajectory, WeightVe
 fn trajectory() -> Trajectory {
     let mut trajectory = Trajectory::new((0..200).collect());
     for turn in 0..5 {
-        let tokens = (0..100).map(|id| SampledToken { id: id + turn, logprob: -1.0 }).collect();
+        let tokens = (0..100).map(|id| SampledToken::new(id + turn, -1.0)).collect();
         trajectory.push(Segment::Policy { tokens, finish: Finish::Stop, weights: WeightVersion(0) });
         trajectory.push(Segment::Observation((0..500).collect()));
     }

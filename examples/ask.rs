@@ -80,6 +80,7 @@ fn turn(model: &LanguageModel) -> Turn {
             paint(POLICY, &decoder.push(token));
             stop(token)
         }),
+        deadline: None,
     }
 }
 

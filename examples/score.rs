@@ -61,7 +61,7 @@ fn main() -> Result<(), Failure> {
         let logits = values(features.matmul(decoder.head().transpose()))?;
         rows.push(floats(format!("p{i}.logits"), vec![positions.len(), config.vocab_size], &logits));
         if arguments.generate > 0 {
-            let turn = Turn { max_new_tokens: arguments.generate, seed: 0, stop: never() };
+            let turn = Turn { max_new_tokens: arguments.generate, seed: 0, stop: never(), deadline: None };
             let id = generator.start(Request { prompt: tokens, sampling, turn })?;
             let finished = generator.poll()?.pop().ok_or_else(|| Failure::message("the generator returned no turn"))?;
             generator.release(id);

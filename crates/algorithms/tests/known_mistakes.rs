@@ -66,7 +66,7 @@ fn a_token_that_the_policy_has_given_up_does_not_make_the_loss_infinite() {
 /// Two turns with a document of `document` tokens between them.
 fn searched(document: usize) -> Trajectory {
     let turn = |ids: [u32; 2], finish| Segment::Policy {
-        tokens: ids.map(|id| SampledToken { id, logprob: -1.0 }).to_vec(),
+        tokens: ids.map(|id| SampledToken::new(id, -1.0)).to_vec(),
         finish,
         weights: WeightVersion(0),
     };

@@ -1,5 +1,7 @@
 //! Sequences that live in a generator between turns.
 
+use std::time::Instant;
+
 use zerosearch_trajectory::{Finish, SampledToken, TokenId, WeightVersion};
 
 use crate::{GenerateError, Sampling};
@@ -24,6 +26,9 @@ pub struct Turn {
     pub seed: u64,
     /// Ends the turn.
     pub stop: Stop,
+    /// The turn ends with [`Finish::TimedOut`] and what it has by then. What it has depends on the machine, so a run
+    /// that meets a deadline does not repeat.
+    pub deadline: Option<Instant>,
 }
 
 /// A new sequence.
@@ -74,6 +79,11 @@ pub trait Generator {
     /// When the engine fails.
     fn poll(&mut self) -> Result<Vec<Finished>, GenerateError>;
 
+    /// Ends the turn that a sequence is decoding: the next [`poll`](Self::poll) returns what it has, with
+    /// [`Finish::Cancelled`]. Unknown ids, and sequences that wait, are ignored. A generator that has nothing to cut
+    /// short ignores all, which is the default.
+    fn cancel(&mut self, _id: SequenceId) {}
+
     /// Forgets a sequence and frees its cache. Unknown ids are ignored.
     fn release(&mut self, id: SequenceId);
 
@@ -92,6 +102,10 @@ impl<G: Generator + ?Sized> Generator for &mut G {
 
     fn poll(&mut self) -> Result<Vec<Finished>, GenerateError> {
         (**self).poll()
+    }
+
+    fn cancel(&mut self, id: SequenceId) {
+        (**self).cancel(id);
     }
 
     fn release(&mut self, id: SequenceId) {

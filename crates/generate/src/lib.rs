@@ -35,7 +35,7 @@
 //!         let last = self.last.entry(id).or_default();
 //!         while tokens.len() < turn.max_new_tokens {
 //!             *last += 1;
-//!             tokens.push(SampledToken { id: *last, logprob: 0.0 });
+//!             tokens.push(SampledToken::new(*last, 0.0));
 //!             if (turn.stop)(*last) {
 //!                 finish = Finish::Stop;
 //!                 break;
@@ -55,7 +55,7 @@
 //!
 //! let turn = |turn, stop| {
 //!     let seed = Stream { purpose: "policy", turn, ..Stream::default() }.value();
-//!     Turn { max_new_tokens: 3, seed, stop }
+//!     Turn { max_new_tokens: 3, seed, stop, deadline: None }
 //! };
 //! let ids = |finished: &Finished| finished.tokens.iter().map(|token| token.id).collect::<Vec<_>>();
 //!

@@ -96,6 +96,23 @@ impl<'a> MatrixMut<'a> {
         MatrixMut { start, rows: rows.len(), lifetime: PhantomData, ..*self }
     }
 
+    /// Adjacent strips of `width` columns of all rows; the last may be narrower.
+    ///
+    /// # Panics
+    ///
+    /// If `width` is zero.
+    pub(crate) fn strips(self, width: usize) -> Vec<Self> {
+        let columns = (0..self.columns).step_by(width);
+        columns
+            .map(|from| Self {
+                // Inside the rows, as `from < self.columns`; no two strips share a column.
+                start: self.start.wrapping_add(from),
+                columns: width.min(self.columns - from),
+                ..self
+            })
+            .collect()
+    }
+
     /// These columns of all rows.
     pub(crate) fn strip(self, columns: Range<usize>) -> Self {
         assert!(columns.start <= columns.end && columns.end <= self.columns);
@@ -169,6 +186,15 @@ mod tests {
         }
         assert_eq!(data[..12], [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.5]);
         assert_eq!(data[12..16], [2.0, 2.0, 3.0, 3.0]);
+    }
+
+    #[test]
+    fn strips_are_adjacent_and_cover_every_column() {
+        let mut data = vec![0.0; 2 * 5];
+        for (index, mut strip) in MatrixMut::new(&mut data, 2, 5, 5).strips(2).into_iter().enumerate() {
+            strip.row(1).fill(index as f32 + 1.0);
+        }
+        assert_eq!(data, [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0]);
     }
 
     #[test]

@@ -83,8 +83,14 @@ fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
 }
 
 fn forward(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
-    let hidden = weight.len().max(1);
     let mut output = vec![0.0; x.len()];
+    normalise(x, weight, epsilon, &mut output);
+    output
+}
+
+/// The norm of each row, on all threads.
+pub(crate) fn normalise(x: &[f32], weight: &[f32], epsilon: f32, output: &mut [f32]) {
+    let hidden = weight.len().max(1);
     output.par_chunks_mut(TASK_ROWS * hidden).zip(x.par_chunks(TASK_ROWS * hidden)).for_each(|(output, x)| {
         vectorised(
             #[inline(always)]
@@ -98,7 +104,6 @@ fn forward(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
             },
         )
     });
-    output
 }
 
 /// The gradients of `x` and of the weight.

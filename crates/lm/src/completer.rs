@@ -48,7 +48,7 @@ impl Completer for LocalCompleter {
                 let stops: Vec<&str> = request.stop.iter().map(String::as_str).collect();
                 StopScanner::new(&self.codec, &stops).into_stop()
             };
-            let turn = Turn { max_new_tokens: request.max_new_tokens, seed: request.seed, stop };
+            let turn = Turn { max_new_tokens: request.max_new_tokens, seed: request.seed, stop, deadline: None };
             match generator.start(Request { prompt: &prompt, sampling: request.sampling, turn }) {
                 Ok(id) => {
                     owners.insert(id, index);

@@ -235,14 +235,12 @@ impl ModelConfig {
         .collect()
     }
 
-    /// Cosines and sines, each `[positions, head_dim / 2]` row-major.
-    pub fn rotary_tables(&self, positions: usize) -> (Vec<f32>, Vec<f32>) {
+    /// Cosines and sines of these positions, each `[positions, head_dim / 2]` row-major.
+    pub fn rotary_tables(&self, positions: impl Iterator<Item = usize>) -> (Vec<f32>, Vec<f32>) {
         let frequencies = self.inverse_frequencies();
         // Angles in f32 products, as the reference implementation computes them.
-        let angle = |position: usize, f: &f64| (position as f32 * *f as f32) as f64;
-        let cos = (0..positions).flat_map(|p| frequencies.iter().map(move |f| angle(p, f).cos() as f32)).collect();
-        let sin = (0..positions).flat_map(|p| frequencies.iter().map(move |f| angle(p, f).sin() as f32)).collect();
-        (cos, sin)
+        let angles = positions.flat_map(|p| frequencies.iter().map(move |f| f64::from(p as f32 * *f as f32)));
+        angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip()
     }
 }
 

@@ -156,7 +156,7 @@ impl Decoder {
     fn hidden(&self, ids: Vec<i32>, batch: usize, time: usize) -> Tensor<2> {
         let c = &self.config;
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [batch * time]), &self.device);
-        let (cos, sin) = c.rotary_tables(time);
+        let (cos, sin) = c.rotary_tables(0..time);
         let table =
             |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, [time, c.head_dim / 2]), &self.device);
         let (cos, sin) = (table(cos), table(sin));

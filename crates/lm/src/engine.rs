@@ -1,123 +1,98 @@
-//! The forward pass on the host, a few tokens of many sequences at a time.
+//! The forward pass on the host, some tokens of many sequences at a time.
 //!
-//! Every sequence owns its cache and every row is computed in an order that does not depend on the
-//! rows beside it (see [`zerosearch_kernels::host`]), so a sequence gets the same bits whichever
-//! others are in the batch and however its tokens are cut into calls.
+//! All rows go through a layer together, so a weight is read once for all of them, and every row is
+//! computed in an order that does not depend on the rows beside it (see [`zerosearch_kernels::host`]):
+//! a sequence gets the same bits whichever others are in the batch and however its tokens are cut into calls.
+
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use zerosearch_generate::TokenId;
-use zerosearch_kernels::host;
+use zerosearch_kernels::host::{self, Packed};
 
+use crate::cache::{Cache, Layout, Pool, view};
 use crate::{HostTensor, HostWeights, ModelConfig};
+
+/// Rows of one sequence whose attention is one task.
+const TILE: usize = 16;
+/// Scores that a task holds at most, where a tile of one row allows it (512 KiB).
+const SCORES: usize = 1 << 17;
 
 /// Weights laid out for decoding.
 pub(crate) struct Engine {
     config: ModelConfig,
-    embedding: Vec<f32>,
+    layout: Layout,
+    embedding: Packed,
     layers: Vec<Layer>,
     norm: Vec<f32>,
-    head: Option<Vec<f32>>,
-    cos: Vec<f32>,
-    sin: Vec<f32>,
+    head: Option<Packed>,
 }
 
 struct Layer {
     input_norm: Vec<f32>,
-    q: Linear,
-    k: Linear,
-    v: Linear,
+    qkv: Linear,
     q_norm: Option<Vec<f32>>,
     k_norm: Option<Vec<f32>>,
     o: Linear,
     post_norm: Vec<f32>,
-    gate: Linear,
-    up: Linear,
+    gate_up: Linear,
     down: Linear,
 }
 
 struct Linear {
-    weight: Vec<f32>,
+    weight: Packed,
     bias: Option<Vec<f32>>,
-    inner: usize,
 }
 
 impl Linear {
-    fn forward(&self, x: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.0; x.len() / self.inner * (self.weight.len() / self.inner)];
-        host::linear(x, &self.weight, self.bias.as_deref(), self.inner, &mut out);
+    fn forward(&self, x: &[f32], rows: usize) -> Vec<f32> {
+        let mut out = vec![0.0; rows * self.weight.outer()];
+        self.weight.multiply(x, &mut out);
+        if let Some(bias) = &self.bias {
+            out.chunks_exact_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+        }
         out
     }
 }
 
-/// Keys and values of one sequence, per layer `[length, kv_heads · head_dim]`.
-#[derive(Clone, Default)]
-pub(crate) struct Cache {
-    layers: Vec<(Vec<f32>, Vec<f32>)>,
-    length: usize,
-}
-
-impl Cache {
-    pub(crate) fn len(&self) -> usize {
-        self.length
-    }
-
-    /// The first `length` positions.
-    pub(crate) fn truncated(&self, length: usize) -> Self {
-        let cut = |values: &Vec<f32>| values[..values.len() / self.length.max(1) * length].to_vec();
-        Self { layers: self.layers.iter().map(|(keys, values)| (cut(keys), cut(values))).collect(), length }
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.layers.iter().map(|(keys, values)| (keys.len() + values.len()) * size_of::<f32>()).sum()
-    }
-}
-
-/// The next tokens of one sequence, and after the call the log-probabilities behind the last of them.
+/// The next tokens of one sequence. The cache has room for them.
 pub(crate) struct Work<'a> {
     pub(crate) cache: &'a mut Cache,
     pub(crate) tokens: &'a [TokenId],
-    /// `[vocab]`, natural log-probabilities at temperature 1.
-    pub(crate) logprobs: Vec<f32>,
+    /// Whether the logits behind the last of them are wanted.
+    pub(crate) logits: bool,
 }
-
-/// Rows that one thread takes through the network at once: enough to reuse a weight from the
-/// cache, few enough that the activations stay there.
-const ROWS: usize = 96;
 
 impl Engine {
     pub(crate) fn new(config: &ModelConfig, weights: &HostWeights) -> Self {
-        // A tensor that `HostWeights::read` has checked is there; `default` only keeps this total.
-        let take = |name: &str| weights.get(name).map(|tensor| tensor.values.clone()).unwrap_or_default();
+        // A tensor that `HostWeights::read` has checked is there; empty slices only keep this total.
+        let slice = |name: &str| weights.get(name).map(|tensor| &tensor.values[..]).unwrap_or_default();
         let optional = |name: &str| weights.get(name).map(|tensor: &HostTensor| tensor.values.clone());
         let layer = |i: usize| {
             let name = |part: &str| format!("model.layers.{i}.{part}");
-            let linear = |part: &str, inner: usize| Linear {
-                weight: take(&name(&format!("{part}.weight"))),
-                bias: optional(&name(&format!("{part}.bias"))),
-                inner,
+            let linear = |parts: &[&str], inner: usize| {
+                let matrices: Vec<&[f32]> = parts.iter().map(|part| slice(&name(&format!("{part}.weight")))).collect();
+                let biases: Vec<f32> =
+                    parts.iter().flat_map(|part| slice(&name(&format!("{part}.bias")))).copied().collect();
+                Linear { weight: Packed::new(&matrices, inner), bias: (!biases.is_empty()).then_some(biases) }
             };
             Layer {
-                input_norm: take(&name("input_layernorm.weight")),
-                q: linear("self_attn.q_proj", config.hidden_size),
-                k: linear("self_attn.k_proj", config.hidden_size),
-                v: linear("self_attn.v_proj", config.hidden_size),
+                input_norm: slice(&name("input_layernorm.weight")).to_vec(),
+                qkv: linear(&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], config.hidden_size),
                 q_norm: optional(&name("self_attn.q_norm.weight")),
                 k_norm: optional(&name("self_attn.k_norm.weight")),
-                o: linear("self_attn.o_proj", config.heads * config.head_dim),
-                post_norm: take(&name("post_attention_layernorm.weight")),
-                gate: linear("mlp.gate_proj", config.hidden_size),
-                up: linear("mlp.up_proj", config.hidden_size),
-                down: linear("mlp.down_proj", config.intermediate_size),
+                o: linear(&["self_attn.o_proj"], config.heads * config.head_dim),
+                post_norm: slice(&name("post_attention_layernorm.weight")).to_vec(),
+                gate_up: linear(&["mlp.gate_proj", "mlp.up_proj"], config.hidden_size),
+                down: linear(&["mlp.down_proj"], config.intermediate_size),
             }
         };
-        let (cos, sin) = config.rotary_tables(config.max_positions);
         Self {
-            embedding: take("model.embed_tokens.weight"),
+            layout: Layout::of(config),
+            embedding: Packed::new(&[slice("model.embed_tokens.weight")], config.hidden_size),
             layers: (0..config.layers).map(layer).collect(),
-            norm: take("model.norm.weight"),
-            head: optional("lm_head.weight"),
-            cos,
-            sin,
+            norm: slice("model.norm.weight").to_vec(),
+            head: weights.get("lm_head.weight").map(|head| Packed::new(&[&head.values], config.hidden_size)),
             config: config.clone(),
         }
     }
@@ -126,121 +101,157 @@ impl Engine {
         &self.config
     }
 
-    /// Takes every sequence's tokens through the network.
-    pub(crate) fn forward(&self, mut work: Vec<Work<'_>>) -> Vec<Vec<f32>> {
-        // Whole sequences are dealt to threads in chunks of about `ROWS` rows.
-        let mut chunks: Vec<Vec<&mut Work<'_>>> = Vec::new();
-        let mut rows = ROWS;
-        let target =
-            ROWS.min(work.iter().map(|w| w.tokens.len()).sum::<usize>().div_ceil(rayon::current_num_threads()).max(1));
-        for item in &mut work {
-            if rows >= target {
-                chunks.push(Vec::new());
-                rows = 0;
-            }
-            rows += item.tokens.len();
-            if let Some(chunk) = chunks.last_mut() {
-                chunk.push(item);
-            }
-        }
-        chunks.into_par_iter().for_each(|mut chunk| self.forward_chunk(&mut chunk));
-        work.into_iter().map(|item| item.logprobs).collect()
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
-    fn forward_chunk(&self, work: &mut [&mut Work<'_>]) {
+    /// Makes room in a cache for `tokens` more positions.
+    pub(crate) fn reserve(&self, cache: &mut Cache, pool: &Arc<Pool>, tokens: usize) {
+        cache.reserve(&self.layout, pool, tokens);
+    }
+
+    /// Takes every sequence's tokens through the network. The logits of those that want them,
+    /// `[wanted, vocab]`, in their order.
+    pub(crate) fn forward(&self, mut work: Vec<Work<'_>>) -> Vec<f32> {
+        // Inside the pool, where one parallel operation follows another without waking a thread.
+        let mut logits = Vec::new();
+        rayon::scope(|_| logits = self.forward_rows(&mut work));
+        logits
+    }
+
+    fn forward_rows(&self, work: &mut [Work<'_>]) -> Vec<f32> {
         let c = &self.config;
         let hidden = c.hidden_size;
-        let mut x: Vec<f32> = Vec::new();
-        for item in work.iter_mut() {
-            if item.cache.layers.is_empty() {
-                item.cache.layers = vec![Default::default(); c.layers];
-            }
-            for token in item.tokens {
-                x.extend_from_slice(&self.embedding[*token as usize * hidden..][..hidden]);
-            }
+        let rows: usize = work.iter().map(|item| item.tokens.len()).sum();
+        let mut x = vec![0.0; rows * hidden];
+        let tokens = work.iter().flat_map(|item| item.tokens);
+        for (row, token) in x.chunks_exact_mut(hidden).zip(tokens) {
+            self.embedding.copy_row(*token as usize, row);
         }
+        let positions = work.iter().flat_map(|item| (0..item.tokens.len()).map(|t| item.cache.len() + t));
+        let (cos, sin) = c.rotary_tables(positions);
         let mut normed = vec![0.0; x.len()];
+        let mut gated = vec![0.0; rows * c.intermediate_size];
         for (index, layer) in self.layers.iter().enumerate() {
             host::rms_norm_rows(&x, &layer.input_norm, c.rms_norm_eps, &mut normed);
-            let attended = self.attention(index, layer, &normed, work);
-            let projected = layer.o.forward(&attended);
-            x.iter_mut().zip(&projected).for_each(|(x, y)| *x += y);
+            let mut qkv = layer.qkv.forward(&normed, rows);
+            self.rotate(layer, &mut qkv, &cos, &sin);
+            let attended = self.attention(index, &qkv, work);
+            host::add_rows(&mut x, &layer.o.forward(&attended, rows));
             host::rms_norm_rows(&x, &layer.post_norm, c.rms_norm_eps, &mut normed);
-            let mut gate = layer.gate.forward(&normed);
-            host::swiglu_rows(&mut gate, &layer.up.forward(&normed));
-            let projected = layer.down.forward(&gate);
-            x.iter_mut().zip(&projected).for_each(|(x, y)| *x += y);
+            host::swiglu_rows(&layer.gate_up.forward(&normed, rows), c.intermediate_size, &mut gated);
+            host::add_rows(&mut x, &layer.down.forward(&gated, rows));
         }
-        let mut last = Vec::with_capacity(work.len() * hidden);
+        let mut last = Vec::new();
         let mut row = 0;
         for item in work.iter_mut() {
             row += item.tokens.len();
-            item.cache.length += item.tokens.len();
-            last.extend_from_slice(&x[(row - 1) * hidden..row * hidden]);
+            item.cache.advance(item.tokens.len());
+            if item.logits {
+                last.extend_from_slice(&x[(row - 1) * hidden..row * hidden]);
+            }
         }
         let mut normed = vec![0.0; last.len()];
         host::rms_norm_rows(&last, &self.norm, c.rms_norm_eps, &mut normed);
-        let mut logits = vec![0.0; work.len() * c.vocab_size];
-        host::linear(&normed, self.head.as_ref().unwrap_or(&self.embedding), None, hidden, &mut logits);
-        for (item, row) in work.iter_mut().zip(logits.chunks_exact_mut(c.vocab_size)) {
-            host::log_softmax_row(row);
-            item.logprobs = row.to_vec();
-        }
+        let mut logits = vec![0.0; last.len() / hidden * c.vocab_size];
+        self.head.as_ref().unwrap_or(&self.embedding).multiply(&normed, &mut logits);
+        logits
     }
 
-    fn attention(&self, index: usize, layer: &Layer, normed: &[f32], work: &mut [&mut Work<'_>]) -> Vec<f32> {
+    /// Normalises where the model does, then rotates queries and keys in place.
+    fn rotate(&self, layer: &Layer, qkv: &mut [f32], cos: &[f32], sin: &[f32]) {
         let c = &self.config;
         let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        let mut q = layer.q.forward(normed);
-        let mut k = layer.k.forward(normed);
-        let v = layer.v.forward(normed);
-        for (values, norm) in [(&mut q, &layer.q_norm), (&mut k, &layer.k_norm)] {
-            if let Some(norm) = norm {
-                let raw = values.clone();
-                host::rms_norm_rows(&raw, norm, c.rms_norm_eps, values);
+        let (width, half) = (q_width + 2 * kv_width, c.head_dim / 2);
+        let rows = qkv.par_chunks_exact_mut(width).zip(cos.par_chunks_exact(half).zip(sin.par_chunks_exact(half)));
+        rows.with_min_len(TILE).for_each_init(Vec::new, |raw, (row, (cos, sin))| {
+            let (q, kv) = row.split_at_mut(q_width);
+            for (heads, norm) in [(q, &layer.q_norm), (&mut kv[..kv_width], &layer.k_norm)] {
+                if let Some(norm) = norm {
+                    raw.clear();
+                    raw.extend_from_slice(heads);
+                    host::rms_norm_rows(raw, norm, c.rms_norm_eps, heads);
+                }
+                host::rotate_row(heads, cos, sin);
             }
-        }
-        let mut attended = vec![0.0; q.len()];
-        let mut scores = Vec::new();
-        let mut row = 0;
+        });
+    }
+
+    /// Appends keys and values to the caches and attends to them: `[rows, heads · head_dim]`.
+    fn attention(&self, index: usize, qkv: &[f32], work: &mut [Work<'_>]) -> Vec<f32> {
+        let c = &self.config;
+        let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        let width = q_width + 2 * kv_width;
+        let mut rest = qkv;
+        let mut parts = Vec::with_capacity(work.len());
         for item in work.iter_mut() {
-            let start = item.cache.length;
-            let (keys, values) = &mut item.cache.layers[index];
-            for t in 0..item.tokens.len() {
-                self.rotate(&mut q[(row + t) * q_width..][..q_width], start + t);
-                self.rotate(&mut k[(row + t) * kv_width..][..kv_width], start + t);
-            }
-            keys.extend_from_slice(&k[row * kv_width..][..item.tokens.len() * kv_width]);
-            values.extend_from_slice(&v[row * kv_width..][..item.tokens.len() * kv_width]);
-            for t in 0..item.tokens.len() {
-                let seen = (start + t + 1) * kv_width;
-                let at = (row + t) * q_width..(row + t + 1) * q_width;
-                host::attend_row(
-                    &q[at.clone()],
-                    &keys[..seen],
-                    &values[..seen],
-                    c.head_dim,
-                    c.kv_heads,
-                    &mut scores,
-                    &mut attended[at],
-                );
-            }
-            row += item.tokens.len();
+            let (part, others) = rest.split_at(item.tokens.len() * width);
+            rest = others;
+            parts.push((item, part));
         }
+        parts.par_iter_mut().for_each(|(item, part)| {
+            for (ahead, row) in part.chunks_exact(width).enumerate() {
+                let (keys, values) = row[q_width..].split_at(kv_width);
+                item.cache.write(&self.layout, index, ahead, keys, values);
+            }
+        });
+        let mut attended = vec![0.0; qkv.len() / width * q_width];
+        let blocks: Vec<Vec<&[f32]>> = parts.iter().map(|(item, _)| item.cache.blocks()).collect();
+        let mut tasks = Vec::new();
+        let mut rest = &mut attended[..];
+        for ((item, part), blocks) in parts.iter().zip(&blocks) {
+            let end = item.cache.len() + item.tokens.len();
+            let tile = (SCORES / (end * c.heads / c.kv_heads)).clamp(1, TILE);
+            for (first, queries) in (item.cache.len()..).step_by(tile).zip(part.chunks(tile * width)) {
+                let (out, others) = std::mem::take(&mut rest).split_at_mut(queries.len() / width * q_width);
+                rest = others;
+                tasks.push((first, queries, &blocks[..], out));
+            }
+        }
+        tasks.into_par_iter().for_each_init(Scratch::default, |scratch, (first, queries, blocks, out)| {
+            for head in 0..c.kv_heads {
+                self.attend(view(blocks, &self.layout, index, head), head, first, queries, scratch, out);
+            }
+        });
         attended
     }
 
-    /// Rotates halves, as Hugging Face checkpoints expect.
-    fn rotate(&self, heads: &mut [f32], position: usize) {
-        let half = self.config.head_dim / 2;
-        let (cos, sin) = (&self.cos[position * half..][..half], &self.sin[position * half..][..half]);
-        for head in heads.chunks_exact_mut(2 * half) {
-            let (a, b) = head.split_at_mut(half);
-            for i in 0..half {
-                let (x, y) = (a[i], b[i]);
-                a[i] = x * cos[i] - y * sin[i];
-                b[i] = y * cos[i] + x * sin[i];
-            }
+    /// The queries of one key head in some adjacent rows, the first at position `first`.
+    fn attend(
+        &self,
+        cache: host::KvBlocks<'_>,
+        head: usize,
+        first: usize,
+        qkv: &[f32],
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
+        let c = &self.config;
+        let (group, stride) = (c.heads / c.kv_heads, self.layout.stride());
+        let (width, q_width) = ((c.heads + 2 * c.kv_heads) * c.head_dim, c.heads * c.head_dim);
+        let columns = head * group * c.head_dim..(head + 1) * group * c.head_dim;
+        let scale = 1.0 / (c.head_dim as f32).sqrt();
+        let rows = qkv.len() / width;
+        scratch.queries.clear();
+        scratch.seen.clear();
+        for (t, row) in qkv.chunks_exact(width).enumerate() {
+            scratch.queries.extend(row[columns.clone()].iter().map(|value| value * scale));
+            scratch.seen.extend(std::iter::repeat_n(first + t + 1, group));
+        }
+        scratch.mixed.resize(rows * group * stride, 0.0);
+        host::attend(&scratch.queries, &scratch.seen, cache, &mut scratch.scores, &mut scratch.mixed);
+        let heads = out.chunks_exact_mut(q_width).flat_map(|row| row[columns.clone()].chunks_exact_mut(c.head_dim));
+        for (out, mixed) in heads.zip(scratch.mixed.chunks_exact(stride)) {
+            out.copy_from_slice(&mixed[..c.head_dim]);
         }
     }
+}
+
+/// What one thread's attention fills again and again.
+#[derive(Default)]
+struct Scratch {
+    queries: Vec<f32>,
+    seen: Vec<usize>,
+    scores: Vec<f32>,
+    mixed: Vec<f32>,
 }

@@ -1,28 +1,35 @@
 //! The local [`Generator`]: continuous batching over sequences that keep their caches between turns.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use rayon::prelude::*;
 use zerosearch_generate::{
     Finish, Finished, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, Stop, TokenId, Turn,
     WeightVersion,
 };
+use zerosearch_kernels::host::Masses;
 
-use crate::engine::{Cache, Engine, Work};
+use crate::cache::{Cache, Pool};
+use crate::engine::{Engine, Work};
 use crate::sampler::sample;
 use crate::{HostWeights, ModelConfig};
 
 /// Decodes on the host. A sampled sequence depends on its prompt, its observations, its seeds and the
-/// weights, and on nothing else: not on the batch, the slot or the number of threads.
+/// weights, and on nothing else: not on the batch, the slot, the memory or the number of threads.
 pub struct LocalGenerator {
-    engine: Engine,
+    pub(crate) engine: Engine,
     weights: WeightVersion,
     eos: Vec<TokenId>,
-    max_batch: usize,
+    pub(crate) max_batch: usize,
+    pub(crate) cache_bytes: usize,
     next_id: u64,
-    sequences: BTreeMap<SequenceId, Sequence>,
-    statistics: Statistics,
+    pub(crate) sequences: BTreeMap<SequenceId, Sequence>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) statistics: Statistics,
 }
 
 /// What a generator has done since it was made.
@@ -30,29 +37,56 @@ pub struct LocalGenerator {
 pub struct Statistics {
     /// Tokens sampled.
     pub sampled: u64,
-    /// Prompt and observation tokens computed.
+    /// Prompt and observation tokens computed, those computed again included.
     pub prefilled: u64,
     /// Prompt tokens whose cache came from another sequence of the group.
     pub shared: u64,
+    /// Tokens whose cache was given up for want of memory, to be computed again.
+    pub evicted: u64,
     /// Most bytes that the caches held at once.
     pub peak_cache_bytes: u64,
 }
 
-struct Sequence {
-    cache: Cache,
+pub(crate) struct Sequence {
+    /// Every token so far. The cache holds the first of them.
+    pub(crate) tokens: Vec<TokenId>,
+    prompt: usize,
+    pub(crate) cache: Cache,
     sampling: Sampling,
-    /// Tokens that the cache does not hold yet. Empty only while waiting for the next turn.
-    pending: Vec<TokenId>,
-    /// A sequence with the same prompt whose cache is copied once it is computed.
-    leader: Option<SequenceId>,
-    turn: Option<Active>,
+    /// A sequence with the same prompt whose cache is shared once it is computed.
+    pub(crate) leader: Option<SequenceId>,
+    pub(crate) turn: Option<Active>,
 }
 
-struct Active {
+pub(crate) struct Active {
     rng: ChaCha8Rng,
     stop: Stop,
     limit: usize,
+    deadline: Option<Instant>,
+    cancelled: bool,
     tokens: Vec<SampledToken>,
+}
+
+impl Sequence {
+    /// Tokens that the cache does not hold yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.tokens.len() - self.cache.len()
+    }
+
+    /// What it was started with.
+    pub(crate) fn prompt(&self) -> &[TokenId] {
+        &self.tokens[..self.prompt]
+    }
+
+    /// Those of its prompt that another sequence with the same prompt can take over: the last one it computes itself,
+    /// which yields the logits of its first draw.
+    pub(crate) fn sharable(&self) -> usize {
+        self.prompt - 1
+    }
+
+    pub(crate) fn finish(&mut self, id: SequenceId, finish: Finish) -> Option<Finished> {
+        self.turn.take().map(|turn| Finished { id, tokens: turn.tokens, finish })
+    }
 }
 
 impl LocalGenerator {
@@ -63,8 +97,10 @@ impl LocalGenerator {
             weights: WeightVersion(0),
             eos: eos.to_vec(),
             max_batch: 256,
+            cache_bytes: usize::MAX,
             next_id: 0,
             sequences: BTreeMap::new(),
+            pool: Arc::default(),
             statistics: Statistics::default(),
         }
     }
@@ -72,6 +108,14 @@ impl LocalGenerator {
     /// At most this many sequences decode at once; the others wait. It changes speed, never a token.
     pub fn with_max_batch(mut self, max_batch: usize) -> Self {
         self.max_batch = max_batch.max(1);
+        self
+    }
+
+    /// The caches hold at most this many bytes. When they are full, sequences wait, and those that wait for a search or
+    /// came last give their caches up and are computed again later: it changes speed, never a token. A sequence that does
+    /// not fit even alone ends with [`Finish::Context`].
+    pub fn with_cache_bytes(mut self, cache_bytes: usize) -> Self {
+        self.cache_bytes = cache_bytes;
         self
     }
 
@@ -83,7 +127,7 @@ impl LocalGenerator {
 
     /// Counts since the generator was made.
     pub fn statistics(&self) -> Statistics {
-        self.statistics
+        Statistics { peak_cache_bytes: self.pool.peak() as u64, ..self.statistics }
     }
 
     fn check(&self, tokens: &[TokenId]) -> Result<(), GenerateError> {
@@ -99,117 +143,81 @@ impl LocalGenerator {
             rng: ChaCha8Rng::seed_from_u64(turn.seed),
             stop: turn.stop,
             limit: turn.max_new_tokens,
+            deadline: turn.deadline,
+            cancelled: false,
             tokens: Vec::new(),
         }
     }
 
-    /// Turns that end before a token is sampled: no room, or nothing asked for.
+    /// Turns that end before another token is sampled.
     fn finish_without_sampling(&mut self) -> Vec<Finished> {
         let context = self.engine.config().max_positions;
+        let mut now = None;
         let mut finished = Vec::new();
         for (id, sequence) in &mut self.sequences {
             let Some(turn) = &sequence.turn else { continue };
-            let full = sequence.cache.len() + sequence.pending.len() >= context;
-            if full || turn.tokens.len() >= turn.limit {
-                let finish = if full { Finish::Context } else { Finish::Length };
-                if let Some(turn) = sequence.turn.take() {
-                    finished.push(Finished { id: *id, tokens: turn.tokens, finish });
-                }
-            }
+            let late = turn.deadline.is_some_and(|deadline| *now.get_or_insert_with(Instant::now) >= deadline);
+            let finish = if turn.cancelled {
+                Finish::Cancelled
+            } else if sequence.tokens.len() >= context {
+                Finish::Context
+            } else if turn.tokens.len() >= turn.limit {
+                Finish::Length
+            } else if late {
+                Finish::TimedOut
+            } else {
+                continue;
+            };
+            finished.extend(sequence.finish(*id, finish));
         }
         finished
     }
 
+    /// Computes some tokens of some sequences, and draws the next token of those that have computed all of theirs.
     fn step(&mut self) -> Vec<Finished> {
-        self.copy_from_leaders();
-        let mut ids = Vec::new();
-        let mut logprobs = Vec::new();
-        {
-            let ready =
-                self.sequences.iter_mut().filter(|(_, s)| s.turn.is_some() && s.leader.is_none()).take(self.max_batch);
-            let mut work = Vec::new();
-            for (id, sequence) in ready {
-                ids.push(*id);
-                work.push(Work { cache: &mut sequence.cache, tokens: &sequence.pending, logprobs: Vec::new() });
-            }
-            self.statistics.prefilled += work.iter().map(|w| w.tokens.len() as u64 - 1).sum::<u64>();
-            logprobs.extend(self.engine.forward(work));
-        }
-        let mut finished = Vec::new();
-        for (id, logprobs) in ids.iter().zip(&logprobs) {
-            // A follower needs its leader's cache as it is right after the prompt.
-            let followers: Vec<SequenceId> =
-                self.sequences.iter().filter(|(_, s)| s.leader == Some(*id)).map(|(id, _)| *id).collect();
-            if !followers.is_empty()
-                && let Some(leader) = self.sequences.get(id)
-            {
-                let (cache, last) = (leader.cache.clone(), leader.pending.last().copied());
-                self.share(&followers, &cache, last);
-            }
-            let Some(sequence) = self.sequences.get_mut(id) else { continue };
-            sequence.pending.clear();
-            let Some(turn) = &mut sequence.turn else { continue };
-            let token = if turn.tokens.len() < sequence.sampling.min_new_tokens {
-                let mut open = logprobs.clone();
-                for id in &self.eos {
-                    if let Some(value) = open.get_mut(*id as usize) {
-                        *value = f32::NEG_INFINITY;
-                    }
-                }
-                sample(&open, &sequence.sampling, &mut turn.rng)
-            } else {
-                sample(logprobs, &sequence.sampling, &mut turn.rng)
-            };
-            turn.tokens.push(token);
-            sequence.pending.push(token.id);
-            self.statistics.sampled += 1;
-            let stopped = (turn.stop)(token.id);
-            let finish = if stopped {
-                Some(Finish::Stop)
-            } else if self.eos.contains(&token.id) {
-                Some(Finish::EndOfText)
-            } else {
-                None
-            };
-            if let Some(finish) = finish
-                && let Some(turn) = sequence.turn.take()
-            {
-                finished.push(Finished { id: *id, tokens: turn.tokens, finish });
+        self.share_prompts();
+        let (chosen, mut finished) = self.choose();
+        let mut work = Vec::new();
+        let mut drawing = Vec::new();
+        for (id, sequence) in &mut self.sequences {
+            let Some(count) = chosen.get(id) else { continue };
+            let Sequence { tokens, cache, sampling, turn, .. } = sequence;
+            let range = cache.len()..cache.len() + count;
+            let last = range.end == tokens.len();
+            self.statistics.prefilled += (count - usize::from(last)) as u64;
+            work.push(Work { cache, tokens: &tokens[range], logits: last });
+            if let (true, Some(turn)) = (last, turn) {
+                drawing.push((*id, sampling, turn));
             }
         }
-        let bytes: usize = self.sequences.values().map(|sequence| sequence.cache.bytes()).sum();
-        self.statistics.peak_cache_bytes = self.statistics.peak_cache_bytes.max(bytes as u64);
-        finished
-    }
-
-    /// Gives followers the leader's cache less its last row: that token they compute themselves,
-    /// which yields the log-probabilities of their first draw.
-    fn share(&mut self, followers: &[SequenceId], cache: &Cache, last: Option<TokenId>) {
-        for id in followers {
-            if let Some(sequence) = self.sequences.get_mut(id) {
-                sequence.leader = None;
-                sequence.cache = cache.truncated(cache.len() - 1);
-                sequence.pending = last.into_iter().collect();
-                self.statistics.shared += cache.len() as u64 - 1;
-            }
+        if work.is_empty() {
+            return finished;
         }
-    }
-
-    /// A leader that was released before it was computed leaves its followers to themselves.
-    fn copy_from_leaders(&mut self) {
-        let orphans: Vec<SequenceId> = self
-            .sequences
-            .iter()
-            .filter(|(_, s)| {
-                s.leader.is_some_and(|leader| self.sequences.get(&leader).is_none_or(|l| l.cache.len() > 0))
+        let logits = self.engine.forward(work);
+        let rows = logits.par_chunks_exact(self.engine.config().vocab_size).zip(drawing);
+        let eos = &self.eos;
+        let drawn: Vec<(SequenceId, SampledToken)> = rows
+            .map_init(Masses::default, |masses, (logits, (id, sampling, turn))| {
+                let banned = if turn.tokens.len() < sampling.min_new_tokens { &eos[..] } else { &[] };
+                (id, sample(logits, sampling, banned, &mut turn.rng, masses))
             })
-            .map(|(id, _)| *id)
             .collect();
-        for id in orphans {
-            if let Some(sequence) = self.sequences.get_mut(&id) {
-                sequence.leader = None;
-            }
+        for (id, token) in drawn {
+            self.statistics.sampled += 1;
+            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
+            sequence.tokens.push(token.id);
+            let Some(turn) = &mut sequence.turn else { continue };
+            turn.tokens.push(token);
+            let finish = if (turn.stop)(token.id) {
+                Finish::Stop
+            } else if self.eos.contains(&token.id) {
+                Finish::EndOfText
+            } else {
+                continue;
+            };
+            finished.extend(sequence.finish(id, finish));
         }
+        finished
     }
 }
 
@@ -224,22 +232,14 @@ impl Generator for LocalGenerator {
         if request.prompt.len() >= context {
             return Err(GenerateError::PromptTooLong { length: request.prompt.len(), context });
         }
-        // The samples of a group arrive one after the other: looking at the newest sequence finds them.
-        let leader = self.sequences.last_key_value().and_then(|(id, newest)| match newest.leader {
-            Some(leader) => self.sequences.get(&leader).map(|sequence| (leader, sequence)),
-            None => Some((*id, newest)),
-        });
-        let leader = leader
-            .filter(|(_, s)| {
-                s.cache.len() == 0 && s.turn.is_some() && s.pending == request.prompt && request.prompt.len() > 1
-            })
-            .map(|(id, _)| id);
+        let leader = self.leader_for(request.prompt);
         let id = SequenceId(self.next_id);
         self.next_id += 1;
         let sequence = Sequence {
+            tokens: request.prompt.to_vec(),
+            prompt: request.prompt.len(),
             cache: Cache::default(),
             sampling: request.sampling,
-            pending: request.prompt.to_vec(),
             leader,
             turn: Some(Self::active(request.turn)),
         };
@@ -251,7 +251,7 @@ impl Generator for LocalGenerator {
         self.check(observation)?;
         match self.sequences.get_mut(&id) {
             Some(sequence) if sequence.turn.is_none() => {
-                sequence.pending.extend_from_slice(observation);
+                sequence.tokens.extend_from_slice(observation);
                 sequence.turn = Some(Self::active(turn));
                 Ok(())
             }
@@ -262,8 +262,8 @@ impl Generator for LocalGenerator {
     fn poll(&mut self) -> Result<Vec<Finished>, GenerateError> {
         loop {
             let mut finished = self.finish_without_sampling();
-            if self.sequences.values().any(|sequence| sequence.turn.is_some()) {
-                finished.extend(self.step());
+            if finished.is_empty() && self.sequences.values().any(|sequence| sequence.turn.is_some()) {
+                finished = self.step();
             } else if finished.is_empty() {
                 return Ok(finished);
             }
@@ -271,6 +271,12 @@ impl Generator for LocalGenerator {
                 finished.sort_by_key(|turn| turn.id);
                 return Ok(finished);
             }
+        }
+    }
+
+    fn cancel(&mut self, id: SequenceId) {
+        if let Some(turn) = self.sequences.get_mut(&id).and_then(|sequence| sequence.turn.as_mut()) {
+            turn.cancelled = true;
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cache;
 mod completer;
 mod config;
 mod decoder;
@@ -13,6 +14,7 @@ mod induction;
 mod lora;
 mod optim;
 mod sampler;
+mod schedule;
 mod sft;
 mod weights;
 

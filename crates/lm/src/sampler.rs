@@ -1,64 +1,140 @@
-//! Draws one token from log-probabilities.
+//! Draws one token from logits.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 use zerosearch_generate::{SampledToken, Sampling, TokenId};
+use zerosearch_kernels::host::Masses;
 
-/// Draws from `logprobs` (`[vocab]`, natural, temperature 1). The recorded log-probability is the
-/// untruncated one at temperature 1, whatever `sampling` cut away.
+/// Draws from the softmax of `logits` (`[vocab]`), never one of `banned`. The recorded log-probability is the
+/// untruncated one at temperature 1, whatever `sampling` and `banned` cut away; beside it stands the one under the
+/// distribution that was drawn from, where they may differ.
 ///
 /// One number is drawn from the stream for every token that is not greedy.
-pub(crate) fn sample(logprobs: &[f32], sampling: &Sampling, rng: &mut ChaCha8Rng) -> SampledToken {
-    let id = if sampling.temperature == 0.0 { argmax(logprobs) } else { draw(logprobs, sampling, rng) };
-    SampledToken { id: id as TokenId, logprob: logprobs[id] }
+pub(crate) fn sample(
+    logits: &[f32],
+    sampling: &Sampling,
+    banned: &[TokenId],
+    rng: &mut ChaCha8Rng,
+    masses: &mut Masses,
+) -> SampledToken {
+    masses.fill(logits, 1.0);
+    let (highest, log_total) = (masses.highest, masses.total().ln());
+    let token = |id: usize, sampling_logprob| SampledToken {
+        id: id as TokenId,
+        logprob: (f64::from(logits[id] - highest) - log_total) as f32,
+        sampling_logprob,
+    };
+    if sampling.temperature == 0.0 {
+        return token(argmax(logits, banned), Some(0.0));
+    }
+    let untouched = Sampling { min_new_tokens: sampling.min_new_tokens, ..Sampling::default() };
+    if banned.is_empty() && *sampling == untouched {
+        return token(draw(masses, rng), None);
+    }
+    if sampling.temperature != 1.0 {
+        masses.fill(logits, sampling.temperature);
+    }
+    for id in banned {
+        set_zero(masses, *id as usize);
+    }
+    truncate(masses, sampling);
+    let id = draw(masses, rng);
+    token(id, Some((f64::from(masses.masses[id]) / masses.total()).ln() as f32))
 }
 
-fn argmax(values: &[f32]) -> usize {
-    values.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, v)| if *v > best.1 { (i, *v) } else { best }).0
+fn argmax(logits: &[f32], banned: &[TokenId]) -> usize {
+    let open = logits.iter().enumerate().filter(|(id, _)| !banned.contains(&(*id as TokenId)));
+    open.fold((0, f32::NEG_INFINITY), |best, (id, value)| if *value > best.1 { (id, *value) } else { best }).0
 }
 
-fn draw(logprobs: &[f32], sampling: &Sampling, rng: &mut ChaCha8Rng) -> usize {
+/// The token under whose share of all mass a uniform number falls.
+fn draw(masses: &Masses, rng: &mut ChaCha8Rng) -> usize {
     let uniform = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-    let highest = logprobs.iter().fold(f32::NEG_INFINITY, |highest, value| highest.max(*value));
-    let mut mass: Vec<f64> =
-        logprobs.iter().map(|value| f64::from((value - highest) / sampling.temperature).exp()).collect();
-    truncate(&mut mass, sampling);
-    let total: f64 = mass.iter().sum();
-    let mut left = uniform * total;
-    let mut chosen = argmax(logprobs);
-    for (id, share) in mass.iter().enumerate().filter(|(_, share)| **share > 0.0) {
-        chosen = id;
-        left -= share;
-        if left < 0.0 {
-            break;
+    let mut left = uniform * masses.total();
+    let mut chosen = 0;
+    for (index, (part, sum)) in masses.masses.chunks(Masses::PART).zip(&masses.sums).enumerate() {
+        if left >= *sum {
+            left -= sum;
+            continue;
+        }
+        // Rounding may leave a little where the part ends: its last token with any mass then.
+        for (slot, mass) in part.iter().enumerate().filter(|(_, mass)| **mass > 0.0) {
+            chosen = index * Masses::PART + slot;
+            left -= f64::from(*mass);
+            if left < 0.0 {
+                return chosen;
+            }
+        }
+        return chosen;
+    }
+    masses.masses.iter().rposition(|mass| *mass > 0.0).unwrap_or(chosen)
+}
+
+fn set_zero(masses: &mut Masses, id: usize) {
+    if let Some(mass) = masses.masses.get_mut(id) {
+        *mass = 0.0;
+        let part = id / Masses::PART;
+        let all = &masses.masses[part * Masses::PART..];
+        masses.sums[part] = all[..all.len().min(Masses::PART)].iter().map(|mass| f64::from(*mass)).sum();
+    }
+}
+
+/// Sets the mass of tokens outside top-k, top-p and min-p to zero. min-p looks at the whole distribution, top-p at
+/// what top-k left.
+fn truncate(masses: &mut Masses, sampling: &Sampling) {
+    let highest = masses.masses.iter().fold(0f32, |highest, mass| highest.max(*mass));
+    let mut least = sampling.min_p * highest;
+    if sampling.top_k > 0 || sampling.top_p < 1.0 {
+        let kept = most_probable(&masses.masses, sampling);
+        let mut all = std::mem::take(&mut masses.masses);
+        let open = kept.into_iter().map(|id| (id, all[id])).filter(|(_, mass)| *mass >= least).collect::<Vec<_>>();
+        all.fill(0.0);
+        open.into_iter().for_each(|(id, mass)| all[id] = mass);
+        masses.masses = all;
+        least = 0.0;
+    }
+    masses.masses.iter_mut().filter(|mass| **mass < least).for_each(|mass| *mass = 0.0);
+    let parts = masses.masses.chunks(Masses::PART);
+    masses.sums = parts.map(|part| part.iter().map(|mass| f64::from(*mass)).sum()).collect();
+}
+
+/// The tokens that top-k and top-p keep: the more probable first, the lower id among equals.
+fn most_probable(masses: &[f32], sampling: &Sampling) -> Vec<usize> {
+    let total: f64 = masses.iter().map(|mass| f64::from(*mass)).sum();
+    let order = |a: &usize, b: &usize| masses[*b].total_cmp(&masses[*a]).then(a.cmp(b));
+    let mut ids: Vec<usize> = (0..masses.len()).collect();
+    if sampling.top_k > 0 && sampling.top_k < ids.len() {
+        ids.select_nth_unstable_by(sampling.top_k - 1, order);
+        ids.truncate(sampling.top_k);
+    } else if sampling.top_p < 1.0 {
+        // A few tokens hold most of the mass: only they need sorting, where they suffice.
+        let mut bound = 1e-3;
+        loop {
+            let likely = masses.iter().filter(|mass| f64::from(**mass) >= bound * total);
+            if likely.map(|mass| f64::from(*mass)).sum::<f64>() >= f64::from(sampling.top_p) * total {
+                ids.retain(|id| f64::from(masses[*id]) >= bound * total);
+                break;
+            }
+            if bound == 0.0 {
+                break;
+            }
+            bound = if bound < 1e-9 { 0.0 } else { bound * 1e-2 };
         }
     }
-    chosen
-}
-
-/// Sets the mass of tokens outside top-k, top-p and min-p to zero. min-p looks at the whole distribution, top-p at what top-k left.
-fn truncate(mass: &mut [f64], sampling: &Sampling) {
-    if sampling.min_p > 0.0 {
-        // The highest mass is 1 by construction.
-        mass.iter_mut().filter(|share| **share < f64::from(sampling.min_p)).for_each(|share| *share = 0.0);
-    }
-    if sampling.top_k == 0 && sampling.top_p >= 1.0 {
-        return;
-    }
-    let mut order: Vec<usize> = (0..mass.len()).collect();
-    order.sort_by(|a, b| mass[*b].total_cmp(&mass[*a]).then(a.cmp(b)));
-    let mut kept = if sampling.top_k == 0 { order.len() } else { sampling.top_k.min(order.len()) };
+    ids.sort_unstable_by(order);
     if sampling.top_p < 1.0 {
-        let total: f64 = order[..kept].iter().map(|id| mass[*id]).sum();
+        // What top-k left is the whole of which top-p takes its share.
+        let whole = if sampling.top_k > 0 { ids.iter().map(|id| f64::from(masses[*id])).sum() } else { total };
         let mut reached = 0.0;
-        let needed = order[..kept].iter().take_while(|id| {
+        let needed = ids.iter().take_while(|id| {
             let before = reached;
-            reached += mass[**id] / total;
+            reached += f64::from(masses[**id]) / whole;
             before < f64::from(sampling.top_p)
         });
-        kept = needed.count().max(1);
+        let needed = needed.count().max(1);
+        ids.truncate(needed);
     }
-    order[kept..].iter().for_each(|id| mass[*id] = 0.0);
+    ids
 }
 
 #[cfg(test)]
@@ -66,15 +142,17 @@ mod tests {
     use super::*;
     use rand_chacha::rand_core::SeedableRng;
 
-    fn logprobs() -> Vec<f32> {
-        [0.5f32, 0.25, 0.15, 0.1].iter().map(|p| p.ln()).collect()
+    /// Not normalised: a softmax does not mind.
+    fn logits() -> Vec<f32> {
+        [0.5f32, 0.25, 0.15, 0.1].iter().map(|p| p.ln() + 3.0).collect()
     }
 
     fn frequencies(sampling: &Sampling) -> [f64; 4] {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let mut masses = Masses::default();
         let mut counts = [0.0; 4];
         for _ in 0..20_000 {
-            counts[sample(&logprobs(), sampling, &mut rng).id as usize] += 1.0 / 20_000.0;
+            counts[sample(&logits(), sampling, &[], &mut rng, &mut masses).id as usize] += 1.0 / 20_000.0;
         }
         counts
     }
@@ -95,9 +173,38 @@ mod tests {
     }
 
     #[test]
-    fn the_recorded_logprob_is_untruncated() {
+    fn the_recorded_logprob_is_untruncated_and_the_one_drawn_from_stands_beside_it() {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let sampling = Sampling { top_k: 1, temperature: 0.5, ..Sampling::default() };
-        assert_eq!(sample(&logprobs(), &sampling, &mut rng).logprob, 0.5f32.ln());
+        let mut drawn = |sampling: Sampling, banned: &[TokenId]| {
+            sample(&logits(), &sampling, banned, &mut rng, &mut Masses::default())
+        };
+        let close = |found: f32, expected: f64| (f64::from(found) - expected.ln()).abs() < 1e-6;
+        let token = drawn(Sampling { top_k: 1, temperature: 0.5, ..Sampling::default() }, &[]);
+        assert!(token.id == 0 && close(token.logprob, 0.5) && token.sampling_logprob.is_some_and(|p| close(p, 1.0)));
+        let token = drawn(Sampling::greedy(), &[0]);
+        assert!(token.id == 1 && close(token.logprob, 0.25) && token.sampling_logprob == Some(0.0));
+        let token = drawn(Sampling { top_k: 2, ..Sampling::default() }, &[0]);
+        let (model, open) = if token.id == 1 { (0.25, 0.25 / 0.4) } else { (0.15, 0.15 / 0.4) };
+        assert!(close(token.logprob, model) && token.sampling_logprob.is_some_and(|p| close(p, open)), "{token:?}");
+        assert_eq!(drawn(Sampling::default(), &[]).sampling_logprob, None);
+    }
+
+    #[test]
+    fn draws_and_truncations_reach_across_the_parts_of_a_large_vocabulary() {
+        // Two tokens far apart hold nearly all mass, 5/8 and 3/8 of it.
+        let mut logits = vec![-20.0; 5000];
+        (logits[1500], logits[4999]) = (5f32.ln(), 3f32.ln());
+        for (sampling, share) in [
+            (Sampling::default(), 0.375),
+            (Sampling { top_p: 0.9, ..Sampling::default() }, 0.375),
+            (Sampling { top_p: 0.6, ..Sampling::default() }, 0.0),
+            (Sampling { top_k: 2, top_p: 0.7, ..Sampling::default() }, 0.375),
+        ] {
+            let (mut rng, mut masses) = (ChaCha8Rng::seed_from_u64(9), Masses::default());
+            let ids: Vec<u32> = (0..4000).map(|_| sample(&logits, &sampling, &[], &mut rng, &mut masses).id).collect();
+            let last = ids.iter().filter(|id| **id == 4999).count() as f64 / 4000.0;
+            let first = ids.iter().filter(|id| **id == 1500).count() as f64 / 4000.0;
+            assert!((last - share).abs() < 0.03 && first + last > 0.999, "{sampling:?}: {first} {last}");
+        }
     }
 }

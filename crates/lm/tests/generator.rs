@@ -12,7 +12,7 @@ fn generator() -> LocalGenerator {
 }
 
 fn turn(seed: u64, limit: usize) -> Turn {
-    Turn { max_new_tokens: limit, seed, stop: never() }
+    Turn { max_new_tokens: limit, seed, stop: never(), deadline: None }
 }
 
 fn start(generator: &mut LocalGenerator, index: u64) -> SequenceId {

@@ -58,7 +58,7 @@ fn fresh_adapters_change_nothing_and_trained_ones_only_themselves() {
 fn the_merged_weights_sample_what_the_adapters_score() {
     let (_, decoder) = trained();
     let mut generator = LocalGenerator::new(&config(), &decoder.to_host(), &[]);
-    let turn = Turn { max_new_tokens: 12, seed: 4, stop: never() };
+    let turn = Turn { max_new_tokens: 12, seed: 4, stop: never(), deadline: None };
     generator.start(Request { prompt: &TOKENS, sampling: Sampling::default(), turn }).unwrap();
     let sampled = generator.poll().unwrap().remove(0).tokens;
     let all: Vec<u32> = TOKENS.iter().copied().chain(sampled.iter().map(|token| token.id)).collect();

@@ -79,7 +79,7 @@ fn greedy_continuations_are_the_references_and_their_logprobs_the_trainers() {
         for prompt in 0..4 {
             let ids = oracle.ids(&format!("p{prompt}.ids"));
             let expected = oracle.ids(&format!("p{prompt}.generated"));
-            let turn = Turn { max_new_tokens: expected.len(), seed: 0, stop: never() };
+            let turn = Turn { max_new_tokens: expected.len(), seed: 0, stop: never(), deadline: None };
             generator.start(Request { prompt: &ids, sampling: Sampling::greedy(), turn }).unwrap();
             let finished = generator.poll().unwrap().pop().unwrap();
             let found: Vec<u32> = finished.tokens.iter().map(|token| token.id).collect();

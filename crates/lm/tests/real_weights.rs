@@ -55,7 +55,7 @@ fn smollm2_gives_the_references_logprobs_and_greedy_tokens() {
         let expected: Vec<u32> = of("generated").iter().map(|id| *id as u32).collect();
         // The reference passed over the end of the text, so that there are as many tokens as were asked for.
         let sampling = Sampling { min_new_tokens: expected.len(), ..Sampling::greedy() };
-        let turn = Turn { max_new_tokens: expected.len(), seed: 0, stop: never() };
+        let turn = Turn { max_new_tokens: expected.len(), seed: 0, stop: never(), deadline: None };
         generator.start(Request { prompt: &ids, sampling, turn }).unwrap();
         let finished = generator.poll().unwrap().remove(0);
         assert_eq!(finished.tokens.iter().map(|token| token.id).collect::<Vec<_>>(), expected, "p{prompt}");

@@ -1,6 +1,7 @@
 //! A generator whose sequences are decoded by an SGLang server.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use zerosearch_generate::{
@@ -26,6 +27,8 @@ use crate::wire::{CONCURRENCY, patient, remote, short_seed};
 /// **Log-probabilities.** SGLang reports them after the temperature. They are what
 /// [`SampledToken::logprob`] promises at temperature 1 and when greedy; for any other temperature start
 /// the server with `SGLANG_RETURN_ORIGINAL_LOGPROB=1`.
+///
+/// **Deadlines** are looked at before a turn is sent; a request under way runs into its own time-out.
 ///
 /// **Seeds** reach the server only with [`with_seeds`](Self::with_seeds); without them a rollout does
 /// not repeat.
@@ -143,6 +146,13 @@ impl SglangGenerator {
     /// Sends the waiting turns and puts the answers into their sequences. A sequence whose request
     /// failed stays as it was, so that polling again sends it again.
     fn decode(&mut self) -> Result<(), GenerateError> {
+        let now = Instant::now();
+        for sequence in self.sequences.values_mut() {
+            if matches!(&sequence.state, State::Decoding(turn) if turn.deadline.is_some_and(|deadline| deadline <= now))
+            {
+                sequence.state = State::Ended(Vec::new(), Finish::TimedOut);
+            }
+        }
         // The closures of the turns stay on this thread; only bodies travel to others.
         let (this, server) = (&*self, &self.server);
         let waiting: Vec<(SequenceId, Value)> = this
@@ -232,6 +242,15 @@ impl Generator for SglangGenerator {
             }
         });
         Ok(finished.collect())
+    }
+
+    /// Ends a turn that has not been sent yet.
+    fn cancel(&mut self, id: SequenceId) {
+        if let Some(sequence) = self.sequences.get_mut(&id)
+            && matches!(sequence.state, State::Decoding(_))
+        {
+            sequence.state = State::Ended(Vec::new(), Finish::Cancelled);
+        }
     }
 
     fn release(&mut self, id: SequenceId) {

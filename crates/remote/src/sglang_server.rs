@@ -57,7 +57,7 @@ impl SglangServer {
             .output_token_logprobs
             .into_iter()
             .map(|(logprob, id, _)| match logprob {
-                Some(logprob) if logprob.is_finite() => Ok(SampledToken { id, logprob }),
+                Some(logprob) if logprob.is_finite() => Ok(SampledToken::new(id, logprob)),
                 _ => Err(unexpected(format!("token {id} has no finite log-probability: {logprob:?}"))),
             })
             .collect::<Result<_, _>>()?;

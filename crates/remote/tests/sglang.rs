@@ -31,7 +31,7 @@ fn count_on(body: &Value) -> (u16, Value) {
 
 fn turn(max_new_tokens: usize, stop_at: Option<TokenId>) -> Turn {
     let stop = stop_at.map_or_else(never, |stop| Box::new(move |id| id == stop));
-    Turn { max_new_tokens, seed: 3, stop }
+    Turn { max_new_tokens, seed: 3, stop, deadline: None }
 }
 
 fn start(generator: &mut SglangGenerator, prompt: &[TokenId], turn: Turn) -> Result<SequenceId, GenerateError> {
@@ -48,7 +48,7 @@ fn tokens_and_logprobs_come_back_and_the_sequence_grows() {
     let mut generator = SglangGenerator::new(&url, 100).with_retry(impatient());
     let id = start(&mut generator, &[5, 6], turn(2, None)).unwrap();
     let finished = generator.poll().unwrap();
-    let tokens = vec![SampledToken { id: 7, logprob: -1.75 }, SampledToken { id: 8, logprob: -2.0 }];
+    let tokens = vec![SampledToken::new(7, -1.75), SampledToken::new(8, -2.0)];
     assert_eq!(finished, [Finished { id, tokens, finish: Finish::Length }]);
     assert!(generator.poll().unwrap().is_empty());
 

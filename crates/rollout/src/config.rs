@@ -28,6 +28,10 @@ pub struct RolloutConfig {
     /// At most this many sequences live in the generator at a time; 0 admits all at once.
     /// Has no influence on any rollout, only on memory and speed.
     pub concurrency: usize,
+    /// A turn that decodes longer than this many seconds, waiting for its place included, is cut off and ends its
+    /// episode. Off by default: what it cuts off depends on the machine, so such a run does not repeat.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turn_timeout_s: Option<f64>,
 }
 
 impl Default for RolloutConfig {
@@ -40,6 +44,7 @@ impl Default for RolloutConfig {
             sampling: Sampling::default(),
             search_batch: 0,
             concurrency: 0,
+            turn_timeout_s: None,
         }
     }
 }
@@ -59,6 +64,9 @@ impl RolloutConfig {
             if value == 0 {
                 return Err(RolloutError::Zero { key });
             }
+        }
+        if let Some(seconds) = self.turn_timeout_s.filter(|seconds| !(*seconds > 0.0 && *seconds < 1e9)) {
+            return Err(RolloutError::Timeout { seconds });
         }
         Ok(self.sampling.validate()?)
     }
@@ -85,6 +93,10 @@ mod tests {
             ("max_observation_tokens", RolloutConfig { max_observation_tokens: 0, ..valid }),
             ("top_k", RolloutConfig { top_k: 0, ..valid }),
         ];
+        let broken = broken.into_iter().chain(
+            [0.0, -1.0, f64::NAN, f64::INFINITY]
+                .map(|seconds| ("turn_timeout_s", RolloutConfig { turn_timeout_s: Some(seconds), ..valid })),
+        );
         for (key, config) in broken {
             let message = config.validate().unwrap_err().to_string();
             assert!(message.contains(key), "{message}");

@@ -11,6 +11,14 @@ pub enum RolloutError {
         /// The key.
         key: &'static str,
     },
+    /// A time that no turn can end within, or that no clock can count.
+    #[error(
+        "turn_timeout_s is {seconds}, expected a number of seconds above 0 and below 1e9; leave it out for no limit"
+    )]
+    Timeout {
+        /// What was given.
+        seconds: f64,
+    },
     /// The fixed observations alone are longer than the bound.
     #[error(
         "max_observation_tokens is {max}, but with this tokenizer the longest fixed observation has {needed} tokens: set it to at least {needed}"

@@ -29,7 +29,7 @@
 //!         let Some(mut turn) = self.2.take() else { return Ok(Vec::new()) };
 //!         let mut tokens = Vec::new();
 //!         for id in self.0.encode(self.1.remove(0)) {
-//!             tokens.push(SampledToken { id, logprob: -0.5 });
+//!             tokens.push(SampledToken::new(id, -0.5));
 //!             if (turn.stop)(id) {
 //!                 break;
 //!             }

@@ -1,6 +1,7 @@
 //! The event loop: turns that ended are parsed, searches answered, sequences extended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use zerosearch_generate::{Finished, GenerateError, Generator, Request, SequenceId, Stream, Turn};
 use zerosearch_search::{Query, SearchEngine, SimulationContext};
@@ -89,6 +90,7 @@ impl Rollouts<'_> {
             max_new_tokens: self.config.max_new_tokens,
             seed: self.stream("policy", task, turn).value(),
             stop: StopScanner::new(self.codec, &STOP_TAGS).into_stop(),
+            deadline: self.config.turn_timeout_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds)),
         }
     }
 }

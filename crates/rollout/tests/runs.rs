@@ -218,7 +218,7 @@ impl Generator for Broken {
     }
 
     fn poll(&mut self) -> Result<Vec<Finished>, GenerateError> {
-        let tokens = vec![SampledToken { id: 0, logprob: 0.0 }];
+        let tokens = vec![SampledToken::new(0, 0.0)];
         Ok(self.0.iter().map(|&id| Finished { id, tokens: tokens.clone(), finish: Finish::Length }).collect())
     }
 

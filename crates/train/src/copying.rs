@@ -59,7 +59,7 @@ pub fn measure_copying(
                 }
                 let tokens: Vec<TokenId> = [history.clone(), codec.encode(&format!("{before}{open}"))].concat();
                 let stop = StopScanner::new(codec, &[close]).into_stop();
-                let turn = Turn { max_new_tokens: 48, seed: 0, stop };
+                let turn = Turn { max_new_tokens: 48, seed: 0, stop, deadline: None };
                 let id = generator
                     .start(Request { prompt: &tokens, sampling: Sampling::greedy(), turn })
                     .map_err(engine_error)?;

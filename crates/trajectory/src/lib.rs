@@ -5,7 +5,7 @@
 //!
 //! let mut trajectory = Trajectory::new(vec![1, 2, 3]);
 //! trajectory.push(Segment::Policy {
-//!     tokens: vec![SampledToken { id: 7, logprob: -0.1 }],
+//!     tokens: vec![SampledToken::new(7, -0.1)],
 //!     finish: Finish::Stop,
 //!     weights: WeightVersion(0),
 //! });

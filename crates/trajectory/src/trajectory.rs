@@ -18,6 +18,16 @@ pub struct SampledToken {
     pub id: TokenId,
     /// Natural logarithm of its probability under the model at temperature 1, untruncated.
     pub logprob: f32,
+    /// The same under the distribution that it was drawn from, where temperature or truncation makes that another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling_logprob: Option<f32>,
+}
+
+impl SampledToken {
+    /// A token drawn from the model's own distribution.
+    pub fn new(id: TokenId, logprob: f32) -> Self {
+        Self { id, logprob, sampling_logprob: None }
+    }
 }
 
 /// Why a policy turn ended.

@@ -18,7 +18,7 @@ fn segment() -> impl Strategy<Value = Segment> {
         Finish::Cancelled,
         Finish::TimedOut,
     ]);
-    let sampled = (token(), -30f32..=0.0).prop_map(|(id, logprob)| SampledToken { id, logprob });
+    let sampled = (token(), -30f32..=0.0).prop_map(|(id, logprob)| SampledToken::new(id, logprob));
     prop_oneof![
         1 => vec(token(), 0..6).prop_map(Segment::Prompt),
         3 => (vec(sampled, 0..8), finish, any::<u64>())
@@ -169,7 +169,7 @@ fn a_sampled_pad_token_is_trained_on_and_an_observed_one_is_not() {
         vec![PAD, 1],
         [
             Segment::Policy {
-                tokens: vec![SampledToken { id: 5, logprob: -0.5 }, SampledToken { id: PAD, logprob: -1.5 }],
+                tokens: vec![SampledToken::new(5, -0.5), SampledToken::new(PAD, -1.5)],
                 finish: Finish::EndOfText,
                 weights: WeightVersion(3),
             },
@@ -185,7 +185,7 @@ fn the_json_form_is_fixed() {
     let trajectory = build(
         vec![1],
         [Segment::Policy {
-            tokens: vec![SampledToken { id: 2, logprob: -0.25 }],
+            tokens: vec![SampledToken::new(2, -0.25)],
             finish: Finish::EndOfText,
             weights: WeightVersion(4),
         }],

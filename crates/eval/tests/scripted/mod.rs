@@ -76,7 +76,7 @@ impl Generator for Scripted {
             let text = live.turns.pop().unwrap_or_default();
             let (mut tokens, mut finish) = (Vec::new(), Finish::EndOfText);
             for token in self.codec.encode(&text) {
-                tokens.push(SampledToken { id: token, logprob: 0.0 });
+                tokens.push(SampledToken::new(token, 0.0));
                 if (turn.stop)(token) {
                     finish = Finish::Stop;
                     break;

@@ -122,7 +122,7 @@ impl<'a> Scripted<'a> {
             }
             let token = script.next().unwrap_or(self.eos[0]);
             sequence.tokens.push(token);
-            tokens.push(SampledToken { id: token, logprob: -(tokens.len() as f32) - token as f32 / 1000.0 });
+            tokens.push(SampledToken::new(token, -(tokens.len() as f32) - token as f32 / 1000.0));
             if self.eos.contains(&token) {
                 break Finish::EndOfText;
             }
