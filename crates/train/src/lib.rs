@@ -13,6 +13,7 @@ mod pretraining;
 mod run;
 mod samples;
 mod trainer;
+mod update;
 mod validation;
 
 pub use checkpoint::latest_step;
