@@ -36,6 +36,9 @@ pub enum KlEstimator {
     /// `e^d − d − 1`. Unbiased and never negative; its gradient `(1 − e^d)·∇log π` is in
     /// expectation that of the *other* divergence, `KL(π_ref ‖ π_θ)`. GRPO's choice.
     K3,
+    /// `|d|`, verl's `abs`. Biased upwards and never negative; its gradient `−sign(d)·∇log π` (0 at `d = 0`) pulls every token
+    /// towards the reference with the same force, however far it is.
+    Abs,
 }
 
 /// Keeping the policy near the reference through the reward: each trained token pays `β·(log π_old − log π_ref)`, k1.
@@ -117,6 +120,7 @@ impl KlEstimator {
         match self {
             KlEstimator::K1 => -d,
             KlEstimator::K2 => d.square() * 0.5,
+            KlEstimator::Abs => d.abs(),
             KlEstimator::K3 => {
                 let d = d.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO);
                 d.clone().exp() - d - 1.0

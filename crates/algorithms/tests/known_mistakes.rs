@@ -28,7 +28,7 @@ fn terms_only(kl: Kl, entropy_coefficient: f64, reference: f32, entropy: f32) ->
 
 #[test]
 fn kl_is_added_to_the_loss() {
-    for estimator in [KlEstimator::K2, KlEstimator::K3] {
+    for estimator in [KlEstimator::K2, KlEstimator::K3, KlEstimator::Abs] {
         let kl = Kl { estimator, coefficient: 0.5 };
         let (far, gradient) = terms_only(kl, 0.0, -3.0, 0.0);
         let (near, _) = terms_only(kl, 0.0, -1.5, 0.0);
@@ -42,7 +42,15 @@ fn kl_is_added_to_the_loss() {
 #[test]
 fn each_kl_estimator_has_the_documented_gradient() {
     let d = -2.0_f32;
-    for (estimator, expected) in [(KlEstimator::K1, 1.0), (KlEstimator::K2, -d), (KlEstimator::K3, 1.0 - d.exp())] {
+    let k3 = 1.0 - d.exp();
+    for (estimator, d, expected) in [
+        (KlEstimator::K1, d, 1.0),
+        (KlEstimator::K2, d, -d),
+        (KlEstimator::K3, d, k3),
+        (KlEstimator::Abs, d, 1.0),
+        (KlEstimator::Abs, -d, -1.0),
+        (KlEstimator::Abs, 0.0, 0.0),
+    ] {
         let (_, gradient) = terms_only(Kl { estimator, coefficient: 1.0 }, 0.0, -1.0 + d, 0.0);
         assert!((gradient - expected).abs() < 1e-6, "{estimator:?}: {gradient}, expected {expected}");
     }
@@ -57,7 +65,7 @@ fn entropy_is_rewarded() {
 
 #[test]
 fn a_token_that_the_policy_has_given_up_does_not_make_the_loss_infinite() {
-    for estimator in [KlEstimator::K1, KlEstimator::K2, KlEstimator::K3] {
+    for estimator in [KlEstimator::K1, KlEstimator::K2, KlEstimator::K3, KlEstimator::Abs] {
         let (loss, gradient) = terms_only(Kl { estimator, coefficient: 1.0 }, 0.0, 300.0, 0.0);
         assert!(loss.is_finite() && gradient.is_finite(), "{estimator:?}: {loss}, {gradient}");
     }
