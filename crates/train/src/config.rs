@@ -6,7 +6,7 @@ use zerosearch_curriculum::CurriculumConfig;
 use zerosearch_lm::{AdamWConfig, LoraConfig};
 use zerosearch_rollout::RolloutConfig;
 
-use crate::TrainError;
+use crate::{LrSchedulerType, TrainError};
 
 /// A training run. Unknown keys are refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,10 +32,14 @@ pub struct TrainConfig {
     pub learning_rate: f64,
     /// Share of the steps over which the policy's rate rises linearly.
     pub warmup_ratio: f64,
+    /// What becomes of the policy's rate afterwards.
+    pub lr_scheduler_type: LrSchedulerType,
     /// The critic's highest learning rate; without a critic it means nothing.
     pub critic_learning_rate: f64,
     /// Share of the steps over which the critic's rate rises linearly.
     pub critic_warmup_ratio: f64,
+    /// What becomes of the critic's rate afterwards.
+    pub critic_lr_scheduler_type: LrSchedulerType,
     /// Trains adapters instead of the policy's weights; the reference is then the policy without them, at no memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
@@ -72,8 +76,10 @@ impl Default for TrainConfig {
             kl_reward: KlReward::default(),
             learning_rate: 1e-6,
             warmup_ratio: 0.95,
+            lr_scheduler_type: LrSchedulerType::ConstantWithWarmup,
             critic_learning_rate: 1e-5,
             critic_warmup_ratio: 0.015,
+            critic_lr_scheduler_type: LrSchedulerType::ConstantWithWarmup,
             lora: None,
             optimizer: AdamWConfig::default(),
             gradient_norm: 1.0,
@@ -119,10 +125,4 @@ impl TrainConfig {
         self.rollout.validate()?;
         Ok(())
     }
-}
-
-/// Linear warm-up over a share of the steps, then constant.
-pub(crate) fn warmed_up(peak: f64, ratio: f64, step: u64, steps: u64) -> f64 {
-    let warmup = ratio * steps as f64;
-    if warmup < 1.0 { peak } else { peak * ((step + 1) as f64 / warmup).min(1.0) }
 }

@@ -7,7 +7,6 @@ use zerosearch_metrics::Metrics;
 use zerosearch_rollout::Rollout;
 
 use crate::batch::TrainBatch;
-use crate::config::warmed_up;
 use crate::{TrainError, Trainer, critic};
 
 /// Rollouts with what they earned and the questions they belong to.
@@ -148,7 +147,12 @@ impl Trainer<'_> {
         if !totals.loss.is_finite() || !norm.is_finite() {
             return Err(TrainError::NotFinite { step: self.step, loss: totals.loss, norm });
         }
-        let rate = warmed_up(self.config.learning_rate, self.config.warmup_ratio, self.step, self.config.steps);
+        let rate = self.config.lr_scheduler_type.rate(
+            self.config.learning_rate,
+            self.config.warmup_ratio,
+            self.step,
+            self.config.steps,
+        );
         self.policy.optimizer.step(self.policy.decoder.trained_mut(), &gradients, rate);
         totals.scalars().into_iter().for_each(|(name, value)| metrics.insert(name, value));
         metrics.insert("actor/grad_norm", norm);
@@ -182,8 +186,12 @@ impl Trainer<'_> {
         if !total.is_finite() || !norm.is_finite() {
             return Err(TrainError::NotFinite { step: self.step, loss: total, norm });
         }
-        let rate =
-            warmed_up(self.config.critic_learning_rate, self.config.critic_warmup_ratio, self.step, self.config.steps);
+        let rate = self.config.critic_lr_scheduler_type.rate(
+            self.config.critic_learning_rate,
+            self.config.critic_warmup_ratio,
+            self.step,
+            self.config.steps,
+        );
         if let Some(critic) = &mut self.critic {
             critic.optimizer.step(critic.decoder.trained_mut(), &gradients, rate);
         }
