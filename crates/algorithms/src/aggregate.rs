@@ -25,9 +25,7 @@ impl Aggregation {
     ///
     /// `lengths` are the trained tokens of each sequence of the *whole* batch. Computed once, the
     /// weights travel with the tokens into micro-batches of any size, and the gradients add up to
-    /// the full batch's exactly. A mini-batch with its own optimizer step uses them as well, times
-    /// the number of mini-batches: a ragged last one then counts for what it holds, not for a full
-    /// one. A sequence without trained tokens is not counted as a sequence.
+    /// the full batch's exactly. A sequence without trained tokens is not counted as a sequence.
     pub fn weights(&self, lengths: &[usize]) -> Vec<f32> {
         let tokens = lengths.iter().sum::<usize>() as f64;
         let sequences = lengths.iter().filter(|length| **length > 0).count() as f64;
@@ -40,6 +38,16 @@ impl Aggregation {
             })
             .collect();
         spread_over_tokens(&per_sequence, lengths).into_iter().map(|weight| weight as f32).collect()
+    }
+
+    /// The weights of a mini-batch with an optimizer step of its own, cut from a batch into mini-batches of `full` sequences.
+    ///
+    /// They are [`weights`](Self::weights) of the mini-batch alone, as verl and TRL take them, but for a ragged last one, which
+    /// counts for the part of a full one that it holds.
+    pub fn mini_batch_weights(&self, lengths: &[usize], full: usize) -> Vec<f32> {
+        let held = lengths.iter().filter(|length| **length > 0).count();
+        let share = held as f64 / full.max(1) as f64;
+        self.weights(lengths).into_iter().map(|weight| (f64::from(weight) * share) as f32).collect()
     }
 
     /// # Errors
@@ -72,9 +80,10 @@ mod tests {
 
     #[test]
     fn a_ragged_last_mini_batch_weighs_what_it_holds() {
-        // Five sequences in mini-batches of two: the last one holds a single sequence, a fifth of the batch.
-        let weights = Aggregation::SequenceMean.weights(&[4, 2, 7, 1, 5]);
-        let share: f32 = weights[14..].iter().sum();
-        assert!((share - 0.2).abs() < 1e-6, "{share}");
+        // Five sequences in mini-batches of two: the last one holds a single sequence, half a mini-batch.
+        assert_eq!(Aggregation::SequenceMean.mini_batch_weights(&[4, 2], 2), [0.125, 0.125, 0.125, 0.125, 0.25, 0.25]);
+        assert_eq!(Aggregation::SequenceMean.mini_batch_weights(&[5], 2), [0.1; 5]);
+        assert_eq!(Aggregation::TokenMean.mini_batch_weights(&[5], 2), [0.1; 5]);
+        assert_eq!(Aggregation::SequenceSumOverConstant(4).mini_batch_weights(&[5], 2), [0.125; 5]);
     }
 }

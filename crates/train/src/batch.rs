@@ -1,8 +1,10 @@
-//! Rollouts as the update sees them: sequences with their trained positions, cut into micro-batches.
+//! Rollouts as the update sees them: sequences with their trained positions, cut into mini-batches and micro-batches.
 
 use std::ops::Range;
 
-use zerosearch_generate::TokenId;
+use rand::seq::SliceRandom;
+use zerosearch_algorithms::Aggregation;
+use zerosearch_generate::{Stream, TokenId};
 use zerosearch_lm::ScoredSequence;
 use zerosearch_rollout::Rollout;
 
@@ -36,15 +38,65 @@ impl TrainBatch {
         batch
     }
 
-    /// Groups of sequences of similar length whose padded size stays within the budget. Those
-    /// without trained tokens are left out.
-    pub(crate) fn micro_batches(&self, budget: usize) -> Vec<MicroBatch<'_>> {
-        let mut order: Vec<usize> =
-            (0..self.sequences.len()).filter(|i| !self.sequences[*i].positions.is_empty()).collect();
-        order.sort_by_key(|i| (std::cmp::Reverse(self.sequences[*i].tokens.len()), *i));
-        let mut groups: Vec<MicroBatch<'_>> = Vec::new();
-        for index in order {
-            let sequence = &self.sequences[index];
+    /// Number of trained tokens.
+    pub(crate) fn tokens(&self) -> usize {
+        self.generator_logprobs.len()
+    }
+
+    /// Every sequence with trained tokens, as one mini-batch.
+    pub(crate) fn whole(&self) -> MiniBatch<'_> {
+        let sequences: Vec<&Sequence> = self.sequences.iter().filter(|s| !s.positions.is_empty()).collect();
+        MiniBatch { full: sequences.len(), sequences }
+    }
+
+    /// The sequences for which `trained` holds in mini-batches of `size`, drawn at random; a last one holds what is left. With
+    /// size 0 all of them are one. Sequences without trained tokens are in none.
+    pub(crate) fn mini_batches(&self, trained: &[bool], size: usize, stream: Stream) -> Vec<MiniBatch<'_>> {
+        let chosen = |index: &usize| trained[*index] && !self.sequences[*index].positions.is_empty();
+        let mut order: Vec<usize> = (0..self.sequences.len()).filter(chosen).collect();
+        if order.is_empty() {
+            return Vec::new();
+        }
+        let full = if size == 0 { order.len() } else { size.min(order.len()) };
+        if full < order.len() {
+            order.shuffle(&mut stream.rng());
+        }
+        let mini_batch = |part: &[usize]| {
+            let mut part = part.to_vec();
+            part.sort_unstable();
+            MiniBatch { sequences: part.into_iter().map(|index| &self.sequences[index]).collect(), full }
+        };
+        order.chunks(full).map(mini_batch).collect()
+    }
+}
+
+/// The sequences of one optimizer step.
+pub(crate) struct MiniBatch<'a> {
+    sequences: Vec<&'a Sequence>,
+    /// How many sequences a full one has.
+    full: usize,
+}
+
+impl<'a> MiniBatch<'a> {
+    /// How much of a full mini-batch it is.
+    pub(crate) fn share(&self) -> f64 {
+        self.sequences.len() as f64 / self.full.max(1) as f64
+    }
+
+    /// The loss's weight of every trained token of the batch, 0 for those of other mini-batches; `tokens` is their number.
+    pub(crate) fn weights(&self, aggregation: Aggregation, tokens: usize) -> Vec<f32> {
+        let lengths: Vec<usize> = self.sequences.iter().map(|sequence| sequence.range.len()).collect();
+        let mut weights = vec![0.0; tokens];
+        MicroBatch(self.sequences.clone()).scatter(&aggregation.mini_batch_weights(&lengths, self.full), &mut weights);
+        weights
+    }
+
+    /// Groups of sequences of similar length whose padded size stays within the budget.
+    pub(crate) fn micro_batches(&self, budget: usize) -> Vec<MicroBatch<'a>> {
+        let mut order = self.sequences.clone();
+        order.sort_by_key(|sequence| std::cmp::Reverse(sequence.tokens.len()));
+        let mut groups: Vec<MicroBatch<'a>> = Vec::new();
+        for sequence in order {
             match groups.last_mut() {
                 Some(group) if (group.0.len() + 1) * group.0[0].tokens.len() <= budget => group.0.push(sequence),
                 _ => groups.push(MicroBatch(vec![sequence])),
@@ -78,6 +130,95 @@ impl MicroBatch<'_> {
             let length = sequence.range.len();
             values[sequence.range.clone()].copy_from_slice(&part[from..from + length]);
             from += length;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sequences with these many trained tokens.
+    fn batch(lengths: &[usize]) -> TrainBatch {
+        let mut start = 0;
+        let sequence = |length: &usize| {
+            let range = start..start + length;
+            start = range.end;
+            Sequence { tokens: vec![0; 3 + length], positions: (3..3 + length).collect(), range }
+        };
+        let sequences = lengths.iter().map(sequence).collect();
+        TrainBatch { sequences, generator_logprobs: vec![0.0; start], lengths: lengths.to_vec() }
+    }
+
+    fn starts(mini_batches: &[MiniBatch<'_>]) -> Vec<Vec<usize>> {
+        mini_batches.iter().map(|mini| mini.sequences.iter().map(|s| s.range.start).collect()).collect()
+    }
+
+    fn stream(step: u64, epoch: u64) -> Stream {
+        Stream { seed: 5, purpose: "mini_batches", step, turn: epoch, ..Stream::default() }
+    }
+
+    #[test]
+    fn every_chosen_sequence_is_in_one_mini_batch_of_each_epoch() {
+        let batch = batch(&[2, 1, 0, 3, 1, 4, 1]);
+        let trained = [true, true, true, true, false, true, true];
+        for epoch in 0..4 {
+            let parts = batch.mini_batches(&trained, 2, stream(0, epoch));
+            let sizes: Vec<usize> = parts.iter().map(|part| part.sequences.len()).collect();
+            assert_eq!(sizes, [2, 2, 1]);
+            let mut all = starts(&parts).concat();
+            all.sort_unstable();
+            assert_eq!(all, [0, 2, 3, 7, 11]);
+        }
+        assert!(batch.mini_batches(&[false; 7], 2, stream(0, 0)).is_empty());
+    }
+
+    #[test]
+    fn the_shuffle_is_named_by_seed_step_and_epoch() {
+        let batch = batch(&[1; 12]);
+        let parts = |stream| starts(&batch.mini_batches(&[true; 12], 4, stream));
+        assert_eq!(parts(stream(1, 0)), parts(stream(1, 0)));
+        assert_ne!(parts(stream(1, 0)), parts(stream(1, 1)));
+        assert_ne!(parts(stream(1, 0)), parts(stream(2, 0)));
+    }
+
+    #[test]
+    fn one_mini_batch_weighs_as_the_batch_does() {
+        let batch = batch(&[2, 0, 3]);
+        for aggregation in [Aggregation::TokenMean, Aggregation::SequenceMean] {
+            for size in [0, 2, 9] {
+                let parts = batch.mini_batches(&[true; 3], size, stream(0, 0));
+                assert_eq!(parts.len(), 1);
+                assert_eq!(parts[0].weights(aggregation, 5), aggregation.weights(&[2, 0, 3]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_of_another_mini_batch_weighs_nothing_and_a_ragged_end_what_it_holds() {
+        let batch = batch(&[1, 2, 3, 4, 5]);
+        let parts = batch.mini_batches(&[true; 5], 2, stream(0, 0));
+        for part in &parts {
+            let weights = part.weights(Aggregation::TokenMean, 15);
+            let inside: Vec<usize> = part.sequences.iter().flat_map(|s| s.range.clone()).collect();
+            assert!((0..15).all(|token| (weights[token] > 0.0) == inside.contains(&token)));
+            assert!((f64::from(weights.iter().sum::<f32>()) - part.share()).abs() < 1e-6);
+        }
+        assert_eq!(parts.iter().map(MiniBatch::share).collect::<Vec<_>>(), [1.0, 1.0, 0.5]);
+    }
+
+    #[test]
+    fn micro_batches_hold_the_mini_batch_within_the_budget() {
+        let batch = batch(&[1, 9, 2, 5, 1]);
+        let whole = batch.whole();
+        for budget in [1, 12, 30, 1000] {
+            let micro = whole.micro_batches(budget);
+            let lengths: usize = micro.iter().map(|part| part.lengths().iter().sum::<usize>()).sum();
+            assert_eq!(lengths, batch.tokens());
+            for part in micro {
+                let longest = part.0.iter().map(|s| s.tokens.len()).max().unwrap();
+                assert!(part.0.len() == 1 || part.0.len() * longest <= budget);
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{LrSchedulerType, TrainError};
 pub struct TrainConfig {
     /// Names every random draw of the run.
     pub seed: u64,
-    /// Optimizer steps.
+    /// Steps: batches of rollouts that are learnt from.
     pub steps: u64,
     /// Questions in a step.
     pub questions_per_step: usize,
@@ -49,7 +49,10 @@ pub struct TrainConfig {
     pub gradient_norm: f64,
     /// Most tokens, padding included, in one forward pass.
     pub micro_batch_tokens: usize,
-    /// Optimizer steps on each batch of rollouts.
+    /// Questions whose rollouts, all samples counted, make an optimizer step: verl's `ppo_mini_batch_size`. 0: all of a step's. The
+    /// rollouts are shuffled for each epoch, so those of a question need not stay together.
+    pub mini_batch_size: usize,
+    /// How many times each batch of rollouts is gone through.
     pub epochs: usize,
     /// A checkpoint after every so many steps, and after the last; 0 only after the last.
     pub checkpoint_every: u64,
@@ -84,6 +87,7 @@ impl Default for TrainConfig {
             optimizer: AdamWConfig::default(),
             gradient_norm: 1.0,
             micro_batch_tokens: 8192,
+            mini_batch_size: 0,
             epochs: 1,
             checkpoint_every: 50,
             keep_checkpoints: 2,
@@ -110,6 +114,13 @@ impl TrainConfig {
         positive("micro_batch_tokens", self.micro_batch_tokens)?;
         positive("epochs", self.epochs)?;
         positive("keep_checkpoints", self.keep_checkpoints)?;
+        let fits = self.mini_batch_size <= self.questions_per_step;
+        check(
+            "mini_batch_size",
+            self.mini_batch_size as f64,
+            fits,
+            "at most `questions_per_step`, or 0 for all of them",
+        )?;
         for (key, value) in [
             ("learning_rate", self.learning_rate),
             ("critic_learning_rate", self.critic_learning_rate),

@@ -37,7 +37,7 @@ pub enum TrainError {
     },
     /// A loss or gradient that is not a number.
     #[error(
-        "step {step}: loss {loss}, gradient norm {norm}; the weights are unchanged. Lower the learning rate or look at the rollouts of this step"
+        "step {step}: loss {loss}, gradient norm {norm}; this update was not applied. Lower the learning rate or look at the rollouts of this step"
     )]
     NotFinite {
         /// The step.

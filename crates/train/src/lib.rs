@@ -13,6 +13,7 @@ mod pretraining;
 mod run;
 mod samples;
 mod schedule;
+mod totals;
 mod trainer;
 mod update;
 mod validation;

@@ -166,7 +166,7 @@ impl<'a> Trainer<'a> {
     /// One step.
     ///
     /// # Errors
-    /// When the generator fails, or the loss or its gradient is not finite; the weights are then unchanged.
+    /// When the generator fails, or the loss or its gradient is not finite: that update is not applied, and none follows.
     pub fn step(&mut self) -> Result<StepReport, TrainError> {
         let mut metrics = Metrics::new();
         let began = Instant::now();

@@ -2,11 +2,13 @@
 
 use burn::tensor::{Tensor, TensorData};
 use zerosearch_algorithms::{KlReward, LossInputs, LossMetrics, RewardBatch, ValueInputs};
+use zerosearch_generate::Stream;
 use zerosearch_lm::{Decoder, Gradients};
 use zerosearch_metrics::Metrics;
 use zerosearch_rollout::Rollout;
 
-use crate::batch::TrainBatch;
+use crate::batch::{MiniBatch, TrainBatch};
+use crate::totals::Totals;
 use crate::{TrainError, Trainer, critic};
 
 /// Rollouts with what they earned and the questions they belong to.
@@ -34,6 +36,14 @@ impl Rewarded<'_> {
         only(&mut self.groups, kept);
         only(&mut self.baselines, kept);
     }
+}
+
+/// What an update pulls towards, one value for each trained token of the batch.
+struct Targets<'t> {
+    advantages: &'t [f32],
+    returns: &'t [f32],
+    /// The critic's predictions before the update, where there is one.
+    values: Option<&'t [f32]>,
 }
 
 impl Trainer<'_> {
@@ -79,13 +89,28 @@ impl Trainer<'_> {
         metrics.summary("critic/returns", &advantages.returns);
         metrics.insert("rollout/groups", advantages.groups as f64);
         metrics.insert("rollout/constant_groups", advantages.constant_groups as f64);
-        for _ in 0..self.config.epochs {
-            self.update_policy(&batch, &advantages.advantages, metrics)?;
-            if let Some(values) = &values {
-                self.update_critic(&batch, values, &advantages.returns, metrics)?;
+        let targets =
+            Targets { advantages: &advantages.advantages, returns: &advantages.returns, values: values.as_deref() };
+        let mut totals = Totals::default();
+        let outcome = self.updates(&batch, &targets, &mut totals);
+        totals.scalars().into_iter().for_each(|(name, value)| metrics.insert(name, value));
+        outcome?;
+        Ok(advantages.advantages)
+    }
+
+    /// The optimizer steps on one batch of rollouts.
+    fn updates(&mut self, batch: &TrainBatch, targets: &Targets<'_>, totals: &mut Totals) -> Result<(), TrainError> {
+        let size = self.config.mini_batch_size * self.config.samples_per_question;
+        let trained = vec![true; batch.lengths.len()];
+        for epoch in 0..self.config.epochs as u64 {
+            let (seed, step) = (self.config.seed, self.step);
+            let stream = Stream { seed, purpose: "mini_batches", step, turn: epoch, ..Stream::default() };
+            for mini_batch in batch.mini_batches(&trained, size, stream) {
+                self.update_policy(batch, &mini_batch, targets, totals)?;
+                self.update_critic(batch, &mini_batch, targets, totals)?;
             }
         }
-        Ok(advantages.advantages)
+        Ok(())
     }
 
     /// What each trained token pays for its distance to the reference; nothing where `kl_reward` is off.
@@ -95,7 +120,7 @@ impl Trainer<'_> {
             return Vec::new();
         }
         let mut reference = vec![0.0; batch.generator_logprobs.len()];
-        for micro in batch.micro_batches(self.config.micro_batch_tokens) {
+        for micro in batch.whole().micro_batches(self.config.micro_batch_tokens) {
             micro.scatter(&host(&self.reference.score(&micro.scored()).0), &mut reference);
         }
         // The mean over each sequence's tokens, then over sequences, as verl takes it.
@@ -116,36 +141,37 @@ impl Trainer<'_> {
     fn update_policy(
         &mut self,
         batch: &TrainBatch,
-        advantages: &[f32],
-        metrics: &mut Metrics,
+        mini_batch: &MiniBatch<'_>,
+        targets: &Targets<'_>,
+        totals: &mut Totals,
     ) -> Result<(), TrainError> {
         let terms = self.algorithm.terms();
-        let weights = terms.aggregation.weights(&batch.lengths);
+        let weights = mini_batch.weights(terms.aggregation, batch.tokens());
         let reference_needed = terms.kl.coefficient != 0.0;
         let mut gradients = Gradients::default();
-        let mut totals = LossMetrics::default();
-        let mut gap = 0.0;
-        for micro in batch.micro_batches(self.config.micro_batch_tokens) {
+        let mut sums = LossMetrics::default();
+        for micro in mini_batch.micro_batches(self.config.micro_batch_tokens) {
             let scored = micro.scored();
             let (logprobs, entropy) = self.policy.decoder.score(&scored);
             let old = micro.gather(&batch.generator_logprobs);
-            let now = host(&logprobs);
-            gap += now.iter().zip(&old).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>();
+            if totals.updates == 0 {
+                totals.gaps(&host(&logprobs), &old);
+            }
             let output = self.algorithm.loss(LossInputs {
                 logprobs,
                 old_logprobs: self.tensor(old),
                 ref_logprobs: reference_needed.then(|| self.reference.score(&scored).0),
                 entropy: Some(entropy),
-                advantages: self.tensor(micro.gather(advantages)),
+                advantages: self.tensor(micro.gather(targets.advantages)),
                 weights: self.tensor(micro.gather(&weights)),
                 sequence_lengths: micro.lengths(),
             })?;
-            totals += output.metrics;
+            sums += output.metrics;
             gradients.add(Gradients::of(output.loss, self.policy.decoder.trained()));
         }
         let norm = gradients.clip(self.config.gradient_norm);
-        if !totals.loss.is_finite() || !norm.is_finite() {
-            return Err(TrainError::NotFinite { step: self.step, loss: totals.loss, norm });
+        if !sums.loss.is_finite() || !norm.is_finite() {
+            return Err(TrainError::NotFinite { step: self.step, loss: sums.loss, norm });
         }
         let rate = self.config.lr_scheduler_type.rate(
             self.config.learning_rate,
@@ -154,37 +180,37 @@ impl Trainer<'_> {
             self.config.steps,
         );
         self.policy.optimizer.step(self.policy.decoder.trained_mut(), &gradients, rate);
-        totals.scalars().into_iter().for_each(|(name, value)| metrics.insert(name, value));
-        metrics.insert("actor/grad_norm", norm);
-        metrics.insert("actor/lr", rate);
-        metrics.insert("rollout/logprob_gap", gap / totals.tokens.max(1) as f64);
+        totals.policy(sums, mini_batch.share(), norm, rate);
         Ok(())
     }
 
     fn update_critic(
         &mut self,
         batch: &TrainBatch,
-        old: &[f32],
-        returns: &[f32],
-        metrics: &mut Metrics,
+        mini_batch: &MiniBatch<'_>,
+        targets: &Targets<'_>,
+        totals: &mut Totals,
     ) -> Result<(), TrainError> {
-        let (Some(critic), Some(loss)) = (&self.critic, self.algorithm.value_loss()) else { return Ok(()) };
-        let weights = loss.aggregation.weights(&batch.lengths);
+        let (Some(critic), Some(loss), Some(values)) = (&self.critic, self.algorithm.value_loss(), targets.values)
+        else {
+            return Ok(());
+        };
+        let weights = mini_batch.weights(loss.aggregation, batch.tokens());
         let mut gradients = Gradients::default();
-        let mut total = 0.0;
-        for micro in batch.micro_batches(self.config.micro_batch_tokens) {
+        let mut sum = 0.0;
+        for micro in mini_batch.micro_batches(self.config.micro_batch_tokens) {
             let output = loss.loss(ValueInputs {
                 values: critic::values(&critic.decoder, &micro.scored()),
-                old_values: self.tensor(micro.gather(old)),
-                returns: self.tensor(micro.gather(returns)),
+                old_values: self.tensor(micro.gather(values)),
+                returns: self.tensor(micro.gather(targets.returns)),
                 weights: self.tensor(micro.gather(&weights)),
             })?;
-            total += output.vf_loss;
+            sum += output.vf_loss;
             gradients.add(Gradients::of(output.loss, critic.decoder.trained()));
         }
         let norm = gradients.clip(self.config.gradient_norm);
-        if !total.is_finite() || !norm.is_finite() {
-            return Err(TrainError::NotFinite { step: self.step, loss: total, norm });
+        if !sum.is_finite() || !norm.is_finite() {
+            return Err(TrainError::NotFinite { step: self.step, loss: sum, norm });
         }
         let rate = self.config.critic_lr_scheduler_type.rate(
             self.config.critic_learning_rate,
@@ -195,9 +221,7 @@ impl Trainer<'_> {
         if let Some(critic) = &mut self.critic {
             critic.optimizer.step(critic.decoder.trained_mut(), &gradients, rate);
         }
-        metrics.insert("critic/vf_loss", total);
-        metrics.insert("critic/grad_norm", norm);
-        metrics.insert("critic/lr", rate);
+        totals.critic(sum, mini_batch.share(), norm, rate);
         Ok(())
     }
 
@@ -205,7 +229,7 @@ impl Trainer<'_> {
     fn values(&self, critic: &Decoder, batch: &TrainBatch) -> Vec<f32> {
         let frozen = Decoder::frozen(critic.config(), &critic.to_host(), critic.device());
         let mut values = vec![0.0; batch.generator_logprobs.len()];
-        for micro in batch.micro_batches(self.config.micro_batch_tokens) {
+        for micro in batch.whole().micro_batches(self.config.micro_batch_tokens) {
             micro.scatter(&host(&critic::values(&frozen, &micro.scored())), &mut values);
         }
         values

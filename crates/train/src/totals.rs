@@ -1,0 +1,81 @@
+//! The figures of all optimizer steps on one batch of rollouts.
+
+use zerosearch_algorithms::LossMetrics;
+
+/// Sums over the updates of policy and critic; what is logged are means.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    /// Optimizer steps of the policy.
+    pub(crate) updates: usize,
+    /// The same, a ragged mini-batch counted for the part of a full one that it is.
+    shares: f64,
+    sums: LossMetrics,
+    norms: f64,
+    rate: f64,
+    gap: f64,
+    compared: usize,
+    critic: Option<CriticTotals>,
+}
+
+#[derive(Debug, Default)]
+struct CriticTotals {
+    updates: usize,
+    shares: f64,
+    loss: f64,
+    norms: f64,
+    rate: f64,
+}
+
+impl Totals {
+    /// Takes in the log-probabilities of the same tokens under trainer and generator, before the weights change.
+    pub(crate) fn gaps(&mut self, trainer: &[f32], generator: &[f32]) {
+        self.gap += trainer.iter().zip(generator).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>();
+        self.compared += trainer.len();
+    }
+
+    /// Takes in an update of the policy on `share` of a full mini-batch.
+    pub(crate) fn policy(&mut self, sums: LossMetrics, share: f64, norm: f64, rate: f64) {
+        self.updates += 1;
+        self.shares += share;
+        self.sums += sums;
+        self.norms += norm;
+        self.rate = rate;
+    }
+
+    /// Takes in an update of the critic, likewise.
+    pub(crate) fn critic(&mut self, loss: f64, share: f64, norm: f64, rate: f64) {
+        let critic = self.critic.get_or_insert_default();
+        critic.updates += 1;
+        critic.shares += share;
+        critic.loss += loss;
+        critic.norms += norm;
+        critic.rate = rate;
+    }
+
+    /// Means over what was updated. A loss is that of a full mini-batch; entropy, clip fraction and KL are means over tokens, the
+    /// norm is one over updates. What was not measured is absent.
+    pub(crate) fn scalars(&self) -> Vec<(&'static str, f64)> {
+        let mut scalars = Vec::new();
+        if self.compared > 0 {
+            scalars.push(("rollout/logprob_gap", self.gap / self.compared as f64));
+        }
+        if self.updates > 0 {
+            let mean = LossMetrics {
+                loss: self.sums.loss / self.shares,
+                pg_loss: self.sums.pg_loss / self.shares,
+                kl_loss: self.sums.kl_loss / self.shares,
+                ..self.sums
+            };
+            scalars.extend(mean.scalars());
+            scalars.push(("actor/grad_norm", self.norms / self.updates as f64));
+            scalars.push(("actor/lr", self.rate));
+            scalars.push(("actor/updates", self.updates as f64));
+        }
+        if let Some(critic) = &self.critic {
+            scalars.push(("critic/vf_loss", critic.loss / critic.shares));
+            scalars.push(("critic/grad_norm", critic.norms / critic.updates as f64));
+            scalars.push(("critic/lr", critic.rate));
+        }
+        scalars
+    }
+}

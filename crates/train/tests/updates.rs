@@ -1,0 +1,129 @@
+//! What an update promises: mini-batches, old log-probabilities, corrections and masks, on a model that reads nonsense.
+
+mod fixture;
+
+use fixture::{Fixture, config};
+use zerosearch_lm::{AdamWConfig, HostWeights};
+use zerosearch_metrics::Metrics;
+use zerosearch_train::{LrSchedulerType, TrainConfig, Trainer};
+
+/// An optimizer whose steps follow the gradient's size, so that rounding stays rounding.
+const SMOOTH: AdamWConfig = AdamWConfig { beta1: 0.0, beta2: 0.0, epsilon: 1.0, weight_decay: 0.0 };
+
+fn step(fixture: &Fixture, config: TrainConfig) -> (Metrics, HostWeights) {
+    let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
+    let report = trainer.step().unwrap();
+    (report.metrics, trainer.model().weights)
+}
+
+fn largest_difference(a: &HostWeights, b: &HostWeights) -> f32 {
+    let pairs = a.iter().zip(b.iter()).flat_map(|((_, a), (_, b))| a.values.iter().zip(&b.values));
+    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+fn figure(metrics: &Metrics, name: &str) -> f64 {
+    metrics.get(name).unwrap_or_else(|| panic!("no {name}"))
+}
+
+#[test]
+fn micro_batches_do_not_change_mini_batches_ragged_ends_included() {
+    let fixture = Fixture::new();
+    for algorithm in ["grpo", "dapo", "ppo"] {
+        let weights = |budget: usize, mini_batch_size: usize| {
+            let config = TrainConfig {
+                micro_batch_tokens: budget,
+                // Nine rollouts in mini-batches of six and three.
+                questions_per_step: 3,
+                mini_batch_size,
+                epochs: 2,
+                optimizer: SMOOTH,
+                learning_rate: 0.1,
+                critic_learning_rate: 0.1,
+                ..config(algorithm)
+            };
+            step(&fixture, config).1
+        };
+        let (one, many, whole) = (weights(100_000, 2), weights(1, 2), weights(100_000, 0));
+        let moved = largest_difference(&one, &fixture.model.weights);
+        assert!(largest_difference(&one, &many) < 1e-3 * moved, "{algorithm}: moved by {moved}");
+        assert!(largest_difference(&one, &whole) > 1e-3 * moved, "{algorithm}: mini-batches change nothing");
+    }
+}
+
+#[test]
+fn figures_are_means_over_all_updates() {
+    let fixture = Fixture::new();
+    // At a rate that rounds to nothing every update sees the same policy.
+    let still = |mini_batch_size, epochs, algorithm| TrainConfig {
+        questions_per_step: 3,
+        mini_batch_size,
+        epochs,
+        learning_rate: 1e-300,
+        critic_learning_rate: 1e-300,
+        optimizer: AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() },
+        ..config(algorithm)
+    };
+    // REINFORCE over sequences: each sequence weighs the same in the batch and in its mini-batch.
+    let mut reinforce = still(0, 1, "reinforce");
+    reinforce.algorithm = zerosearch_algorithms::AlgorithmConfig::Reinforce(zerosearch_algorithms::Reinforce {
+        aggregation: zerosearch_algorithms::Aggregation::SequenceMean,
+        ..Default::default()
+    });
+    let whole = step(&fixture, reinforce.clone()).0;
+    let parts = step(&fixture, TrainConfig { mini_batch_size: 2, epochs: 3, ..reinforce }).0;
+    assert_eq!((figure(&whole, "actor/updates"), figure(&parts, "actor/updates")), (1.0, 6.0));
+    for name in ["actor/pg_loss", "actor/kl_loss", "actor/entropy", "actor/pg_clipfrac", "actor/ppo_kl"] {
+        let (whole, parts) = (figure(&whole, name), figure(&parts, name));
+        assert!((whole - parts).abs() < 1e-5 * whole.abs().max(0.1), "{name}: {whole}, {parts}");
+    }
+    let (once, twice) = (step(&fixture, still(0, 1, "ppo")).0, step(&fixture, still(0, 2, "ppo")).0);
+    for name in ["critic/vf_loss", "critic/grad_norm", "actor/grad_norm", "critic/lr"] {
+        assert_eq!(figure(&once, name), figure(&twice, name), "{name}");
+    }
+}
+
+#[test]
+fn the_gap_to_the_generator_is_that_before_the_first_update() {
+    let fixture = Fixture::new();
+    let config = TrainConfig { mini_batch_size: 1, epochs: 4, learning_rate: 0.05, ..config("grpo") };
+    let metrics = step(&fixture, config).0;
+    assert!(figure(&metrics, "rollout/logprob_gap") < 1e-5);
+    assert!(figure(&metrics, "actor/ppo_kl").abs() > 1e-5, "the later updates did move");
+}
+
+#[test]
+fn the_rate_decays_over_the_steps() {
+    let fixture = Fixture::new();
+    let config = TrainConfig {
+        learning_rate: 0.01,
+        critic_learning_rate: 0.02,
+        critic_warmup_ratio: 0.0,
+        lr_scheduler_type: LrSchedulerType::Linear,
+        critic_lr_scheduler_type: LrSchedulerType::Cosine,
+        ..config("ppo")
+    };
+    let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
+    let rates = [0; 4].map(|_| {
+        let metrics = trainer.step().unwrap().metrics;
+        (figure(&metrics, "actor/lr"), figure(&metrics, "critic/lr"))
+    });
+    let expected = [(0.01, 0.02), (0.0075, 0.017_071_068), (0.005, 0.01), (0.0025, 0.002_928_932)];
+    for (found, expected) in rates.iter().zip(expected) {
+        assert!((found.0 - expected.0).abs() < 1e-9 && (found.1 - expected.1).abs() < 1e-8, "{rates:?}");
+    }
+}
+
+#[test]
+fn a_mini_batch_larger_than_the_batch_is_refused_by_name() {
+    let fixture = Fixture::new();
+    let refused = |config: TrainConfig| Trainer::new(config, fixture.parts()).err().unwrap().to_string();
+    let message = refused(TrainConfig { mini_batch_size: 3, ..config("grpo") });
+    assert!(message.contains("`mini_batch_size` is 3") && message.contains("questions_per_step"), "{message}");
+}
+
+#[test]
+fn mini_batches_are_drawn_again_alike() {
+    let fixture = Fixture::new();
+    let config = |seed| TrainConfig { mini_batch_size: 1, epochs: 2, seed, ..config("grpo") };
+    assert_eq!(step(&fixture, config(3)).1, step(&fixture, config(3)).1);
+}
