@@ -26,6 +26,7 @@
 //!     entropy: Some(constant(&[1.0, 1.0, 1.0])),
 //!     advantages: constant(&advantages.advantages),
 //!     weights: constant(&weights),
+//!     importance: None,
 //!     sequence_lengths: lengths.to_vec(),
 //! })?;
 //!
@@ -44,6 +45,7 @@ mod batch;
 mod clip;
 mod config;
 mod error;
+mod importance;
 mod kl;
 mod loss;
 mod value;
@@ -72,6 +74,7 @@ pub use dr_grpo::DrGrpo;
 pub use error::AlgorithmError;
 pub use grpo::Grpo;
 pub use gspo::Gspo;
+pub use importance::{ImportanceMode, ImportanceSampling, ImportanceWeights};
 pub use kl::{AdaptiveKl, Kl, KlEstimator, KlReward};
 pub use loss::{LossInputs, LossMetrics, LossOutput, LossTerms};
 pub use opo::Opo;

@@ -27,8 +27,11 @@ pub struct LossInputs {
     pub entropy: Option<Tensor<1>>,
     /// The tokens' part of [`Advantages::advantages`](crate::Advantages::advantages).
     pub advantages: Tensor<1>,
-    /// The tokens' part of [`Aggregation::weights`], computed for the whole batch.
+    /// The tokens' part of [`Aggregation::weights`], computed for all that an optimizer step takes.
     pub weights: Tensor<1>,
+    /// The tokens' part of [`ImportanceWeights::weights`](crate::ImportanceWeights::weights): what each policy-gradient loss is
+    /// multiplied by, beside its weight. The KL term and the entropy are not.
+    pub importance: Option<Tensor<1>>,
     /// Trained tokens of each sequence in this micro-batch; they sum to the number of tokens.
     pub sequence_lengths: Vec<usize>,
 }
@@ -149,6 +152,7 @@ impl LossInputs {
         length("old_logprobs", &self.old_logprobs)?;
         length("advantages", &self.advantages)?;
         length("weights", &self.weights)?;
+        self.importance.iter().try_for_each(|tensor| length("importance", tensor))?;
         same_length("sequence_lengths (summed)", "trained token", self.sequence_lengths.iter().sum(), tokens)?;
         match &self.ref_logprobs {
             Some(tensor) => length("ref_logprobs", tensor)?,
@@ -178,7 +182,11 @@ impl LossInputs {
         let old_minus_new = -self.log_ratio().without_autodiff();
         let constant = |tensor: &Tensor<1>| tensor.clone().without_autodiff();
 
-        let pg_loss = (token.loss * weights.clone()).sum();
+        let token_loss = match self.importance {
+            Some(importance) => token.loss * importance.without_autodiff(),
+            None => token.loss,
+        };
+        let pg_loss = (token_loss * weights.clone()).sum();
         let nothing = constant(&pg_loss).zeros_like();
         let mut loss = pg_loss.clone();
         let mut kl_loss = nothing.clone();

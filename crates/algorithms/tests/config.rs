@@ -95,6 +95,7 @@ fn missing_and_disagreeing_loss_inputs_are_named() {
         entropy: Some(tensor(3)),
         advantages: tensor(3),
         weights: tensor(3),
+        importance: None,
         sequence_lengths: vec![2, 1],
     };
     let refusal = |inputs: LossInputs| Grpo::default().loss(inputs).unwrap_err().to_string();
@@ -104,6 +105,7 @@ fn missing_and_disagreeing_loss_inputs_are_named() {
     assert!(
         refusal(LossInputs { advantages: tensor(4), ..inputs() }).contains("`advantages` has 4 values, expected 3")
     );
+    assert!(refusal(LossInputs { importance: Some(tensor(2)), ..inputs() }).contains("`importance` has 2 values"));
     assert!(refusal(LossInputs { sequence_lengths: vec![2, 2], ..inputs() }).contains("sequence_lengths"));
     let nothing = LossInputs { logprobs: tensor(0), ..inputs() };
     assert!(refusal(nothing).contains("no trained token"));

@@ -259,6 +259,7 @@ fn policy_loss(params: &Value, inputs: &Value, outputs: &Value) -> Result<Outcom
         entropy: None,
         advantages: mask.tensor(&inputs["advantages"]),
         weights: tensor(&aggregation.weights(&mask.lengths)),
+        importance: None,
         sequence_lengths: mask.lengths.clone(),
     });
     let output = output.map_err(|error| error.to_string())?;

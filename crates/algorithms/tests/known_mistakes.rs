@@ -19,6 +19,7 @@ fn terms_only(kl: Kl, entropy_coefficient: f64, reference: f32, entropy: f32) ->
         entropy: Some(tensor(&[entropy])),
         advantages: tensor(&[0.0]),
         weights: tensor(&[1.0]),
+        importance: None,
         sequence_lengths: vec![1],
     });
     let output = output.unwrap();
@@ -37,6 +38,31 @@ fn kl_is_added_to_the_loss() {
         // The token is likelier than under the reference; descending must make it less likely.
         assert!(gradient > 0.0 && still == 0.0, "{estimator:?}: {gradient}, {still}");
     }
+}
+
+#[test]
+fn importance_weighs_the_policy_gradient_and_neither_kl_nor_entropy() {
+    let run = |importance: Option<&[f32]>| {
+        let algorithm = Grpo { kl: Kl { estimator: KlEstimator::K1, coefficient: 0.5 }, ..Default::default() };
+        let logprobs = tensor(&[-1.0, -2.0]).require_grad();
+        let output = algorithm.loss(LossInputs {
+            logprobs: logprobs.clone(),
+            old_logprobs: tensor(&[-1.0, -2.0]),
+            ref_logprobs: Some(tensor(&[-1.5, -2.0])),
+            entropy: Some(tensor(&[0.0, 0.0])),
+            advantages: tensor(&[2.0, -1.0]),
+            weights: tensor(&[0.5, 0.5]),
+            importance: importance.map(tensor),
+            sequence_lengths: vec![2],
+        });
+        let output = output.unwrap();
+        let gradient = logprobs.grad(&output.loss.backward()).unwrap().try_into_vec_as::<f32>().unwrap();
+        (output.metrics.pg_loss, output.metrics.kl_loss, gradient)
+    };
+    // pg: ½·(−2·w₀ + 1·w₁), k1: ½·(½ + 0), and each token's gradient ½·(−A·w) + ½·½.
+    assert_eq!(run(None), (-0.5, 0.25, vec![-0.75, 0.75]));
+    assert_eq!(run(Some(&[0.25, 1.5])), (0.5, 0.25, vec![0.0, 1.0]));
+    assert_eq!(run(Some(&[0.0, 0.0])), (0.0, 0.25, vec![0.25, 0.25]));
 }
 
 #[test]

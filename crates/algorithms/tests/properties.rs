@@ -108,6 +108,7 @@ fn gradient(
             entropy: Some(tensor(&tokens.entropy)),
             advantages: tensor(advantages),
             weights: tensor(&weights),
+            importance: None,
             sequence_lengths: batch.lengths[rows].to_vec(),
         })
         .unwrap();

@@ -78,6 +78,16 @@ impl Decoder {
         Self { adapters: None, ..self.clone() }
     }
 
+    /// The same parameters, adapters included, as constants; they share their memory.
+    pub fn without_autodiff(&self) -> Self {
+        let constants = |weights: &Weights| -> Weights {
+            weights.iter().map(|(name, weight)| (name.clone(), weight.without_autodiff())).collect()
+        };
+        let adapters = self.adapters.as_ref();
+        let adapters = adapters.map(|a| Adapters { config: a.config.clone(), weights: constants(&a.weights) });
+        Self { weights: constants(&self.weights), adapters, ..self.clone() }
+    }
+
     /// What is trained: the adapters where there are some, else the weights.
     pub fn trained(&self) -> &Weights {
         self.adapters.as_ref().map_or(&self.weights, |adapters| &adapters.weights)
@@ -254,6 +264,14 @@ impl Weight {
         let shape = data.shape().to_vec();
         let values = data.convert::<f32>().try_into_vec::<f32>().unwrap_or_default();
         HostTensor { shape, values }
+    }
+
+    /// The same values as a constant.
+    fn without_autodiff(&self) -> Self {
+        match self.clone() {
+            Self::Matrix(tensor) => Self::Matrix(tensor.without_autodiff()),
+            Self::Vector(tensor) => Self::Vector(tensor.without_autodiff()),
+        }
     }
 
     /// Makes it a leaf that collects a gradient.

@@ -1,7 +1,7 @@
 //! Everything that decides what a training run does, with the paper's values as defaults.
 
 use serde::{Deserialize, Serialize};
-use zerosearch_algorithms::{AlgorithmConfig, KlReward};
+use zerosearch_algorithms::{AlgorithmConfig, ImportanceSampling, KlReward};
 use zerosearch_curriculum::CurriculumConfig;
 use zerosearch_lm::{AdamWConfig, LoraConfig};
 use zerosearch_rollout::RolloutConfig;
@@ -54,6 +54,12 @@ pub struct TrainConfig {
     pub mini_batch_size: usize,
     /// How many times each batch of rollouts is gone through.
     pub epochs: usize,
+    /// Which log-probabilities the ratios of the loss, and `kl_reward`, start from.
+    pub old_logprobs: OldLogprobs,
+    /// Weighs the policy gradient by the ratio of recomputed to recorded probabilities; absent: off. Needs
+    /// `old_logprobs = "recomputed"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub importance_sampling: Option<ImportanceSampling>,
     /// A checkpoint after every so many steps, and after the last; 0 only after the last.
     pub checkpoint_every: u64,
     /// Older checkpoints beyond this many are deleted, save that of the best validation.
@@ -64,6 +70,18 @@ pub struct TrainConfig {
     pub early_stop_patience: u64,
     /// So many updates in a row may be skipped because a loss or gradient is not finite; one more ends the run.
     pub skipped_updates: u64,
+}
+
+/// Where the log-probabilities of the policy before the update come from. Those of the generator are kept in any case, and the
+/// difference is a metric (`rollout/logprob_gap`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OldLogprobs {
+    /// What the generator recorded when it sampled.
+    #[default]
+    Generator,
+    /// The trainer's forward pass before the update, at its cost: verl's recomputed `old_log_probs`.
+    Recomputed,
 }
 
 impl Default for TrainConfig {
@@ -89,6 +107,8 @@ impl Default for TrainConfig {
             micro_batch_tokens: 8192,
             mini_batch_size: 0,
             epochs: 1,
+            old_logprobs: OldLogprobs::Generator,
+            importance_sampling: None,
             checkpoint_every: 50,
             keep_checkpoints: 2,
             validate_every: 0,
@@ -131,6 +151,15 @@ impl TrainConfig {
         for (key, value) in [("warmup_ratio", self.warmup_ratio), ("critic_warmup_ratio", self.critic_warmup_ratio)] {
             check(key, value, (0.0..=1.0).contains(&value), "a share in [0, 1]")?;
         }
+        let corrected = self.importance_sampling.is_some() && self.old_logprobs == OldLogprobs::Generator;
+        if corrected {
+            return Err(TrainError::Config {
+                key: "old_logprobs",
+                value: "\"generator\"".into(),
+                expected: "\"recomputed\": `importance_sampling` weighs by recomputed over recorded probabilities",
+            });
+        }
+        self.importance_sampling.iter().try_for_each(ImportanceSampling::validate)?;
         self.kl_reward.validate()?;
         self.lora.iter().try_for_each(LoraConfig::validate)?;
         self.rollout.validate()?;

@@ -19,7 +19,7 @@ mod update;
 mod validation;
 
 pub use checkpoint::latest_step;
-pub use config::TrainConfig;
+pub use config::{OldLogprobs, TrainConfig};
 pub use copying::{Copying, measure_copying};
 pub use demonstration::{Habits, Part, demonstrate, encode_demonstration};
 pub use error::TrainError;

@@ -7,9 +7,9 @@ use zerosearch_lm::{Decoder, Gradients};
 use zerosearch_metrics::Metrics;
 use zerosearch_rollout::Rollout;
 
-use crate::batch::{MiniBatch, TrainBatch};
+use crate::batch::{MicroBatch, MiniBatch, TrainBatch};
 use crate::totals::Totals;
-use crate::{TrainError, Trainer, critic};
+use crate::{OldLogprobs, TrainError, Trainer, critic};
 
 /// Rollouts with what they earned and the questions they belong to.
 pub(crate) struct Rewarded<'a> {
@@ -40,7 +40,10 @@ impl Rewarded<'_> {
 
 /// What an update pulls towards, one value for each trained token of the batch.
 struct Targets<'t> {
+    /// The log-probabilities that ratios start from.
+    old: &'t [f32],
     advantages: &'t [f32],
+    importance: Option<&'t [f32]>,
     returns: &'t [f32],
     /// The critic's predictions before the update, where there is one.
     values: Option<&'t [f32]>,
@@ -73,7 +76,8 @@ impl Trainer<'_> {
     fn update(&mut self, rewarded: &Rewarded<'_>, metrics: &mut Metrics) -> Result<Vec<f32>, TrainError> {
         let batch = TrainBatch::new(rewarded.rollouts.iter().copied());
         let rewards = rewarded.batch(&batch.lengths)?;
-        let penalties = self.kl_penalties(&batch, metrics);
+        let old = self.old_logprobs(&batch);
+        let penalties = self.kl_penalties(&batch, &old, metrics);
         let rewards = if penalties.is_empty() { rewards } else { rewards.with_token_rewards(&penalties)? };
         metrics.summary("critic/rewards", &rewards.scores().iter().map(|score| *score as f32).collect::<Vec<_>>());
         let values = self.critic.as_ref().map(|critic| self.values(&critic.decoder, &batch));
@@ -89,9 +93,18 @@ impl Trainer<'_> {
         metrics.summary("critic/returns", &advantages.returns);
         metrics.insert("rollout/groups", advantages.groups as f64);
         metrics.insert("rollout/constant_groups", advantages.constant_groups as f64);
-        let targets =
-            Targets { advantages: &advantages.advantages, returns: &advantages.returns, values: values.as_deref() };
+        let importance = self.importance(&batch, &old, metrics)?;
+        let targets = Targets {
+            old: &old,
+            advantages: &advantages.advantages,
+            importance: importance.as_deref(),
+            returns: &advantages.returns,
+            values: values.as_deref(),
+        };
         let mut totals = Totals::default();
+        if self.config.old_logprobs == OldLogprobs::Recomputed {
+            totals.gaps(&old, &batch.generator_logprobs);
+        }
         let outcome = self.updates(&batch, &targets, &mut totals);
         totals.scalars().into_iter().for_each(|(name, value)| metrics.insert(name, value));
         outcome?;
@@ -113,21 +126,45 @@ impl Trainer<'_> {
         Ok(())
     }
 
+    /// The log-probabilities that ratios start from, one for each trained token.
+    fn old_logprobs(&self, batch: &TrainBatch) -> Vec<f32> {
+        match self.config.old_logprobs {
+            OldLogprobs::Generator => batch.generator_logprobs.clone(),
+            OldLogprobs::Recomputed => {
+                let policy = self.policy.decoder.without_autodiff();
+                self.over_tokens(batch, |micro| policy.score(&micro.scored()).0)
+            }
+        }
+    }
+
+    /// The weights that correct for what the generator sampled with; `None` where that is off.
+    fn importance(
+        &self,
+        batch: &TrainBatch,
+        old: &[f32],
+        metrics: &mut Metrics,
+    ) -> Result<Option<Vec<f32>>, TrainError> {
+        let Some(correction) = &self.config.importance_sampling else { return Ok(None) };
+        let found = correction.weights(old, &batch.generator_logprobs, &batch.lengths)?;
+        let tokens = batch.tokens() as f64;
+        metrics.summary("rollout/is_weight", &found.weights);
+        metrics.insert("rollout/is_truncated", found.truncated as f64 / tokens);
+        metrics.insert("rollout/is_masked", found.masked as f64 / tokens);
+        Ok(Some(found.weights))
+    }
+
     /// What each trained token pays for its distance to the reference; nothing where `kl_reward` is off.
-    fn kl_penalties(&mut self, batch: &TrainBatch, metrics: &mut Metrics) -> Vec<f32> {
+    fn kl_penalties(&mut self, batch: &TrainBatch, old: &[f32], metrics: &mut Metrics) -> Vec<f32> {
         let beta = self.kl_beta;
         if self.config.kl_reward.coefficient == 0.0 {
             return Vec::new();
         }
-        let mut reference = vec![0.0; batch.generator_logprobs.len()];
-        for micro in batch.whole().micro_batches(self.config.micro_batch_tokens) {
-            micro.scatter(&host(&self.reference.score(&micro.scored()).0), &mut reference);
-        }
+        let reference = self.over_tokens(batch, |micro| self.reference.score(&micro.scored()).0);
         // The mean over each sequence's tokens, then over sequences, as verl takes it.
         let (mut kl, mut start) = (0.0, 0);
         for length in batch.lengths.iter().filter(|length| **length > 0) {
             let range = start..start + length;
-            let tokens = batch.generator_logprobs[range.clone()].iter().zip(&reference[range.clone()]);
+            let tokens = old[range.clone()].iter().zip(&reference[range.clone()]);
             kl += tokens.map(|(log, reference)| f64::from(log - reference)).sum::<f64>() / *length as f64;
             start = range.end;
         }
@@ -135,7 +172,7 @@ impl Trainer<'_> {
         metrics.insert("actor/reward_kl_penalty", kl);
         metrics.insert("actor/reward_kl_penalty_coeff", beta);
         self.kl_beta = self.config.kl_reward.next(beta, kl, batch.lengths.len());
-        KlReward::token_rewards(beta, &batch.generator_logprobs, &reference)
+        KlReward::token_rewards(beta, old, &reference)
     }
 
     fn update_policy(
@@ -153,17 +190,17 @@ impl Trainer<'_> {
         for micro in mini_batch.micro_batches(self.config.micro_batch_tokens) {
             let scored = micro.scored();
             let (logprobs, entropy) = self.policy.decoder.score(&scored);
-            let old = micro.gather(&batch.generator_logprobs);
-            if totals.updates == 0 {
-                totals.gaps(&host(&logprobs), &old);
+            if totals.updates == 0 && self.config.old_logprobs == OldLogprobs::Generator {
+                totals.gaps(&host(&logprobs), &micro.gather(&batch.generator_logprobs));
             }
             let output = self.algorithm.loss(LossInputs {
                 logprobs,
-                old_logprobs: self.tensor(old),
+                old_logprobs: self.tensor(micro.gather(targets.old)),
                 ref_logprobs: reference_needed.then(|| self.reference.score(&scored).0),
                 entropy: Some(entropy),
                 advantages: self.tensor(micro.gather(targets.advantages)),
                 weights: self.tensor(micro.gather(&weights)),
+                importance: targets.importance.map(|values| self.tensor(micro.gather(values))),
                 sequence_lengths: micro.lengths(),
             })?;
             sums += output.metrics;
@@ -227,10 +264,15 @@ impl Trainer<'_> {
 
     /// The critic's values of all trained tokens, as constants.
     fn values(&self, critic: &Decoder, batch: &TrainBatch) -> Vec<f32> {
-        let frozen = Decoder::frozen(critic.config(), &critic.to_host(), critic.device());
-        let mut values = vec![0.0; batch.generator_logprobs.len()];
+        let critic = critic.without_autodiff();
+        self.over_tokens(batch, |micro| critic::values(&critic, &micro.scored()))
+    }
+
+    /// A value for each trained token, computed in micro-batches.
+    fn over_tokens(&self, batch: &TrainBatch, of: impl Fn(&MicroBatch<'_>) -> Tensor<1>) -> Vec<f32> {
+        let mut values = vec![0.0; batch.tokens()];
         for micro in batch.whole().micro_batches(self.config.micro_batch_tokens) {
-            micro.scatter(&host(&critic::values(&frozen, &micro.scored())), &mut values);
+            micro.scatter(&host(&of(&micro)), &mut values);
         }
         values
     }

@@ -3,9 +3,10 @@
 mod fixture;
 
 use fixture::{Fixture, config};
-use zerosearch_lm::{AdamWConfig, HostWeights};
+use zerosearch_algorithms::{ImportanceMode, ImportanceSampling};
+use zerosearch_lm::{AdamWConfig, HostWeights, LoraConfig};
 use zerosearch_metrics::Metrics;
-use zerosearch_train::{LrSchedulerType, TrainConfig, Trainer};
+use zerosearch_train::{LrSchedulerType, OldLogprobs, TrainConfig, Trainer};
 
 /// An optimizer whose steps follow the gradient's size, so that rounding stays rounding.
 const SMOOTH: AdamWConfig = AdamWConfig { beta1: 0.0, beta2: 0.0, epsilon: 1.0, weight_decay: 0.0 };
@@ -126,4 +127,62 @@ fn mini_batches_are_drawn_again_alike() {
     let fixture = Fixture::new();
     let config = |seed| TrainConfig { mini_batch_size: 1, epochs: 2, seed, ..config("grpo") };
     assert_eq!(step(&fixture, config(3)).1, step(&fixture, config(3)).1);
+}
+
+#[test]
+fn recomputed_log_probabilities_are_those_of_the_training_forward() {
+    let fixture = Fixture::new();
+    for lora in [None, Some(LoraConfig { rank: 2, ..LoraConfig::default() })] {
+        let config = TrainConfig { old_logprobs: OldLogprobs::Recomputed, lora, ..config("grpo") };
+        let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
+        for _ in 0..2 {
+            let metrics = trainer.step().unwrap().metrics;
+            // The same numbers to the last bit: every ratio of the only update is 1.
+            assert_eq!(figure(&metrics, "actor/ppo_kl"), 0.0);
+            let gap = figure(&metrics, "rollout/logprob_gap");
+            assert!(gap > 0.0 && gap < 1e-5, "{gap}");
+        }
+    }
+    let recorded = step(&fixture, TrainConfig { optimizer: SMOOTH, ..config("grpo") }).1;
+    let config = TrainConfig { old_logprobs: OldLogprobs::Recomputed, optimizer: SMOOTH, ..config("grpo") };
+    let recomputed = step(&fixture, config).1;
+    let moved = largest_difference(&recorded, &fixture.model.weights);
+    assert!(largest_difference(&recorded, &recomputed) < 1e-3 * moved, "moved by {moved}");
+}
+
+#[test]
+fn importance_sampling_leaves_equal_policies_alone_and_counts_what_a_band_keeps_out() {
+    let fixture = Fixture::new();
+    let corrected = |mode, cap, floor| TrainConfig {
+        old_logprobs: OldLogprobs::Recomputed,
+        importance_sampling: Some(ImportanceSampling { mode, cap, floor }),
+        optimizer: SMOOTH,
+        ..config("dapo")
+    };
+    let plain = TrainConfig { importance_sampling: None, ..corrected(ImportanceMode::TokenTruncate, 2.0, 0.0) };
+    let plain = step(&fixture, plain).1;
+    let moved = largest_difference(&plain, &fixture.model.weights);
+    for mode in [ImportanceMode::TokenTruncate, ImportanceMode::SequenceMask] {
+        let (metrics, weights) = step(&fixture, corrected(mode, 2.0, 0.0));
+        assert!((figure(&metrics, "rollout/is_weight/mean") - 1.0).abs() < 1e-4);
+        assert_eq!((figure(&metrics, "rollout/is_truncated"), figure(&metrics, "rollout/is_masked")), (0.0, 0.0));
+        assert!(largest_difference(&plain, &weights) < 1e-3 * moved);
+    }
+    // Generator and trainer agree but for rounding: a band of no width lets nearly nothing pass.
+    let (metrics, _) = step(&fixture, corrected(ImportanceMode::TokenMask, 1.0, 1.0));
+    let masked = figure(&metrics, "rollout/is_masked");
+    assert!(masked > 0.0 && masked <= 1.0);
+    assert!(figure(&metrics, "rollout/is_weight/mean") <= 1.0 - masked + 1e-6);
+}
+
+#[test]
+fn importance_sampling_without_anything_to_compare_is_refused() {
+    let fixture = Fixture::new();
+    let refused = |config: TrainConfig| Trainer::new(config, fixture.parts()).err().unwrap().to_string();
+    let on = |cap| Some(ImportanceSampling { cap, ..ImportanceSampling::default() });
+    let message = refused(TrainConfig { importance_sampling: on(2.0), ..config("grpo") });
+    assert!(message.contains("`old_logprobs` is \"generator\"") && message.contains("recomputed"), "{message}");
+    let recomputed = TrainConfig { old_logprobs: OldLogprobs::Recomputed, ..config("grpo") };
+    let message = refused(TrainConfig { importance_sampling: on(0.5), ..recomputed });
+    assert!(message.contains("importance_sampling") && message.contains("`cap` is 0.5"), "{message}");
 }
