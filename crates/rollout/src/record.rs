@@ -101,6 +101,17 @@ impl Rollout {
         })
     }
 
+    /// Whether it was cut off: a turn reached its limit of new tokens, the context was full, or the generator gave it up.
+    pub fn is_truncated(&self) -> bool {
+        let cut_off = matches!(self.end, RolloutEnd::Context | RolloutEnd::Cancelled | RolloutEnd::TimedOut);
+        cut_off || self.turns.iter().any(|turn| matches!(turn.finish, Finish::Length | Finish::Context))
+    }
+
+    /// Whether a turn neither asked for a search nor gave an answer.
+    pub fn is_invalid(&self) -> bool {
+        self.valid_actions() < self.turns.len()
+    }
+
     /// Number of searches that were executed, failed ones included.
     pub fn searches(&self) -> usize {
         self.turns.iter().filter(|turn| turn.query.is_some()).count()

@@ -7,10 +7,11 @@
 //!     actor/                               a Hugging Face folder: the policy; with LoRA, lora_adapter/ in it
 //!     actor_optimizer.safetensors
 //!     critic.safetensors, critic_optimizer.safetensors     where the algorithm has a critic
-//!     trainer.json                         step, configuration, data, state of the algorithm
+//!     trainer.json                         step, questions asked, configuration, data, state of the algorithm
 //! ```
 //!
-//! Random streams, the curriculum and the order of questions need no state: they follow from seed and step.
+//! Random streams, the curriculum and the order of questions need no state: they follow from the seed, the step and the number of
+//! questions asked.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ const ADAPTERS: &str = "lora_adapter";
 #[derive(Serialize, Deserialize)]
 struct State {
     step: u64,
+    cursor: u64,
     config: Value,
     questions: String,
     algorithm_name: String,
@@ -84,6 +86,7 @@ impl Trainer<'_> {
         }
         let state = State {
             step: self.step,
+            cursor: self.cursor,
             config: json(&self.config),
             questions: fingerprint(self.parts.questions),
             algorithm_name: self.algorithm.name().into(),
@@ -152,6 +155,7 @@ impl Trainer<'_> {
         self.best = state.best;
         self.skipped = state.skipped;
         self.step = state.step;
+        self.cursor = state.cursor;
         let decoder = match &self.config.lora {
             Some(lora) => {
                 let (_, adapters) = LoraConfig::read(&folder.join("actor").join(ADAPTERS), &model.config)?;

@@ -22,6 +22,14 @@ pub struct TrainConfig {
     pub samples_per_question: usize,
     /// Bounds of an episode.
     pub rollout: RolloutConfig,
+    /// With dynamic sampling (`dapo`): how many times questions are asked at most to fill a step, the first time included. Each time
+    /// after it asks as many as there are groups whose rewards are all equal; places still empty are given up. 1 only filters.
+    pub max_num_gen_batches: usize,
+    /// Whether rollouts that were cut off, by `max_new_tokens` or by the context's end, are left out of the loss, as TRL does. They still
+    /// take part in their group's comparison.
+    pub mask_truncated_completions: bool,
+    /// The same for rollouts with a turn that neither searched nor answered.
+    pub mask_invalid_completions: bool,
     /// Probability of noisy documents.
     pub curriculum: CurriculumConfig,
     /// The estimator and its parameters.
@@ -92,6 +100,9 @@ impl Default for TrainConfig {
             questions_per_step: 64,
             samples_per_question: 5,
             rollout: RolloutConfig::default(),
+            max_num_gen_batches: 10,
+            mask_truncated_completions: false,
+            mask_invalid_completions: false,
             curriculum: CurriculumConfig::default(),
             algorithm: AlgorithmConfig::Reinforce(Default::default()),
             kl_reward: KlReward::default(),
@@ -132,6 +143,7 @@ impl TrainConfig {
         positive("questions_per_step", self.questions_per_step)?;
         positive("samples_per_question", self.samples_per_question)?;
         positive("micro_batch_tokens", self.micro_batch_tokens)?;
+        positive("max_num_gen_batches", self.max_num_gen_batches)?;
         positive("epochs", self.epochs)?;
         positive("keep_checkpoints", self.keep_checkpoints)?;
         let fits = self.mini_batch_size <= self.questions_per_step;

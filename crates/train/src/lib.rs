@@ -4,6 +4,7 @@
 
 mod batch;
 mod checkpoint;
+mod collection;
 mod config;
 mod copying;
 mod critic;

@@ -59,6 +59,7 @@ impl Totals {
         if self.compared > 0 {
             scalars.push(("rollout/logprob_gap", self.gap / self.compared as f64));
         }
+        scalars.push(("actor/updates", self.updates as f64));
         if self.updates > 0 {
             let mean = LossMetrics {
                 loss: self.sums.loss / self.shares,
@@ -69,7 +70,6 @@ impl Totals {
             scalars.extend(mean.scalars());
             scalars.push(("actor/grad_norm", self.norms / self.updates as f64));
             scalars.push(("actor/lr", self.rate));
-            scalars.push(("actor/updates", self.updates as f64));
         }
         if let Some(critic) = &self.critic {
             scalars.push(("critic/vf_loss", critic.loss / critic.shares));

@@ -1,22 +1,20 @@
 //! One step: rollouts against the engine, rewards, an update, the generator's new weights.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use rand::seq::SliceRandom;
 use zerosearch_algorithms::Algorithm;
-use zerosearch_curriculum::{Curriculum, Progress, SuccessRate};
+use zerosearch_curriculum::{Curriculum, SuccessRate};
 use zerosearch_data::Question;
-use zerosearch_generate::{Sampling, Stream, WeightVersion};
+use zerosearch_generate::{Stream, WeightVersion};
 use zerosearch_lm::{AdamW, Decoder, LanguageModel, LocalGenerator};
 use zerosearch_metrics::Metrics;
-use zerosearch_reward::{Episode, RewardFn};
-use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutStats, Rollouts, Task};
+use zerosearch_reward::RewardFn;
+use zerosearch_rollout::{Rollout, RolloutStats};
 use zerosearch_search::SearchEngine;
 use zerosearch_text::PromptTemplate;
 
-use crate::update::Rewarded;
+use crate::collection::{Collected, Collection};
 use crate::validation::{Best, Validation};
 use crate::{TrainConfig, TrainError, critic};
 
@@ -45,6 +43,8 @@ pub struct Trainer<'a> {
     pub(crate) critic: Option<Learner>,
     pub(crate) algorithm: Box<dyn Algorithm>,
     pub(crate) step: u64,
+    /// Questions asked so far.
+    pub(crate) cursor: u64,
     /// What an adaptive curriculum goes by.
     pub(crate) success: SuccessRate,
     pub(crate) validation: Option<Validation<'a>>,
@@ -135,6 +135,7 @@ impl<'a> Trainer<'a> {
             critic,
             algorithm,
             step: 0,
+            cursor: 0,
             success: SuccessRate::new(0.9)?,
             validation: None,
             best: None,
@@ -170,38 +171,23 @@ impl<'a> Trainer<'a> {
     pub fn step(&mut self) -> Result<StepReport, TrainError> {
         let mut metrics = Metrics::new();
         let began = Instant::now();
-        let noise = self.curriculum.noise_probability(self.progress());
-        metrics.insert("curriculum/noise_probability", noise);
-
-        let tasks = self.tasks()?;
-        let groups: Vec<usize> = tasks.iter().map(|task| task.question_index as usize).collect();
-        let plan = Rollouts {
-            engine: self.parts.engine,
-            codec: &self.parts.model.codec,
-            config: self.config.rollout,
-            noise: Noise::Curriculum { curriculum: self.curriculum.as_ref(), progress: self.progress() },
-            seed: self.config.seed,
+        let collection = Collection {
+            config: &self.config,
+            parts: self.parts,
+            curriculum: self.curriculum.as_ref(),
+            greedy_baseline: self.algorithm.greedy_baseline(),
+            dynamic_sampling: self.algorithm.dynamic_sampling(),
             step: self.step,
+            cursor: self.cursor,
+            success_rate: self.success.value(),
         };
-        let greedy_tasks: Vec<Task> =
-            tasks.iter().filter(|task| self.algorithm.greedy_baseline() && task.sample == 0).cloned().collect();
-        let rollouts = plan.run(&mut self.generator, tasks, &mut |_| {})?;
-        let sampling = Sampling::greedy();
-        let greedy = Rollouts { config: RolloutConfig { sampling, ..self.config.rollout }, ..plan };
-        let greedy = greedy.run(&mut self.generator, greedy_tasks, &mut |_| {})?;
-        let greedy: BTreeMap<usize, f32> =
-            greedy.iter().map(|rollout| (rollout.question_index as usize, self.reward(rollout))).collect();
-        let baselines: Vec<f32> = groups.iter().filter_map(|group| greedy.get(group)).copied().collect();
-        let rollout_seconds = began.elapsed().as_secs_f64();
-
-        let rewards: Vec<f32> = rollouts.iter().map(|rollout| self.reward(rollout)).collect();
-        let mean = rewards.iter().map(|reward| f64::from(*reward)).sum::<f64>() / rewards.len() as f64;
-        self.success.observe(mean);
-        let rewarded = Rewarded { rollouts: rollouts.iter().collect(), rewards: rewards.clone(), groups, baselines };
-        let advantages = match self.learn(rewarded, &mut metrics) {
+        let collected = collection.run(&mut self.generator)?;
+        self.cursor = collected.cursor;
+        self.success.observe(collected.mean_reward());
+        let advantages = match self.learn(&collected, &mut metrics) {
             Err(TrainError::NotFinite { .. }) if self.skipped < self.config.skipped_updates => {
                 self.skipped += 1;
-                vec![Vec::new(); rollouts.len()]
+                vec![Vec::new(); collected.rollouts.len()]
             }
             learnt => {
                 self.skipped = 0;
@@ -214,62 +200,19 @@ impl<'a> Trainer<'a> {
         self.generator.refit(&host, WeightVersion(self.step));
 
         self.validate_if_due(&mut metrics)?;
-        let stats = RolloutStats::of(&rollouts);
-        stats.metrics().into_iter().for_each(|(name, value)| metrics.insert(name, value));
-        metrics.summary("critic/score", &rewards);
-        let sampled: usize = rollouts.iter().map(|rollout| rollout.trajectory.mask().trained()).sum();
-        let step_seconds = began.elapsed().as_secs_f64();
-        metrics.insert("rollout/tokens_per_s", sampled as f64 / rollout_seconds);
-        metrics.insert("timing_s/rollout", rollout_seconds);
-        metrics.insert("timing_s/update", step_seconds - rollout_seconds);
-        metrics.insert("timing_s/step", step_seconds);
-        Ok(StepReport { step: self.step, metrics, rollouts, rewards, advantages })
-    }
-
-    fn progress(&self) -> Progress {
-        Progress { success_rate: self.success.value(), ..Progress::at(self.step, self.config.steps) }
-    }
-
-    /// The step's questions, each once for every sample. Which they are follows from seed and step
-    /// alone: epochs are permutations, and a step takes the next slice of them.
-    fn tasks(&self) -> Result<Vec<Task>, TrainError> {
-        let (count, per_step) = (self.parts.questions.len() as u64, self.config.questions_per_step as u64);
-        let mut tasks = Vec::new();
-        let mut permutation = (u64::MAX, Vec::new());
-        for slot in 0..per_step {
-            let position = self.step * per_step + slot;
-            let epoch = position / count;
-            if permutation.0 != epoch {
-                permutation = (epoch, shuffled(count as usize, self.config.seed, epoch));
-            }
-            let question = &self.parts.questions[permutation.1[(position % count) as usize]];
-            // The slot is unique in the step even when an epoch's border puts a question into it twice.
-            let task = self.task(slot, question)?;
-            let samples = 0..self.config.samples_per_question as u64;
-            tasks.extend(samples.map(|sample| Task { sample, ..task.clone() }));
+        if self.algorithm.dynamic_sampling() {
+            collected.sampling_metrics(self.config.questions_per_step as u64, &mut metrics);
         }
-        Ok(tasks)
-    }
-
-    /// The first sample of a question.
-    pub(crate) fn task(&self, question_index: u64, question: &Question) -> Result<Task, TrainError> {
-        Ok(Task {
-            question_index,
-            sample: 0,
-            question: question.question.clone(),
-            golden_answers: question.golden_answers.clone(),
-            prompt: self.parts.model.codec.encode(&self.parts.prompt.render(&question.question)?),
-        })
-    }
-
-    fn reward(&self, rollout: &Rollout) -> f32 {
-        let observations: Vec<String> = rollout.observations().map(str::to_string).collect();
-        self.parts.reward.reward(&Episode {
-            question: &rollout.question,
-            golden_answers: &rollout.golden_answers,
-            policy_turns: &rollout.policy_turns(),
-            observations: &observations,
-        })
+        metrics.insert("curriculum/noise_probability", collected.noise_probability);
+        metrics.extend(RolloutStats::of(&collected.rollouts).metrics());
+        metrics.summary("critic/score", &collected.rewards);
+        let step_seconds = began.elapsed().as_secs_f64();
+        metrics.insert("rollout/tokens_per_s", collected.sampled_tokens() as f64 / collected.seconds);
+        metrics.insert("timing_s/rollout", collected.seconds);
+        metrics.insert("timing_s/update", step_seconds - collected.seconds);
+        metrics.insert("timing_s/step", step_seconds);
+        let Collected { rollouts, rewards, .. } = collected;
+        Ok(StepReport { step: self.step, metrics, rollouts, rewards, advantages })
     }
 
     /// Puts a saved policy in place, for the trainer and for the generator.
@@ -277,10 +220,4 @@ impl<'a> Trainer<'a> {
         self.generator.refit(&decoder.to_host(), WeightVersion(self.step));
         self.policy = Learner { decoder, optimizer };
     }
-}
-
-fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..count).collect();
-    order.shuffle(&mut Stream { seed, purpose: "questions", step: epoch, ..Stream::default() }.rng());
-    order
 }

@@ -8,33 +8,38 @@ use zerosearch_metrics::Metrics;
 use zerosearch_rollout::Rollout;
 
 use crate::batch::{MicroBatch, MiniBatch, TrainBatch};
+use crate::collection::Collected;
 use crate::totals::Totals;
 use crate::{OldLogprobs, TrainError, Trainer, critic};
 
 /// Rollouts with what they earned and the questions they belong to.
-pub(crate) struct Rewarded<'a> {
-    pub(crate) rollouts: Vec<&'a Rollout>,
-    pub(crate) rewards: Vec<f32>,
-    pub(crate) groups: Vec<usize>,
+struct Rewarded<'a> {
+    rollouts: Vec<&'a Rollout>,
+    rewards: Vec<f32>,
+    groups: Vec<usize>,
     /// What the greedy rollout of each one's question earned; empty where the algorithm does not ask for it.
-    pub(crate) baselines: Vec<f32>,
+    baselines: Vec<f32>,
 }
 
-impl Rewarded<'_> {
+impl<'a> Rewarded<'a> {
+    /// The rollouts that dynamic sampling has not left out.
+    fn of(collected: &'a Collected) -> Self {
+        fn only<T>(items: impl Iterator<Item = T>, kept: &[bool]) -> Vec<T> {
+            items.zip(kept).filter(|(_, kept)| **kept).map(|(item, _)| item).collect()
+        }
+        let kept = &collected.kept;
+        let rollouts = only(collected.rollouts.iter(), kept);
+        Self {
+            groups: rollouts.iter().map(|rollout| rollout.question_index as usize).collect(),
+            rollouts,
+            rewards: only(collected.rewards.iter().copied(), kept),
+            baselines: only(collected.baselines.iter().copied(), kept),
+        }
+    }
+
     fn batch<'b>(&'b self, lengths: &'b [usize]) -> Result<RewardBatch<'b>, TrainError> {
         let batch = RewardBatch::new(&self.rewards, &self.groups, lengths)?;
         Ok(if self.baselines.is_empty() { batch } else { batch.with_baselines(&self.baselines)? })
-    }
-
-    fn keep(&mut self, kept: &[bool]) {
-        fn only<T>(items: &mut Vec<T>, kept: &[bool]) {
-            let mut kept = kept.iter();
-            items.retain(|_| kept.next().copied().unwrap_or(false));
-        }
-        only(&mut self.rollouts, kept);
-        only(&mut self.rewards, kept);
-        only(&mut self.groups, kept);
-        only(&mut self.baselines, kept);
     }
 }
 
@@ -50,37 +55,54 @@ struct Targets<'t> {
 }
 
 impl Trainer<'_> {
-    /// Updates from the whole batch or, where the algorithm asks for dynamic sampling, from the groups that say something.
-    /// They are filtered and counted, not replaced by further questions. Returns each rollout's advantages.
-    pub(crate) fn learn(
-        &mut self,
-        mut rewarded: Rewarded<'_>,
-        metrics: &mut Metrics,
-    ) -> Result<Vec<Vec<f32>>, TrainError> {
-        let lengths: Vec<usize> = rewarded.rollouts.iter().map(|r| r.trajectory.mask().trained()).collect();
-        let mut kept = vec![true; lengths.len()];
-        if self.algorithm.dynamic_sampling() {
-            kept = rewarded.batch(&lengths)?.informative();
-            metrics.insert("rollout/filtered", kept.iter().filter(|kept| !**kept).count() as f64);
-            rewarded.keep(&kept);
-        }
+    /// Updates from the rollouts that were not left out or masked. Returns each rollout's advantages, none for the others.
+    pub(crate) fn learn(&mut self, collected: &Collected, metrics: &mut Metrics) -> Result<Vec<Vec<f32>>, TrainError> {
+        let rewarded = Rewarded::of(collected);
         if rewarded.rollouts.is_empty() {
-            return Ok(vec![Vec::new(); lengths.len()]);
+            return Ok(vec![Vec::new(); collected.rollouts.len()]);
         }
-        let mut advantages = self.update(&rewarded, metrics)?.into_iter();
-        let of = |(length, kept): (&usize, bool)| advantages.by_ref().take(if kept { *length } else { 0 }).collect();
-        Ok(lengths.iter().zip(kept).map(of).collect())
+        let batch = TrainBatch::new(rewarded.rollouts.iter().copied());
+        let trained = self.unmasked(&rewarded.rollouts, metrics);
+        let advantages = self.update(&rewarded, &batch, &trained, metrics)?;
+        let mut tokens = advantages.into_iter();
+        let rows = batch.lengths.iter().zip(trained);
+        let mut rows = rows.map(|(length, trained)| {
+            let row: Vec<f32> = tokens.by_ref().take(*length).collect();
+            if trained { row } else { Vec::new() }
+        });
+        let of = |kept: &bool| kept.then(|| rows.next()).flatten().unwrap_or_default();
+        Ok(collected.kept.iter().map(of).collect())
+    }
+
+    /// Which rollouts the loss is computed on. One that is masked still takes part in its group's comparison.
+    fn unmasked(&self, rollouts: &[&Rollout], metrics: &mut Metrics) -> Vec<bool> {
+        let mut trained = vec![true; rollouts.len()];
+        let mut mask = |name: &str, wanted: bool, applies: fn(&Rollout) -> bool| {
+            if wanted {
+                let masked = rollouts.iter().map(|rollout| applies(rollout));
+                let count = masked.zip(&mut trained).filter(|(masked, _)| *masked).map(|(_, trained)| *trained = false);
+                metrics.insert(name, count.count() as f64);
+            }
+        };
+        mask("rollout/masked_truncated", self.config.mask_truncated_completions, Rollout::is_truncated);
+        mask("rollout/masked_invalid", self.config.mask_invalid_completions, Rollout::is_invalid);
+        trained
     }
 
     /// Returns one advantage for each trained token.
-    fn update(&mut self, rewarded: &Rewarded<'_>, metrics: &mut Metrics) -> Result<Vec<f32>, TrainError> {
-        let batch = TrainBatch::new(rewarded.rollouts.iter().copied());
+    fn update(
+        &mut self,
+        rewarded: &Rewarded<'_>,
+        batch: &TrainBatch,
+        trained: &[bool],
+        metrics: &mut Metrics,
+    ) -> Result<Vec<f32>, TrainError> {
         let rewards = rewarded.batch(&batch.lengths)?;
-        let old = self.old_logprobs(&batch);
-        let penalties = self.kl_penalties(&batch, &old, metrics);
+        let old = self.old_logprobs(batch);
+        let penalties = self.kl_penalties(batch, &old, metrics);
         let rewards = if penalties.is_empty() { rewards } else { rewards.with_token_rewards(&penalties)? };
         metrics.summary("critic/rewards", &rewards.scores().iter().map(|score| *score as f32).collect::<Vec<_>>());
-        let values = self.critic.as_ref().map(|critic| self.values(&critic.decoder, &batch));
+        let values = self.critic.as_ref().map(|critic| self.values(&critic.decoder, batch));
         let rewards = match &values {
             Some(values) => {
                 metrics.summary("critic/values", values);
@@ -93,7 +115,7 @@ impl Trainer<'_> {
         metrics.summary("critic/returns", &advantages.returns);
         metrics.insert("rollout/groups", advantages.groups as f64);
         metrics.insert("rollout/constant_groups", advantages.constant_groups as f64);
-        let importance = self.importance(&batch, &old, metrics)?;
+        let importance = self.importance(batch, &old, metrics)?;
         let targets = Targets {
             old: &old,
             advantages: &advantages.advantages,
@@ -105,20 +127,25 @@ impl Trainer<'_> {
         if self.config.old_logprobs == OldLogprobs::Recomputed {
             totals.gaps(&old, &batch.generator_logprobs);
         }
-        let outcome = self.updates(&batch, &targets, &mut totals);
+        let outcome = self.updates(batch, trained, &targets, &mut totals);
         totals.scalars().into_iter().for_each(|(name, value)| metrics.insert(name, value));
         outcome?;
         Ok(advantages.advantages)
     }
 
     /// The optimizer steps on one batch of rollouts.
-    fn updates(&mut self, batch: &TrainBatch, targets: &Targets<'_>, totals: &mut Totals) -> Result<(), TrainError> {
+    fn updates(
+        &mut self,
+        batch: &TrainBatch,
+        trained: &[bool],
+        targets: &Targets<'_>,
+        totals: &mut Totals,
+    ) -> Result<(), TrainError> {
         let size = self.config.mini_batch_size * self.config.samples_per_question;
-        let trained = vec![true; batch.lengths.len()];
         for epoch in 0..self.config.epochs as u64 {
             let (seed, step) = (self.config.seed, self.step);
             let stream = Stream { seed, purpose: "mini_batches", step, turn: epoch, ..Stream::default() };
-            for mini_batch in batch.mini_batches(&trained, size, stream) {
+            for mini_batch in batch.mini_batches(trained, size, stream) {
                 self.update_policy(batch, &mini_batch, targets, totals)?;
                 self.update_critic(batch, &mini_batch, targets, totals)?;
             }

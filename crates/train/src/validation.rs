@@ -74,7 +74,7 @@ impl<'a> Trainer<'a> {
             None => Noise::Off,
         };
         let tasks = validation.questions.iter().enumerate();
-        let tasks = tasks.map(|(index, question)| self.task(index as u64, question)).collect::<Result<_, _>>()?;
+        let tasks = tasks.map(|(index, question)| self.parts.task(index as u64, question)).collect::<Result<_, _>>()?;
         let plan = Rollouts {
             engine: validation.engine,
             codec: &self.parts.model.codec,
