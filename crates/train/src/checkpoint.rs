@@ -7,15 +7,18 @@
 //!     actor/                               a Hugging Face folder: the policy; with LoRA, lora_adapter/ in it
 //!     actor_optimizer.safetensors
 //!     critic.safetensors, critic_optimizer.safetensors     where the algorithm has a critic
+//!     rollouts_ahead.json                  with a staleness: the rollouts collected for the steps to come
 //!     trainer.json                         step, questions asked, configuration, data, state of the algorithm
 //! ```
 //!
 //! Random streams, the curriculum and the order of questions need no state: they follow from the seed, the step and the number of
 //! questions asked.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zerosearch_curriculum::SuccessRate;
@@ -31,6 +34,7 @@ const LATEST: &str = "latest_checkpointed_iteration.txt";
 const PREFIX: &str = "global_step_";
 /// Beside the policy with the adapters merged into it.
 const ADAPTERS: &str = "lora_adapter";
+const AHEAD: &str = "rollouts_ahead.json";
 
 #[derive(Serialize, Deserialize)]
 struct State {
@@ -84,6 +88,11 @@ impl Trainer<'_> {
             critic.decoder.to_host().write(&temporary.join("critic.safetensors"), StoredDtype::F32)?;
             critic.optimizer.save(&temporary.join("critic_optimizer.safetensors"))?;
         }
+        if self.config.staleness > 0 {
+            let path = temporary.join(AHEAD);
+            let ahead = serde_json::to_vec(&self.ahead).map_err(|error| failed(&path, error))?;
+            write_atomic(&path, &ahead)?;
+        }
         let state = State {
             step: self.step,
             cursor: self.cursor,
@@ -111,9 +120,7 @@ impl Trainer<'_> {
         let Some(step) = latest_step(checkpoints)? else { return Ok(false) };
         let folder = checkpoints.join(format!("{PREFIX}{step}"));
         let path = folder.join("trainer.json");
-        let text = fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
-        let state: State =
-            serde_json::from_str(&text).map_err(|error| failed(&path, format!("{error}; was the write cut short?")))?;
+        let state: State = read_json(&path)?;
         if let Some(key) = difference(&state.config, &json(&self.config)) {
             return Err(failed(
                 &path,
@@ -133,6 +140,7 @@ impl Trainer<'_> {
                 "this run trained on other questions: resume with the same data, or start in another folder",
             ));
         }
+        let ahead = if self.config.staleness > 0 { read_json(&folder.join(AHEAD))? } else { VecDeque::new() };
         let model = LanguageModel::read(&folder.join("actor"))?;
         if model.config != self.parts.model.config {
             return Err(failed(&folder.join("actor"), "this run trained a model of another shape"));
@@ -156,6 +164,7 @@ impl Trainer<'_> {
         self.skipped = state.skipped;
         self.step = state.step;
         self.cursor = state.cursor;
+        self.ahead = ahead;
         let decoder = match &self.config.lora {
             Some(lora) => {
                 let (_, adapters) = LoraConfig::read(&folder.join("actor").join(ADAPTERS), &model.config)?;
@@ -186,6 +195,11 @@ fn failed(path: &Path, message: impl std::fmt::Display) -> TrainError {
 
 fn remove(folder: &Path) -> Result<(), TrainError> {
     if folder.exists() { fs::remove_dir_all(folder).map_err(|error| failed(folder, error)) } else { Ok(()) }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
+    let text = fs::read_to_string(path).map_err(|error| failed(path, error))?;
+    serde_json::from_str(&text).map_err(|error| failed(path, format!("{error}; was the write cut short?")))
 }
 
 fn json(value: &impl Serialize) -> Value {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use zerosearch_algorithms::RewardBatch;
 use zerosearch_curriculum::{Curriculum, Progress};
 use zerosearch_data::Question;
-use zerosearch_generate::{Generator, Sampling, Stream};
+use zerosearch_generate::{Generator, Sampling, Stream, WeightVersion};
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::Episode;
 use zerosearch_rollout::{Noise, Rollout, RolloutConfig, Rollouts, Task};
@@ -152,6 +152,13 @@ impl Collected {
     /// The mean of all rewards, those of groups that are left out included.
     pub(crate) fn mean_reward(&self) -> f64 {
         self.rewards.iter().map(|reward| f64::from(*reward)).sum::<f64>() / self.rewards.len() as f64
+    }
+
+    /// How many updates older than `present` the weights were that sampled a token, on average; 0 without tokens.
+    pub(crate) fn staleness(&self, present: WeightVersion) -> f64 {
+        let turns = self.rollouts.iter().flat_map(|rollout| rollout.trajectory.versions());
+        let updates: f64 = turns.map(|(version, tokens)| (present.0 - version.0) as f64 * tokens as f64).sum();
+        updates / self.sampled_tokens().max(1) as f64
     }
 
     /// Tokens that the policy sampled, without those of greedy rollouts.

@@ -62,6 +62,10 @@ pub struct TrainConfig {
     pub mini_batch_size: usize,
     /// How many times each batch of rollouts is gone through.
     pub epochs: usize,
+    /// How many updates older than the policy the weights may be that sampled a step's rollouts. 0: the rollouts wait for the update
+    /// before. Above: they are collected beside it, always with weights exactly this much older (at the first steps: with the first
+    /// ones), so that a run is still a function of its configuration alone.
+    pub staleness: u64,
     /// Which log-probabilities the ratios of the loss, and `kl_reward`, start from.
     pub old_logprobs: OldLogprobs,
     /// Weighs the policy gradient by the ratio of recomputed to recorded probabilities; absent: off. Needs
@@ -118,6 +122,7 @@ impl Default for TrainConfig {
             micro_batch_tokens: 8192,
             mini_batch_size: 0,
             epochs: 1,
+            staleness: 0,
             old_logprobs: OldLogprobs::Generator,
             importance_sampling: None,
             checkpoint_every: 50,

@@ -1,5 +1,7 @@
-//! One step: rollouts against the engine, rewards, an update, the generator's new weights.
+//! One step: rollouts against the engine, an update from them, the generator's new weights.
 
+use std::collections::VecDeque;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -15,6 +17,7 @@ use zerosearch_search::SearchEngine;
 use zerosearch_text::PromptTemplate;
 
 use crate::collection::{Collected, Collection};
+use crate::update::Update;
 use crate::validation::{Best, Validation};
 use crate::{TrainConfig, TrainError, critic};
 
@@ -45,6 +48,8 @@ pub struct Trainer<'a> {
     pub(crate) step: u64,
     /// Questions asked so far.
     pub(crate) cursor: u64,
+    /// Rollouts of the steps to come that are collected already: `staleness` steps', fewer near the end.
+    pub(crate) ahead: VecDeque<Collected>,
     /// What an adaptive curriculum goes by.
     pub(crate) success: SuccessRate,
     pub(crate) validation: Option<Validation<'a>>,
@@ -55,7 +60,7 @@ pub struct Trainer<'a> {
     pub(crate) skipped: u64,
     pub(crate) generator: LocalGenerator,
     curriculum: Box<dyn Curriculum>,
-    pub(crate) reference: Decoder,
+    reference: Decoder,
 }
 
 /// 1 for a step whose update was skipped because a loss or gradient was not finite.
@@ -136,6 +141,7 @@ impl<'a> Trainer<'a> {
             algorithm,
             step: 0,
             cursor: 0,
+            ahead: VecDeque::new(),
             success: SuccessRate::new(0.9)?,
             validation: None,
             best: None,
@@ -164,27 +170,35 @@ impl<'a> Trainer<'a> {
         self.parts.model.with_weights(self.policy.decoder.to_host())
     }
 
-    /// One step.
+    /// One step: its rollouts, unless they were collected ahead, and the update from them. With a staleness the rollouts of a later
+    /// step are collected beside the update, with the weights before it.
     ///
     /// # Errors
     /// When the generator fails, or the loss or its gradient is not finite: that update is not applied, and none follows.
     pub fn step(&mut self) -> Result<StepReport, TrainError> {
         let mut metrics = Metrics::new();
         let began = Instant::now();
-        let collection = Collection {
-            config: &self.config,
-            parts: self.parts,
-            curriculum: self.curriculum.as_ref(),
-            greedy_baseline: self.algorithm.greedy_baseline(),
-            dynamic_sampling: self.algorithm.dynamic_sampling(),
-            step: self.step,
-            cursor: self.cursor,
-            success_rate: self.success.value(),
+        let (staleness, steps) = (self.config.staleness, self.config.steps);
+        let collected = match self.ahead.pop_front() {
+            Some(collected) => collected,
+            None => self.collect(self.step)?,
         };
-        let collected = collection.run(&mut self.generator)?;
-        self.cursor = collected.cursor;
-        self.success.observe(collected.mean_reward());
-        let advantages = match self.learn(&collected, &mut metrics) {
+        let mut next = self.step + 1 + self.ahead.len() as u64;
+        // Only at the beginning of a run: what is sampled before the first update.
+        while next < steps.min(self.step.saturating_add(staleness)) {
+            let ahead = self.collect(next)?;
+            self.ahead.push_back(ahead);
+            next += 1;
+        }
+        let overlaps = staleness > 0 && next < steps;
+        let (collection, generator, mut update) = self.split(next);
+        let (learnt, update_seconds, ahead) = thread::scope(|scope| {
+            let ahead = overlaps.then(|| scope.spawn(move || collection.run(generator)));
+            let began = Instant::now();
+            let learnt = update.learn(&collected, &mut metrics);
+            (learnt, began.elapsed().as_secs_f64(), ahead.map(ScopedJoinHandle::join))
+        });
+        let advantages = match learnt {
             Err(TrainError::NotFinite { .. }) if self.skipped < self.config.skipped_updates => {
                 self.skipped += 1;
                 vec![Vec::new(); collected.rollouts.len()]
@@ -194,7 +208,13 @@ impl<'a> Trainer<'a> {
                 learnt?
             }
         };
+        if let Some(ahead) = ahead {
+            let ahead = ahead.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            self.observe(&ahead);
+            self.ahead.push_back(ahead);
+        }
         metrics.insert(SKIPPED, f64::from(u8::from(self.skipped > 0)));
+        metrics.insert("rollout/staleness", collected.staleness(WeightVersion(self.step)));
         let host = self.policy.decoder.to_host();
         self.step += 1;
         self.generator.refit(&host, WeightVersion(self.step));
@@ -206,13 +226,51 @@ impl<'a> Trainer<'a> {
         metrics.insert("curriculum/noise_probability", collected.noise_probability);
         metrics.extend(RolloutStats::of(&collected.rollouts).metrics());
         metrics.summary("critic/score", &collected.rewards);
-        let step_seconds = began.elapsed().as_secs_f64();
         metrics.insert("rollout/tokens_per_s", collected.sampled_tokens() as f64 / collected.seconds);
         metrics.insert("timing_s/rollout", collected.seconds);
-        metrics.insert("timing_s/update", step_seconds - collected.seconds);
-        metrics.insert("timing_s/step", step_seconds);
+        metrics.insert("timing_s/update", update_seconds);
+        metrics.insert("timing_s/step", began.elapsed().as_secs_f64());
         let Collected { rollouts, rewards, .. } = collected;
         Ok(StepReport { step: self.step, metrics, rollouts, rewards, advantages })
+    }
+
+    /// Collects the rollouts of a step with the generator's present weights.
+    fn collect(&mut self, step: u64) -> Result<Collected, TrainError> {
+        let (collection, generator, _) = self.split(step);
+        let collected = collection.run(generator)?;
+        self.observe(&collected);
+        Ok(collected)
+    }
+
+    /// Remembers what the collection of later steps depends on.
+    fn observe(&mut self, collected: &Collected) {
+        self.cursor = collected.cursor;
+        self.success.observe(collected.mean_reward());
+    }
+
+    /// What rollouts of a step are made with, and what the present update works on: apart, so that both can go on at once.
+    fn split(&mut self, step: u64) -> (Collection<'_>, &mut LocalGenerator, Update<'_>) {
+        let collection = Collection {
+            config: &self.config,
+            parts: self.parts,
+            curriculum: self.curriculum.as_ref(),
+            greedy_baseline: self.algorithm.greedy_baseline(),
+            dynamic_sampling: self.algorithm.dynamic_sampling(),
+            step,
+            cursor: self.cursor,
+            success_rate: self.success.value(),
+        };
+        let update = Update {
+            config: &self.config,
+            device: self.parts.device,
+            step: self.step,
+            policy: &mut self.policy,
+            critic: self.critic.as_mut(),
+            algorithm: self.algorithm.as_mut(),
+            reference: &self.reference,
+            kl_beta: &mut self.kl_beta,
+        };
+        (collection, &mut self.generator, update)
     }
 
     /// Puts a saved policy in place, for the trainer and for the generator.

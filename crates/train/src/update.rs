@@ -1,7 +1,7 @@
 //! What a step's rollouts do to the weights: advantages, then updates of policy and critic.
 
-use burn::tensor::{Tensor, TensorData};
-use zerosearch_algorithms::{KlReward, LossInputs, LossMetrics, RewardBatch, ValueInputs};
+use burn::tensor::{Device, Tensor, TensorData};
+use zerosearch_algorithms::{Algorithm, KlReward, LossInputs, LossMetrics, RewardBatch, ValueInputs};
 use zerosearch_generate::Stream;
 use zerosearch_lm::{Decoder, Gradients};
 use zerosearch_metrics::Metrics;
@@ -10,7 +10,8 @@ use zerosearch_rollout::Rollout;
 use crate::batch::{MicroBatch, MiniBatch, TrainBatch};
 use crate::collection::Collected;
 use crate::totals::Totals;
-use crate::{OldLogprobs, TrainError, Trainer, critic};
+use crate::trainer::Learner;
+use crate::{OldLogprobs, TrainConfig, TrainError, critic};
 
 /// Rollouts with what they earned and the questions they belong to.
 struct Rewarded<'a> {
@@ -54,7 +55,20 @@ struct Targets<'t> {
     values: Option<&'t [f32]>,
 }
 
-impl Trainer<'_> {
+/// What an update works on. It shares nothing with the generator, so that rollouts of a later step may go on beside it.
+pub(crate) struct Update<'u> {
+    pub(crate) config: &'u TrainConfig,
+    pub(crate) device: &'u Device,
+    pub(crate) step: u64,
+    pub(crate) policy: &'u mut Learner,
+    pub(crate) critic: Option<&'u mut Learner>,
+    pub(crate) algorithm: &'u mut dyn Algorithm,
+    pub(crate) reference: &'u Decoder,
+    /// The coefficient of the KL penalty in the reward.
+    pub(crate) kl_beta: &'u mut f64,
+}
+
+impl Update<'_> {
     /// Updates from the rollouts that were not left out or masked. Returns each rollout's advantages, none for the others.
     pub(crate) fn learn(&mut self, collected: &Collected, metrics: &mut Metrics) -> Result<Vec<Vec<f32>>, TrainError> {
         let rewarded = Rewarded::of(collected);
@@ -182,7 +196,7 @@ impl Trainer<'_> {
 
     /// What each trained token pays for its distance to the reference; nothing where `kl_reward` is off.
     fn kl_penalties(&mut self, batch: &TrainBatch, old: &[f32], metrics: &mut Metrics) -> Vec<f32> {
-        let beta = self.kl_beta;
+        let beta = *self.kl_beta;
         if self.config.kl_reward.coefficient == 0.0 {
             return Vec::new();
         }
@@ -198,7 +212,7 @@ impl Trainer<'_> {
         kl /= batch.lengths.len().max(1) as f64;
         metrics.insert("actor/reward_kl_penalty", kl);
         metrics.insert("actor/reward_kl_penalty_coeff", beta);
-        self.kl_beta = self.config.kl_reward.next(beta, kl, batch.lengths.len());
+        *self.kl_beta = self.config.kl_reward.next(beta, kl, batch.lengths.len());
         KlReward::token_rewards(beta, old, &reference)
     }
 
@@ -306,7 +320,7 @@ impl Trainer<'_> {
 
     fn tensor(&self, values: Vec<f32>) -> Tensor<1> {
         let length = values.len();
-        Tensor::from_data(TensorData::new(values, [length]), self.parts.device)
+        Tensor::from_data(TensorData::new(values, [length]), self.device)
     }
 }
 

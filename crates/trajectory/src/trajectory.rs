@@ -150,6 +150,14 @@ impl Trajectory {
             .collect()
     }
 
+    /// The weights that sampled each policy turn and its number of tokens, in order.
+    pub fn versions(&self) -> impl Iterator<Item = (WeightVersion, usize)> + '_ {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Policy { tokens, weights, .. } => Some((*weights, tokens.len())),
+            _ => None,
+        })
+    }
+
     /// Number of tokens before the first policy turn.
     pub fn prompt_len(&self) -> usize {
         self.segments.iter().take_while(|segment| matches!(segment, Segment::Prompt(_))).map(Segment::len).sum()
