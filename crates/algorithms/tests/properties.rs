@@ -65,13 +65,14 @@ fn batches() -> impl Strategy<Value = Batch> {
     })
 }
 
-/// Old, new and reference log-probabilities and entropies of every trained token.
+/// Old, new and reference log-probabilities, entropies and importance weights of every trained token.
 #[derive(Clone, Debug)]
 struct Tokens {
     new: Vec<f32>,
     old: Vec<f32>,
     reference: Vec<f32>,
     entropy: Vec<f32>,
+    importance: Vec<f32>,
 }
 
 /// A batch and its forward pass.
@@ -79,10 +80,10 @@ fn rollouts() -> impl Strategy<Value = (Batch, Tokens)> {
     batches().prop_flat_map(|batch| {
         let tokens = batch.values.len();
         let list = |range: Range<f32>| prop::collection::vec(range, tokens);
-        let drawn = (list(-3.0..-0.1), list(-0.5..0.5), list(-0.5..0.5), list(0.0..3.0));
-        drawn.prop_map(move |(old, shift, away, entropy)| {
+        let drawn = (list(-3.0..-0.1), list(-0.5..0.5), list(-0.5..0.5), list(0.0..3.0), list(0.0..2.0));
+        drawn.prop_map(move |(old, shift, away, entropy, importance)| {
             let add = |shift: &[f32]| old.iter().zip(shift).map(|(old, shift)| old + shift).collect();
-            (batch.clone(), Tokens { new: add(&shift), reference: add(&away), old, entropy })
+            (batch.clone(), Tokens { new: add(&shift), reference: add(&away), old, entropy, importance })
         })
     })
 }
@@ -108,7 +109,7 @@ fn gradient(
             entropy: Some(tensor(&tokens.entropy)),
             advantages: tensor(advantages),
             weights: tensor(&weights),
-            importance: None,
+            importance: Some(tensor(&tokens.importance)),
             sequence_lengths: batch.lengths[rows].to_vec(),
         })
         .unwrap();

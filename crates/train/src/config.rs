@@ -165,6 +165,13 @@ impl TrainConfig {
         ] {
             check(key, value, value.is_finite() && value > 0.0, "a finite number above 0")?;
         }
+        let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.optimizer;
+        for (key, value) in [("optimizer.beta1", beta1), ("optimizer.beta2", beta2)] {
+            check(key, value, (0.0..1.0).contains(&value), "0 to below 1")?;
+        }
+        for (key, value) in [("optimizer.epsilon", epsilon), ("optimizer.weight_decay", weight_decay)] {
+            check(key, value, value.is_finite() && value >= 0.0, "a finite number, 0 or more")?;
+        }
         for (key, value) in [("warmup_ratio", self.warmup_ratio), ("critic_warmup_ratio", self.critic_warmup_ratio)] {
             check(key, value, (0.0..=1.0).contains(&value), "a share in [0, 1]")?;
         }

@@ -77,7 +77,7 @@ pub struct StepReport {
     pub step: u64,
     /// Every figure.
     pub metrics: Metrics,
-    /// The rollouts that it learnt from.
+    /// Its rollouts, those that the update left out included.
     pub rollouts: Vec<Rollout>,
     /// What each of them earned.
     pub rewards: Vec<f32>,

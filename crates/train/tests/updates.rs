@@ -2,8 +2,13 @@
 
 mod fixture;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use fixture::{Fixture, config};
-use zerosearch_algorithms::{ImportanceMode, ImportanceSampling};
+use zerosearch_algorithms::{
+    Advantages, Aggregation, Algorithm, AlgorithmConfig, AlgorithmError, Grpo, ImportanceMode, ImportanceSampling,
+    LossInputs, LossTerms, Reinforce, RewardBatch, TokenLoss,
+};
 use zerosearch_lm::{AdamWConfig, HostWeights, LoraConfig};
 use zerosearch_metrics::Metrics;
 use zerosearch_train::{LrSchedulerType, OldLogprobs, TrainConfig, Trainer};
@@ -65,11 +70,9 @@ fn figures_are_means_over_all_updates() {
         ..config(algorithm)
     };
     // REINFORCE over sequences: each sequence weighs the same in the batch and in its mini-batch.
-    let mut reinforce = still(0, 1, "reinforce");
-    reinforce.algorithm = zerosearch_algorithms::AlgorithmConfig::Reinforce(zerosearch_algorithms::Reinforce {
-        aggregation: zerosearch_algorithms::Aggregation::SequenceMean,
-        ..Default::default()
-    });
+    let aggregation = Aggregation::SequenceMean;
+    let algorithm = AlgorithmConfig::Reinforce(Reinforce { aggregation, ..Default::default() });
+    let reinforce = TrainConfig { algorithm, ..still(0, 1, "reinforce") };
     let whole = step(&fixture, reinforce.clone()).0;
     let parts = step(&fixture, TrainConfig { mini_batch_size: 2, epochs: 3, ..reinforce }).0;
     assert_eq!((figure(&whole, "actor/updates"), figure(&parts, "actor/updates")), (1.0, 6.0));
@@ -115,11 +118,86 @@ fn the_rate_decays_over_the_steps() {
 }
 
 #[test]
-fn a_mini_batch_larger_than_the_batch_is_refused_by_name() {
+fn impossible_hyper_parameters_are_refused_by_name_before_any_work() {
     let fixture = Fixture::new();
     let refused = |config: TrainConfig| Trainer::new(config, fixture.parts()).err().unwrap().to_string();
     let message = refused(TrainConfig { mini_batch_size: 3, ..config("grpo") });
     assert!(message.contains("`mini_batch_size` is 3") && message.contains("questions_per_step"), "{message}");
+    let valid = || config("grpo");
+    let optimizer = AdamWConfig::default();
+    let algorithm = |text| serde_json::from_str(text).unwrap();
+    for (key, config) in [
+        ("`epochs` is 0", TrainConfig { epochs: 0, ..valid() }),
+        ("`warmup_ratio` is 1.5", TrainConfig { warmup_ratio: 1.5, ..valid() }),
+        ("`gradient_norm` is 0", TrainConfig { gradient_norm: 0.0, ..valid() }),
+        ("`critic_learning_rate` is inf", TrainConfig { critic_learning_rate: f64::INFINITY, ..valid() }),
+        ("`optimizer.beta2` is 1", TrainConfig { optimizer: AdamWConfig { beta2: 1.0, ..optimizer }, ..valid() }),
+        (
+            "`optimizer.weight_decay` is -0.1",
+            TrainConfig { optimizer: AdamWConfig { weight_decay: -0.1, ..optimizer }, ..valid() },
+        ),
+        (
+            "`clip.low` is -0.2",
+            TrainConfig { algorithm: algorithm(r#"{"name": "grpo", "clip": {"low": -0.2, "high": 0.2}}"#), ..valid() },
+        ),
+        ("`gamma` is 1.5", TrainConfig { algorithm: algorithm(r#"{"name": "ppo", "gamma": 1.5}"#), ..valid() }),
+    ] {
+        let message = refused(config);
+        assert!(message.contains(key), "{key}: {message}");
+    }
+}
+
+#[test]
+fn a_single_sample_is_refused_by_every_algorithm_that_compares() {
+    let fixture = Fixture::new();
+    let mut compare = Vec::new();
+    for name in AlgorithmConfig::NAMES {
+        let single = TrainConfig { samples_per_question: 1, ..config(name) };
+        if let Err(error) = Trainer::new(single, fixture.parts()) {
+            assert!(error.to_string().contains("samples_per_question is 1"), "{error}");
+            compare.push(*name);
+        }
+    }
+    assert_eq!(compare, ["rloo", "opo", "grpo", "dr_grpo", "dapo", "gspo", "cispo"]);
+}
+
+/// GRPO whose second loss is not a number.
+#[derive(Debug, Default)]
+struct SickOnce {
+    calls: AtomicUsize,
+}
+
+impl Algorithm for SickOnce {
+    fn name(&self) -> &'static str {
+        "sick_once"
+    }
+
+    fn advantages(&mut self, batch: &RewardBatch<'_>) -> Result<Advantages, AlgorithmError> {
+        Grpo::default().advantages(batch)
+    }
+
+    fn token_loss(&self, inputs: &LossInputs) -> TokenLoss {
+        let factor = if self.calls.fetch_add(1, Ordering::Relaxed) == 1 { f32::NAN } else { 1.0 };
+        TokenLoss::unclipped(-inputs.advantages() * inputs.logprobs.clone() * factor)
+    }
+
+    fn terms(&self) -> LossTerms {
+        Grpo::default().terms()
+    }
+}
+
+#[test]
+fn after_an_update_that_is_not_finite_the_rest_of_the_step_is_left_out() {
+    let fixture = Fixture::new();
+    let config = TrainConfig { mini_batch_size: 1, epochs: 2, ..config("grpo") };
+    let mut trainer = Trainer::with_algorithm(config, fixture.parts(), Box::new(SickOnce::default())).unwrap();
+    let metrics = trainer.step().unwrap().metrics;
+    assert_eq!((figure(&metrics, "actor/skipped_update"), figure(&metrics, "actor/updates")), (1.0, 1.0));
+    let weights = trainer.model().weights;
+    assert!(weights.iter().all(|(_, tensor)| tensor.values.iter().all(|value| value.is_finite())));
+    assert_ne!(weights, fixture.model.weights, "the first update was sound");
+    let metrics = trainer.step().unwrap().metrics;
+    assert_eq!((figure(&metrics, "actor/skipped_update"), figure(&metrics, "actor/updates")), (0.0, 4.0));
 }
 
 #[test]
