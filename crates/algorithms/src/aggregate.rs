@@ -42,7 +42,7 @@ impl Aggregation {
 
     /// The weights of a mini-batch with an optimizer step of its own, cut from a batch into mini-batches of `full` sequences.
     ///
-    /// They are [`weights`](Self::weights) of the mini-batch alone, as verl and TRL take them, but for a ragged last one, which
+    /// They are [`weights`](Self::weights) of the mini-batch alone, as verl takes them, but for a ragged last one, which
     /// counts for the part of a full one that it holds.
     pub fn mini_batch_weights(&self, lengths: &[usize], full: usize) -> Vec<f32> {
         let held = lengths.iter().filter(|length| **length > 0).count();

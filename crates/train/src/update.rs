@@ -91,15 +91,17 @@ impl Update<'_> {
     /// Which rollouts the loss is computed on. One that is masked still takes part in its group's comparison.
     fn unmasked(&self, rollouts: &[&Rollout], metrics: &mut Metrics) -> Vec<bool> {
         let mut trained = vec![true; rollouts.len()];
-        let mut mask = |name: &str, wanted: bool, applies: fn(&Rollout) -> bool| {
-            if wanted {
-                let masked = rollouts.iter().map(|rollout| applies(rollout));
-                let count = masked.zip(&mut trained).filter(|(masked, _)| *masked).map(|(_, trained)| *trained = false);
-                metrics.insert(name, count.count() as f64);
-            }
+        let mut mask = |name: &str, applies: fn(&Rollout) -> bool| {
+            let masked: Vec<bool> = rollouts.iter().map(|rollout| applies(rollout)).collect();
+            metrics.insert(name, masked.iter().filter(|masked| **masked).count() as f64);
+            trained.iter_mut().zip(masked).for_each(|(trained, masked)| *trained &= !masked);
         };
-        mask("rollout/masked_truncated", self.config.mask_truncated_completions, Rollout::is_truncated);
-        mask("rollout/masked_invalid", self.config.mask_invalid_completions, Rollout::is_invalid);
+        if self.config.mask_truncated_completions {
+            mask("rollout/masked_truncated", Rollout::is_truncated);
+        }
+        if self.config.mask_invalid_completions {
+            mask("rollout/masked_invalid", Rollout::is_invalid);
+        }
         trained
     }
 

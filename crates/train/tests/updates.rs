@@ -148,6 +148,31 @@ fn impossible_hyper_parameters_are_refused_by_name_before_any_work() {
 }
 
 #[test]
+fn the_keys_are_written_as_the_documentation_says() {
+    let text = r#"{
+        "lr_scheduler_type": "cosine", "critic_lr_scheduler_type": "constant_with_warmup", "old_logprobs": "recomputed",
+        "importance_sampling": {"mode": "sequence_mask", "cap": 3.0, "floor": 0.5}, "mini_batch_size": 16, "staleness": 1,
+        "max_num_gen_batches": 4, "mask_truncated_completions": true, "mask_invalid_completions": true
+    }"#;
+    let found: TrainConfig = serde_json::from_str(text).unwrap();
+    let expected = TrainConfig {
+        lr_scheduler_type: LrSchedulerType::Cosine,
+        old_logprobs: OldLogprobs::Recomputed,
+        importance_sampling: Some(ImportanceSampling { mode: ImportanceMode::SequenceMask, cap: 3.0, floor: 0.5 }),
+        mini_batch_size: 16,
+        staleness: 1,
+        max_num_gen_batches: 4,
+        mask_truncated_completions: true,
+        mask_invalid_completions: true,
+        ..TrainConfig::default()
+    };
+    assert_eq!(found, expected);
+    found.validate().unwrap();
+    let error = serde_json::from_str::<TrainConfig>(r#"{"lr_scheduler_type": "polynomial"}"#).unwrap_err().to_string();
+    assert!(error.contains("polynomial") && error.contains("cosine"), "{error}");
+}
+
+#[test]
 fn a_single_sample_is_refused_by_every_algorithm_that_compares() {
     let fixture = Fixture::new();
     let mut compare = Vec::new();
