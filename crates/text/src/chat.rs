@@ -109,8 +109,9 @@ fn without_generation_tags(source: &str) -> String {
     let mut replaced = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else { break };
-        let tag = &rest[start..start + length];
+        // Behind the two characters that open it: in `{%}` nothing is closed.
+        let Some(length) = rest[start + 2..].find("%}") else { break };
+        let tag = &rest[start..start + 2 + length];
         replaced.push_str(&rest[..start]);
         let word = tag[2..].trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
         replaced.push_str(&match word {
@@ -118,7 +119,7 @@ fn without_generation_tags(source: &str) -> String {
             "endgeneration" => tag.replacen("endgeneration", "endif", 1),
             _ => tag.to_owned(),
         });
-        rest = &rest[start + length..];
+        rest = &rest[start + tag.len()..];
     }
     replaced.push_str(rest);
     replaced

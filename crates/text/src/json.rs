@@ -7,6 +7,9 @@ use minijinja::{Error, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
+/// More than this is a mistake, and could be more than there is memory.
+const MOST_INDENT: usize = 1000;
+
 /// Writes a value as JSON, on one line, or indented by `indent` blanks.
 pub(crate) fn dumps(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<Value, Error> {
     let indent = match indent {
@@ -17,6 +20,10 @@ pub(crate) fn dumps(value: &Value, indent: Option<usize>, options: Kwargs) -> Re
         return Err(Error::new(ErrorKind::InvalidOperation, "tojson does not support ensure_ascii=true"));
     }
     options.assert_all_used()?;
+    if let Some(indent) = indent.filter(|indent| *indent > MOST_INDENT) {
+        let message = format!("tojson has indent={indent}, expected at most {MOST_INDENT}");
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
     let mut bytes = Vec::new();
     let written = match indent {
         None => value.serialize(&mut Serializer::with_formatter(&mut bytes, Python)),

@@ -1,55 +1,12 @@
-//! Promises about chat templates, on short templates in the manner of well-known models.
+//! Promises about chat templates: those of well-known models (`chat_templates/`, golden texts made by `make_golden.py`),
+//! and what templates may use.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
+use serde::Deserialize;
 use zerosearch_text::{ChatTemplate, Message};
-
-/// ChatML with a default system message, tools and the last-message test, as Qwen 2.5 has it.
-const QWEN: &str = r#"
-{%- if messages[0]['role'] == 'system' %}
-    {{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}
-{%- else %}
-    {{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}
-{%- endif %}
-{%- for message in messages %}
-    {%- if (message.role == "user") or (message.role == "system" and not loop.first) or (message.role == "assistant" and not message.tool_calls) %}
-        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\n' }}
-{%- endif %}
-"#;
-
-/// Header tokens, a date, slicing and Python's string methods, as Llama 3.2 has it.
-const LLAMA: &str = r#"{{- bos_token }}
-{%- if not date_string is defined %}
-    {%- if strftime_now is defined %}
-        {%- set date_string = strftime_now("%d %b %Y") %}
-    {%- else %}
-        {%- set date_string = "26 Jul 2024" %}
-    {%- endif %}
-{%- endif %}
-{%- if messages[0]['role'] == 'system' %}
-    {%- set system_message = messages[0]['content']|trim %}
-    {%- set messages = messages[1:] %}
-{%- else %}
-    {%- set system_message = "" %}
-{%- endif %}
-{{- "<|start_header_id|>system<|end_header_id|>\n\n" }}
-{{- "Today Date: " + date_string + "\n\n" }}
-{{- system_message }}
-{{- "<|eot_id|>" }}
-{%- for message in messages %}
-    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
-{%- endif %}
-"#;
-
-/// Everything on one line, as SmolLM 2 has it.
-const SMOL: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are Smol<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 fn render(source: &str, messages: &[Message], add_generation_prompt: bool) -> String {
     let tokens = BTreeMap::from([("bos_token".to_owned(), "<|begin|>".to_owned())]);
@@ -60,38 +17,37 @@ fn expression(source: &str) -> String {
     render(source, &[Message::user("grüß \"dich\" <b>\n")], false)
 }
 
-#[test]
-fn qwen() {
-    assert_eq!(
-        render(QWEN, &[Message::user("Hi")], true),
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    );
-    assert_eq!(
-        render(QWEN, &[Message::system("Be brief."), Message::user("Hi"), Message::assistant("Ho")], false),
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHo<|im_end|>\n"
-    );
+#[derive(Deserialize)]
+struct Golden {
+    date: (u16, u8, u8),
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    template: String,
+    tokens: BTreeMap<String, String>,
+    messages: Vec<Message>,
+    add_generation_prompt: bool,
+    text: String,
 }
 
 #[test]
-fn llama() {
-    let messages = [Message::system(" Be brief. "), Message::user(" Hi\n")];
-    let expected = "<|begin|><|start_header_id|>system<|end_header_id|>\n\nToday Date: 26 Jul 2024\n\nBe brief.<|eot_id|>\
-                    <|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n";
-    assert_eq!(render(LLAMA, &messages, true), expected);
-    let dated = ChatTemplate::new(LLAMA).unwrap().with_date(2026, 1, 2).render(&messages, true).unwrap();
-    assert!(dated.contains("Today Date: 02 Jan 2026\n"));
+fn the_templates_of_well_known_models_render_as_in_transformers() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chat_templates");
+    let golden: Golden = serde_json::from_slice(&fs::read(folder.join("golden.json")).unwrap()).unwrap();
+    let (year, month, day) = golden.date;
+    for case in golden.cases {
+        let source = fs::read_to_string(folder.join(format!("{}.jinja", case.template))).unwrap();
+        let template = ChatTemplate::new(&source).unwrap().with_tokens(case.tokens).with_date(year, month, day);
+        let text = template.render(&case.messages, case.add_generation_prompt).unwrap();
+        assert_eq!(text, case.text, "{}: {:?}", case.template, case.messages);
+    }
 }
 
 #[test]
-fn smol() {
-    assert_eq!(
-        render(SMOL, &[Message::user("Hi")], true),
-        "<|im_start|>system\nYou are Smol<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    );
-    assert_eq!(
-        render(SMOL, &[Message::system("S"), Message::user("Hi")], false),
-        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
-    );
+fn a_template_is_told_the_same_date_every_day() {
+    assert_eq!(expression("{{ strftime_now('%d %b %Y') }}"), "26 Jul 2024");
 }
 
 #[test]
@@ -106,6 +62,9 @@ fn json_is_spelled_as_in_python() {
     assert_eq!(expression("{{ [1, 2.0, none, true, [], {}, 'x'] | tojson }}"), r#"[1, 2.0, null, true, [], {}, "x"]"#);
     assert_eq!(expression("{{ {'b': 1, 'a': [2]} | tojson(indent=2) }}"), "{\n  \"b\": 1,\n  \"a\": [\n    2\n  ]\n}");
     assert_eq!(expression("{{ 'ß' | tojson(ensure_ascii=False) }}"), "\"ß\"");
+    let greedy = ChatTemplate::new("{{ messages | tojson(indent=9223372036854775807) }}").unwrap();
+    let message = greedy.render(&[], false).unwrap_err().to_string();
+    assert!(message.contains("indent=9223372036854775807") && message.contains("at most"), "{message}");
 }
 
 #[test]
