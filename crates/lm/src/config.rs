@@ -6,6 +6,10 @@ use serde_json::{Map, Value, json};
 
 use crate::LmError;
 
+/// More than any model has; what a broken file asks for is refused before it is laid out.
+const MOST_LAYERS: usize = 10_000;
+const PARTIAL_ROTARY: &str = "partial_rotary_factor";
+
 /// A decoder family: what differs between them is listed in [`ModelConfig`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -105,14 +109,22 @@ impl ModelConfig {
     /// # Errors
     /// When the file is missing or no JSON, a key is missing, or it asks for something that is not computed here.
     pub fn read(path: &Path) -> Result<(Self, Map<String, Value>), LmError> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        Self::parse(path, &Self::read_text(path)?)
+    }
+
+    pub(crate) fn read_text(path: &Path) -> Result<String, LmError> {
+        std::fs::read_to_string(path).map_err(|error| {
             LmError::file(
                 path,
                 format!("{error}; a model folder needs config.json, model.safetensors and tokenizer.json"),
             )
-        })?;
+        })
+    }
+
+    /// The text of a `config.json`; `path` is for messages.
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<(Self, Map<String, Value>), LmError> {
         let value: Map<String, Value> =
-            serde_json::from_str(&text).map_err(|error| LmError::file(path, format!("not a JSON object: {error}")))?;
+            serde_json::from_str(text).map_err(|error| LmError::file(path, format!("not a JSON object: {error}")))?;
         Ok((Self::from_json(path, &value)?, value))
     }
 
@@ -132,47 +144,44 @@ impl ModelConfig {
                 ));
             }
         };
-        if let Some(act) = value.get("hidden_act").and_then(Value::as_str)
-            && act != "silu"
-        {
-            return Err(reader.refuse("hidden_act", act, "silu"));
-        }
-        if value.get("use_sliding_window").and_then(Value::as_bool) == Some(true) {
-            return Err(reader.refuse("use_sliding_window", "true", "false: sliding windows are not computed"));
-        }
+        reader.only_full_precision_and_full_attention()?;
         let heads = reader.count("num_attention_heads")?;
         let hidden_size = reader.count("hidden_size")?;
         let kv_heads = reader.optional_count("num_key_value_heads")?.unwrap_or(heads);
-        if kv_heads == 0 || heads % kv_heads != 0 {
+        if heads % kv_heads != 0 {
             return Err(reader.refuse(
                 "num_key_value_heads",
                 &kv_heads.to_string(),
                 &format!("a divisor of num_attention_heads ({heads})"),
             ));
         }
-        let head_dim = reader.optional_count("head_dim")?.unwrap_or(hidden_size / heads.max(1));
+        let head_dim = reader.optional_count("head_dim")?.unwrap_or(hidden_size / heads);
         if head_dim == 0 || head_dim % 2 != 0 {
             return Err(reader.refuse("head_dim", &head_dim.to_string(), "an even number above 0"));
         }
+        let layers = reader.count("num_hidden_layers")?;
+        if layers > MOST_LAYERS {
+            return Err(reader.refuse("num_hidden_layers", &layers.to_string(), &format!("at most {MOST_LAYERS}")));
+        }
         let (rope_theta, rope_scaling) = reader.rope()?;
-        let bias = |key: &str| value.get(key).and_then(Value::as_bool).unwrap_or(false);
+        let attention_bias = reader.flag("attention_bias")?;
         Ok(Self {
             family,
             vocab_size: reader.count("vocab_size")?,
             hidden_size,
             intermediate_size: reader.count("intermediate_size")?,
-            layers: reader.count("num_hidden_layers")?,
+            layers,
             heads,
             kv_heads,
             head_dim,
             max_positions: reader.optional_count("max_position_embeddings")?.unwrap_or(2048),
-            rms_norm_eps: value.get("rms_norm_eps").and_then(Value::as_f64).unwrap_or(1e-6),
+            rms_norm_eps: reader.positive("rms_norm_eps", value.get("rms_norm_eps"))?.unwrap_or(1e-6),
             rope_theta,
             rope_scaling,
-            tie_word_embeddings: bias("tie_word_embeddings"),
-            qkv_bias: family == Family::Qwen2 || bias("attention_bias"),
-            output_bias: family != Family::Qwen2 && bias("attention_bias"),
-            mlp_bias: bias("mlp_bias"),
+            tie_word_embeddings: reader.flag("tie_word_embeddings")?,
+            qkv_bias: family == Family::Qwen2 || attention_bias,
+            output_bias: family != Family::Qwen2 && attention_bias,
+            mlp_bias: reader.flag("mlp_bias")?,
             qk_norm: family == Family::Qwen3,
         })
     }
@@ -254,53 +263,113 @@ impl Reader<'_> {
         LmError::Config { path: self.path.into(), key: key.into(), value: value.into(), expected: expected.into() }
     }
 
-    fn count(&self, key: &str) -> Result<usize, LmError> {
-        match self.optional_count(key)? {
-            Some(0) => Err(self.refuse(key, "0", "a positive integer")),
-            Some(count) => Ok(count),
-            None => Err(self.refuse(key, "missing", "a positive integer")),
+    /// What would change the forward pass and is not computed here is refused, not ignored.
+    fn only_full_precision_and_full_attention(&self) -> Result<(), LmError> {
+        let value = |key: &str| self.value.get(key).filter(|value| !value.is_null());
+        if let Some(act) = value("hidden_act").filter(|act| *act != "silu") {
+            return Err(self.refuse("hidden_act", &act.to_string(), "silu"));
+        }
+        if self.flag("use_sliding_window")? {
+            return Err(self.refuse("use_sliding_window", "true", "false: sliding windows are not computed"));
+        }
+        let full = |layer: &Value| layer == "full_attention";
+        if let Some(types) = value("layer_types").filter(|types| !types.as_array().is_some_and(|t| t.iter().all(full)))
+        {
+            return Err(self.refuse("layer_types", &types.to_string(), "a list of full_attention"));
+        }
+        if let Some(quantization) = value("quantization_config") {
+            return Err(self.refuse(
+                "quantization_config",
+                &quantization.to_string(),
+                "no such key: quantized weights are not computed, use the original ones",
+            ));
+        }
+        let partial =
+            [self.value.get("rope_parameters").and_then(|rope| rope.get(PARTIAL_ROTARY)), value(PARTIAL_ROTARY)];
+        match partial.into_iter().flatten().find(|share| share.as_f64() != Some(1.0)) {
+            Some(share) => Err(self.refuse(PARTIAL_ROTARY, &share.to_string(), "1: the whole head is rotated")),
+            None => Ok(()),
         }
     }
 
-    fn optional_count(&self, key: &str) -> Result<Option<usize>, LmError> {
+    fn flag(&self, key: &str) -> Result<bool, LmError> {
+        match self.value.get(key) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(self.refuse(key, &other.to_string(), "true or false")),
+        }
+    }
+
+    fn positive(&self, key: &str, value: Option<&Value>) -> Result<Option<f64>, LmError> {
+        match value.filter(|value| !value.is_null()) {
+            None => Ok(None),
+            Some(value) => match value.as_f64().filter(|number| number.is_finite() && *number > 0.0) {
+                Some(number) => Ok(Some(number)),
+                None => Err(self.refuse(key, &value.to_string(), "a number above 0")),
+            },
+        }
+    }
+
+    fn object(&self, key: &str) -> Result<Option<&Map<String, Value>>, LmError> {
         match self.value.get(key) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => match value.as_u64() {
+            Some(Value::Object(map)) => Ok(Some(map)),
+            Some(other) => Err(self.refuse(key, &other.to_string(), "an object or null")),
+        }
+    }
+
+    fn count(&self, key: &str) -> Result<usize, LmError> {
+        self.optional_count(key)?.ok_or_else(|| self.refuse(key, "missing", "a positive integer"))
+    }
+
+    fn optional_count(&self, key: &str) -> Result<Option<usize>, LmError> {
+        self.integer(key, self.value.get(key))
+    }
+
+    /// A count that fits the 32-bit indices of tensors.
+    fn integer(&self, key: &str, value: Option<&Value>) -> Result<Option<usize>, LmError> {
+        match value.filter(|value| !value.is_null()) {
+            None => Ok(None),
+            Some(value) => match value.as_u64().filter(|count| (1..=i32::MAX as u64).contains(count)) {
                 Some(count) => Ok(Some(count as usize)),
-                None => Err(self.refuse(key, &value.to_string(), "a positive integer")),
+                None => Err(self.refuse(key, &value.to_string(), "a positive integer below 2^31")),
             },
         }
     }
 
     fn rope(&self) -> Result<(f64, Option<Llama3Scaling>), LmError> {
-        let parameters = self.value.get("rope_parameters").and_then(Value::as_object);
-        let scaling = self.value.get("rope_scaling").and_then(Value::as_object).or(parameters);
-        let theta = parameters
-            .and_then(|p| p.get("rope_theta"))
-            .or_else(|| self.value.get("rope_theta"))
-            .and_then(Value::as_f64)
-            .unwrap_or(10_000.0);
+        let parameters = self.object("rope_parameters")?;
+        let scaling = self.object("rope_scaling")?.or(parameters);
+        let theta = parameters.and_then(|parameters| parameters.get("rope_theta")).or(self.value.get("rope_theta"));
+        let theta = self.positive("rope_theta", theta)?.unwrap_or(10_000.0);
         let Some(scaling) = scaling else { return Ok((theta, None)) };
-        let kind =
-            scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str).unwrap_or("default");
         let number = |key: &str| {
-            scaling
-                .get(key)
-                .and_then(Value::as_f64)
-                .ok_or_else(|| self.refuse(&format!("rope_scaling.{key}"), "missing", "a number"))
+            let name = format!("rope_scaling.{key}");
+            self.positive(&name, scaling.get(key))?.ok_or_else(|| self.refuse(&name, "missing", "a number"))
         };
-        match kind {
-            "default" => Ok((theta, None)),
-            "llama3" => Ok((
-                theta,
-                Some(Llama3Scaling {
+        let original = || {
+            let name = "rope_scaling.original_max_position_embeddings";
+            let value = self.integer(name, scaling.get("original_max_position_embeddings"))?;
+            value.ok_or_else(|| self.refuse(name, "missing", "a positive integer"))
+        };
+        match scaling.get("rope_type").or_else(|| scaling.get("type")) {
+            None => Ok((theta, None)),
+            Some(kind) if kind == "default" => Ok((theta, None)),
+            Some(kind) if kind == "llama3" => {
+                let scaling = Llama3Scaling {
                     factor: number("factor")?,
                     low_freq_factor: number("low_freq_factor")?,
                     high_freq_factor: number("high_freq_factor")?,
-                    original_max_position: number("original_max_position_embeddings")?,
-                }),
-            )),
-            other => Err(self.refuse("rope_scaling.rope_type", other, "default or llama3")),
+                    original_max_position: original()? as f64,
+                };
+                if scaling.high_freq_factor <= scaling.low_freq_factor {
+                    let expected = format!("a number above low_freq_factor ({})", scaling.low_freq_factor);
+                    let high = scaling.high_freq_factor.to_string();
+                    return Err(self.refuse("rope_scaling.high_freq_factor", &high, &expected));
+                }
+                Ok((theta, Some(scaling)))
+            }
+            Some(other) => Err(self.refuse("rope_scaling.rope_type", &other.to_string(), "default or llama3")),
         }
     }
 }

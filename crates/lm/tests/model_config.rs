@@ -1,0 +1,174 @@
+//! Promises about `config.json`: what is accepted is understood, everything else is refused by its key.
+//!
+//! `PROPTEST_CASES=100000 cargo test --workspace --test model_config` looks for longer.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+use zerosearch_lm::{LmError, ModelConfig};
+
+const FAMILIES: [&str; 4] = ["llama-mha-sharded", "llama32-tied-ropescaled", "qwen2-tied", "qwen3-tied"];
+
+fn text(family: &str, file: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tiny");
+    std::fs::read_to_string(folder.join(family).join(file)).unwrap()
+}
+
+fn read(bytes: &[u8]) -> Result<ModelConfig, LmError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    std::fs::write(&path, bytes).unwrap();
+    ModelConfig::read(&path).map(|(config, _)| config)
+}
+
+fn changed(family: &str, key: &str, value: Value) -> Result<ModelConfig, LmError> {
+    let mut json: Map<String, Value> = serde_json::from_str(&text(family, "config.v4.json")).unwrap();
+    json.insert(key.into(), value);
+    read(&serde_json::to_vec(&json).unwrap())
+}
+
+/// Any JSON value of a few nodes, numbers at the borders of their types among them.
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        proptest::sample::select(vec![0u64, 1, 2, 3, 64, 512, 1 << 31, 1 << 32, u64::MAX]).prop_map(Value::from),
+        proptest::sample::select(vec![
+            "silu",
+            "gelu",
+            "default",
+            "llama3",
+            "yarn",
+            "full_attention",
+            "LlamaForCausalLM",
+            "qwen3",
+            "1e-6"
+        ])
+        .prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    let keys = proptest::sample::select(vec![
+        "rope_type",
+        "type",
+        "factor",
+        "rope_theta",
+        "partial_rotary_factor",
+        "low_freq_factor",
+        "x",
+    ]);
+    leaf.prop_recursive(2, 8, 4, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::vec((keys.clone(), inner), 0..4).prop_map(|pairs| pairs
+                .into_iter()
+                .map(|(key, value)| (key.to_string(), value))
+                .collect::<Map<_, _>>()
+                .into()),
+        ]
+    })
+}
+
+/// Replaces, removes or adds one key, at the top or inside an object.
+fn mutate(json: &mut Map<String, Value>, place: prop::sample::Index, change: Option<Value>) {
+    let inner = json.iter().filter_map(|(key, value)| Some((key, value.as_object()?)));
+    let mut places: Vec<(Option<String>, String)> =
+        inner.flat_map(|(outer, map)| map.keys().map(|key| (Some(outer.clone()), key.clone()))).collect();
+    places.extend(json.keys().map(|key| (None, key.clone())));
+    places
+        .extend(["quantization_config", "partial_rotary_factor", "rope_parameters"].map(|key| (None, key.to_string())));
+    let (outer, key) = place.get(&places).clone();
+    let map = match outer.and_then(|outer| json.get_mut(&outer)).and_then(Value::as_object_mut) {
+        Some(map) => map,
+        None => json,
+    };
+    match change {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    };
+}
+
+/// Either it is understood, and written back it is understood the same, or the message names the file.
+fn assert_understood_or_refused(bytes: &[u8]) -> Result<(), TestCaseError> {
+    match read(bytes) {
+        Ok(config) => {
+            let again = read(&serde_json::to_vec(&config.to_json()).unwrap());
+            prop_assert_eq!(again.map_err(|error| error.to_string()), Ok(config.clone()));
+            if config.layers < 100 {
+                prop_assert!(config.tensor_shapes().iter().all(|(_, shape)| shape.iter().all(|size| *size > 0)));
+            }
+        }
+        Err(error) => {
+            let message = error.to_string();
+            prop_assert!(message.contains("config.json: "), "{}", message);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_changed_configuration_is_understood_or_refused(
+        family in proptest::sample::select(FAMILIES.to_vec()),
+        file in proptest::sample::select(vec!["config.json", "config.v4.json"]),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), proptest::option::weighted(0.8, value())), 0..4),
+    ) {
+        let mut json: Map<String, Value> = serde_json::from_str(&text(family, file)).unwrap();
+        changes.into_iter().for_each(|(place, change)| mutate(&mut json, place, change));
+        assert_understood_or_refused(&serde_json::to_vec(&json).unwrap())?;
+    }
+
+    #[test]
+    fn any_bytes_are_understood_or_refused(
+        family in proptest::sample::select(FAMILIES.to_vec()), cut in any::<prop::sample::Index>(), bytes in proptest::collection::vec(any::<u8>(), 0..8),
+    ) {
+        assert_understood_or_refused(&bytes)?;
+        let mut text = text(family, "config.json").into_bytes();
+        let at = cut.index(text.len());
+        let end = (at + bytes.len()).min(text.len());
+        text.splice(at..end, bytes);
+        assert_understood_or_refused(&text)?;
+        assert_understood_or_refused(&text[..at])?;
+    }
+}
+
+#[test]
+fn both_spellings_say_the_same() {
+    for family in FAMILIES {
+        let [new, old] = ["config.json", "config.v4.json"].map(|file| read(text(family, file).as_bytes()).unwrap());
+        assert_eq!(new, old, "{family}");
+    }
+}
+
+#[test]
+fn what_is_not_computed_is_refused_by_its_key() {
+    for (key, value, expected) in [
+        ("architectures", json!(["MistralForCausalLM"]), "LlamaForCausalLM, Qwen2ForCausalLM or Qwen3ForCausalLM"),
+        ("hidden_act", json!("gelu"), "expected silu"),
+        ("use_sliding_window", json!(true), "sliding windows are not computed"),
+        ("layer_types", json!(["full_attention", "sliding_attention"]), "full_attention"),
+        ("quantization_config", json!({"bits": 4}), "quantized weights are not computed"),
+        ("partial_rotary_factor", json!(0.5), "the whole head"),
+        ("rope_scaling", json!({"rope_type": "yarn", "factor": 4.0}), "default or llama3"),
+        ("rope_scaling", json!("llama3"), "an object or null"),
+        ("rope_scaling", json!({"rope_type": "llama3", "factor": 8}), "`rope_scaling.low_freq_factor` is missing"),
+        ("rope_theta", json!("1e6"), "a number above 0"),
+        ("rms_norm_eps", json!(-1e-6), "a number above 0"),
+        ("tie_word_embeddings", json!("yes"), "true or false"),
+        ("num_hidden_layers", json!(4_000_000), "at most 10000"),
+        ("num_key_value_heads", json!(3), "a divisor of num_attention_heads (4)"),
+        ("num_attention_heads", json!(0), "a positive integer"),
+        ("head_dim", json!(15), "an even number"),
+        ("vocab_size", json!(5_000_000_000u64), "below 2^31"),
+        ("vocab_size", json!(null), "missing"),
+        ("max_position_embeddings", json!(0), "a positive integer"),
+    ] {
+        let message = changed("llama-mha-sharded", key, value).unwrap_err().to_string();
+        assert!(message.contains(&format!("`{key}")) && message.contains(expected), "{key}: {message}");
+    }
+}
