@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use zerosearch_text::Codec;
 
-use crate::weights::write_atomic;
-use crate::{HostWeights, LmError, ModelConfig, StoredDtype};
+use crate::stored::{Dtypes, write_atomic};
+use crate::{HostWeights, LmError, ModelConfig, StoredDtype, shards};
 
 /// A decoder's configuration, weights and tokenizer: what a model folder holds.
 #[derive(Clone)]
@@ -19,6 +19,35 @@ pub struct LanguageModel {
     pub codec: Codec,
     /// `config.json` as it was read, so that saving keeps keys that we do not interpret.
     config_json: Map<String, Value>,
+    /// The same, letter for letter.
+    config_text: String,
+    /// How each tensor was stored where the weights were read; f32 for those that are not in it.
+    dtypes: Dtypes,
+}
+
+/// How a model folder is written. The default keeps the number formats of the folder that the model was read from,
+/// and cuts the weights into shards of 5 GB.
+///
+/// A [`StoredDtype`] is such options, too: every tensor in that format. Trained weights are best stored as
+/// [`StoredDtype::F32`]: at learning rates such as 1e-6, most of an update is smaller than what bf16 can tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SaveOptions {
+    /// The format of every tensor; `None` keeps what each had, f32 where the weights were not read from a folder.
+    pub dtype: Option<StoredDtype>,
+    /// Most bytes of tensors in one file, transformers' `max_shard_size`. One tensor is never cut.
+    pub max_shard_bytes: u64,
+}
+
+impl Default for SaveOptions {
+    fn default() -> Self {
+        Self { dtype: None, max_shard_bytes: 5_000_000_000 }
+    }
+}
+
+impl From<StoredDtype> for SaveOptions {
+    fn from(dtype: StoredDtype) -> Self {
+        Self { dtype: Some(dtype), ..Self::default() }
+    }
 }
 
 impl LanguageModel {
@@ -28,16 +57,21 @@ impl LanguageModel {
         if let Some(id) = codec.eos_ids().first() {
             config_json.insert("eos_token_id".into(), (*id).into());
         }
-        Self { config, weights, codec, config_json }
+        let config_text = pretty(&config_json);
+        Self { config, weights, codec, config_json, config_text, dtypes: Dtypes::new() }
     }
 
     /// Reads a folder: `config.json`, `model.safetensors` (or shards and index), `tokenizer.json`.
     ///
+    /// A tokenizer may have fewer tokens than the embedding has rows: some are padded. It cannot have more.
+    ///
     /// # Errors
     /// Names the file and what is wrong with it.
     pub fn read(folder: &Path) -> Result<Self, LmError> {
-        let (config, config_json) = ModelConfig::read(&folder.join("config.json"))?;
-        let weights = HostWeights::read(folder, &config)?;
+        let path = folder.join("config.json");
+        let config_text = ModelConfig::read_text(&path)?;
+        let (config, config_json) = ModelConfig::parse(&path, &config_text)?;
+        let (weights, dtypes) = HostWeights::read_stored(folder, &config)?;
         let codec = Codec::from_folder(folder)?;
         if codec.vocab_size() > config.vocab_size {
             return Err(LmError::Vocabulary {
@@ -46,7 +80,17 @@ impl LanguageModel {
                 embedding: config.vocab_size,
             });
         }
-        Ok(Self { config, weights, codec, config_json })
+        for (key, ids) in [("eos_token_id", codec.eos_ids()), ("bos_token_id", codec.bos_id().as_slice())] {
+            if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab_size) {
+                return Err(LmError::Config {
+                    path: folder.into(),
+                    key: key.into(),
+                    value: id.to_string(),
+                    expected: format!("an id below vocab_size ({}): do the files belong together?", config.vocab_size),
+                });
+            }
+        }
+        Ok(Self { config, weights, codec, config_json, config_text, dtypes })
     }
 
     /// The same model with other weights.
@@ -54,24 +98,39 @@ impl LanguageModel {
         Self { weights, ..self.clone() }
     }
 
-    /// Writes the folder in the layout that transformers, vLLM and SGLang load.
+    /// Writes the folder in the layout that transformers, vLLM and SGLang load: `config.json`, the weights in one file
+    /// or in shards with an index, generation configuration and tokenizer files. A model that was read and is saved with
+    /// [`SaveOptions::default`] has the names, shapes and formats that it had; a second copy of a tied head is left out.
+    ///
+    /// Each file appears whole or not at all; weight files of an earlier save are deleted once the new ones are there.
     ///
     /// # Errors
-    /// When it cannot be written: a full disk, a read-only place.
-    pub fn save(&self, folder: &Path, dtype: StoredDtype) -> Result<(), LmError> {
+    /// When it cannot be written (a full disk, a read-only place), or a value does not fit the format.
+    pub fn save(&self, folder: &Path, options: impl Into<SaveOptions>) -> Result<(), LmError> {
+        let SaveOptions { dtype, max_shard_bytes } = options.into();
         std::fs::create_dir_all(folder)
             .map_err(|error| LmError::file(folder, format!("cannot be created: {error}")))?;
-        let mut config = self.config_json.clone();
-        let name = match dtype {
-            StoredDtype::F32 => "float32",
-            StoredDtype::Bf16 => "bfloat16",
-        };
-        let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-        config.insert(key.into(), name.into());
-        let text = serde_json::to_string_pretty(&config).map_err(|error| LmError::file(folder, error))?;
-        write_atomic(&folder.join("config.json"), text.as_bytes())?;
-        self.weights.write(&folder.join("model.safetensors"), dtype)?;
+        let dtype_of = |name: &str| dtype.or(self.dtypes.get(name).copied()).unwrap_or(StoredDtype::F32);
+        shards::write(folder, &self.weights, &dtype_of, max_shard_bytes)?;
+        write_atomic(&folder.join("config.json"), self.config_text(dtype).as_bytes())?;
         self.codec.save(folder)?;
         Ok(())
     }
+
+    /// `config.json` as it was, unless it names another format than this one.
+    fn config_text(&self, dtype: Option<StoredDtype>) -> String {
+        let key = if self.config_json.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+        match dtype.map(|dtype| Value::from(dtype.name())) {
+            Some(name) if self.config_json.get(key) != Some(&name) => {
+                let mut json = self.config_json.clone();
+                json.insert(key.into(), name);
+                pretty(&json)
+            }
+            _ => self.config_text.clone(),
+        }
+    }
+}
+
+fn pretty(json: &Map<String, Value>) -> String {
+    format!("{:#}\n", Value::Object(json.clone()))
 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::weights::write_atomic;
+use crate::stored::write_atomic;
 use crate::{HostTensor, HostWeights, LmError, ModelConfig, StoredDtype};
 
 /// PEFT puts this before every name.

@@ -9,7 +9,7 @@ use std::path::Path;
 use burn::tensor::{Device, Gradients as BurnGradients, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::weights::{read_file, write_tensors};
+use crate::stored::{read_file, write_tensors};
 use crate::{HostTensor, LmError, StoredDtype, Weight, Weights};
 
 /// Gradients by parameter name, without autodiff.
@@ -172,8 +172,7 @@ impl AdamW {
     /// # Errors
     /// When the file is missing, cut short, or not of this form.
     pub fn load(config: AdamWConfig, path: &Path, device: &Device) -> Result<Self, LmError> {
-        let mut tensors = BTreeMap::new();
-        read_file(path, &mut tensors)?;
+        let (tensors, _) = read_file(path)?;
         let step = match tensors.get("step").map(|tensor| tensor.values.as_slice()) {
             Some([high, low]) => ((*high as u64) << 20) + *low as u64,
             _ => return Err(LmError::file(path, "has no `step`: not a state that this optimizer wrote")),

@@ -1,13 +1,13 @@
-//! Named tensors on the host: what a checkpoint holds, in the order of the forward pass.
+//! Named tensors on the host: what a checkpoint holds.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::{LmError, ModelConfig};
+use crate::stored::{Dtypes, StoredDtype, read_file, write_tensors};
+use crate::{LmError, ModelConfig, shards};
 
 /// Values of one tensor, row-major, in f32.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,15 +22,6 @@ pub struct HostTensor {
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct HostWeights {
     tensors: BTreeMap<String, HostTensor>,
-}
-
-/// How numbers are stored in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoredDtype {
-    /// 4 bytes, exact.
-    F32,
-    /// 2 bytes, the upper half of an f32, rounded to nearest even.
-    Bf16,
 }
 
 impl HostWeights {
@@ -92,31 +83,19 @@ impl HostWeights {
     /// # Errors
     /// When a file is missing or cut short, or a tensor is missing, superfluous, of another shape or not finite.
     pub fn read(folder: &Path, config: &ModelConfig) -> Result<Self, LmError> {
-        let single = folder.join("model.safetensors");
-        let index = folder.join("model.safetensors.index.json");
-        let mut tensors = BTreeMap::new();
-        if single.exists() || !index.exists() {
-            read_file(&single, &mut tensors)?;
-        } else {
-            let text = std::fs::read_to_string(&index).map_err(|error| LmError::file(&index, error))?;
-            let value: serde_json::Value =
-                serde_json::from_str(&text).map_err(|error| LmError::file(&index, format!("not JSON: {error}")))?;
-            let map = value
-                .get("weight_map")
-                .and_then(|map| map.as_object())
-                .ok_or_else(|| LmError::file(&index, "has no `weight_map`"))?;
-            let files: std::collections::BTreeSet<&str> = map.values().filter_map(|file| file.as_str()).collect();
-            for file in files {
-                read_file(&folder.join(file), &mut tensors)?;
-            }
-        }
+        Ok(Self::read_stored(folder, config)?.0)
+    }
+
+    /// As [`read`](Self::read), with how each tensor was stored.
+    pub(crate) fn read_stored(folder: &Path, config: &ModelConfig) -> Result<(Self, Dtypes), LmError> {
+        let (mut tensors, dtypes) = shards::read(folder)?;
         // Older checkpoints store the rotary frequencies, and some a copy of the tied head.
         tensors.retain(|name, _| {
             !(name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight"))
         });
         let weights = Self { tensors };
         weights.check(folder, config)?;
-        Ok(weights)
+        Ok((weights, dtypes))
     }
 
     /// Reads every tensor of one safetensors file, without asking what they are for.
@@ -124,9 +103,7 @@ impl HostWeights {
     /// # Errors
     /// When it is missing, cut short, or holds another kind of number than floats.
     pub fn read_file(path: &Path) -> Result<Self, LmError> {
-        let mut tensors = BTreeMap::new();
-        read_file(path, &mut tensors)?;
-        Ok(Self { tensors })
+        Ok(Self { tensors: read_file(path)?.0 })
     }
 
     fn check(&self, path: &Path, config: &ModelConfig) -> Result<(), LmError> {
@@ -151,10 +128,10 @@ impl HostWeights {
         }
     }
 
-    /// Writes `model.safetensors`.
+    /// Writes one safetensors file. A model's folder is written by [`LanguageModel::save`](crate::LanguageModel::save).
     ///
     /// # Errors
-    /// When the file cannot be written: a full disk, a read-only folder.
+    /// When the file cannot be written (a full disk, a read-only folder), or a value does not fit the format.
     pub fn write(&self, path: &Path, dtype: StoredDtype) -> Result<(), LmError> {
         write_tensors(path, self.iter(), dtype)
     }
@@ -198,96 +175,6 @@ impl ModelConfig {
             shapes.push(("lm_head.weight".into(), vec![self.vocab_size, hidden]));
         }
         shapes
-    }
-}
-
-/// Writes named tensors as one safetensors file, to a temporary name first.
-pub(crate) fn write_tensors<'a>(
-    path: &Path,
-    tensors: impl Iterator<Item = (&'a str, &'a HostTensor)>,
-    dtype: StoredDtype,
-) -> Result<(), LmError> {
-    let stored: Vec<(&str, &[usize], Vec<u8>)> = tensors
-        .map(|(name, tensor)| {
-            let bytes = match dtype {
-                StoredDtype::F32 => tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-                StoredDtype::Bf16 => tensor.values.iter().flat_map(|value| to_bf16(*value).to_le_bytes()).collect(),
-            };
-            (name, tensor.shape.as_slice(), bytes)
-        })
-        .collect();
-    let kind = match dtype {
-        StoredDtype::F32 => Dtype::F32,
-        StoredDtype::Bf16 => Dtype::BF16,
-    };
-    let views = stored
-        .iter()
-        .map(|(name, shape, bytes)| TensorView::new(kind, shape.to_vec(), bytes).map(|view| (*name, view)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| LmError::file(path, error))?;
-    let metadata = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| LmError::file(path, error))?;
-    write_atomic(path, &bytes)
-}
-
-/// Reads every tensor of one safetensors file as f32.
-///
-/// # Errors
-/// When it is missing, cut short, or holds another kind of number.
-pub(crate) fn read_file(path: &Path, into: &mut BTreeMap<String, HostTensor>) -> Result<(), LmError> {
-    let bytes = std::fs::read(path).map_err(|error| LmError::file(path, error))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| {
-        LmError::file(path, format!("not a whole safetensors file ({error}); was the download or the write cut short?"))
-    })?;
-    for (name, view) in file.tensors() {
-        let data = view.data();
-        let values = match view.dtype() {
-            Dtype::F32 => data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            Dtype::BF16 => data
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16))
-                .collect(),
-            Dtype::F16 => data.as_chunks::<2>().0.iter().map(|b| from_f16(u16::from_le_bytes(*b))).collect(),
-            other => {
-                let message = format!("has dtype {other:?}, expected F32, BF16 or F16");
-                return Err(LmError::Tensor { path: path.into(), name, message });
-            }
-        };
-        into.insert(name, HostTensor { shape: view.shape().to_vec(), values });
-    }
-    Ok(())
-}
-
-/// Writes to a temporary name beside `path`, syncs, renames: readers see the old file or the whole new one.
-pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), LmError> {
-    use std::io::Write;
-    let explain =
-        |error: std::io::Error| LmError::file(path, format!("{error}; is the disk full or the folder read-only?"));
-    let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
-    let temporary = Path::new(&name);
-    let mut file = std::fs::File::create(temporary).map_err(explain)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(explain)?;
-    std::fs::rename(temporary, path).map_err(explain)
-}
-
-fn to_bf16(value: f32) -> u16 {
-    let bits = value.to_bits();
-    let rounding = 0x7fff + ((bits >> 16) & 1);
-    (bits.wrapping_add(rounding) >> 16) as u16
-}
-
-fn from_f16(bits: u16) -> f32 {
-    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
-    let exponent = i32::from((bits >> 10) & 0x1f);
-    let fraction = f32::from(bits & 0x3ff);
-    sign * match exponent {
-        0 => fraction * 2f32.powi(-24),
-        31 if fraction == 0.0 => f32::INFINITY,
-        31 => f32::NAN,
-        _ => (1.0 + fraction / 1024.0) * 2f32.powi(exponent - 15),
     }
 }
 

@@ -1,0 +1,262 @@
+//! Tensors in safetensors files: how numbers are stored, reading them, and writing so that nobody sees half a file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::{HostTensor, LmError};
+
+/// How numbers are stored in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredDtype {
+    /// 4 bytes, exact.
+    F32,
+    /// 2 bytes, IEEE half precision, rounded to nearest even. Holds values up to 65504.
+    F16,
+    /// 2 bytes, the upper half of an f32, rounded to nearest even.
+    Bf16,
+}
+
+/// How the tensors of a folder were stored, by name.
+pub(crate) type Dtypes = BTreeMap<String, StoredDtype>;
+
+impl StoredDtype {
+    /// As `config.json` spells it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+        }
+    }
+
+    /// Bytes of one number.
+    pub(crate) fn size(self) -> usize {
+        if self == Self::F32 { 4 } else { 2 }
+    }
+
+    fn of(kind: Dtype) -> Option<Self> {
+        match kind {
+            Dtype::F32 => Some(Self::F32),
+            Dtype::F16 => Some(Self::F16),
+            Dtype::BF16 => Some(Self::Bf16),
+            _ => None,
+        }
+    }
+
+    fn kind(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+            Self::Bf16 => Dtype::BF16,
+        }
+    }
+
+    /// The least magnitude that rounds to infinity.
+    fn limit(self) -> f32 {
+        match self {
+            Self::F32 => f32::INFINITY,
+            Self::F16 => 65520.0,
+            Self::Bf16 => f32::from_bits(0x7f7f_8000),
+        }
+    }
+
+    fn encode(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            Self::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::F16 => values.iter().flat_map(|value| to_f16(*value).to_le_bytes()).collect(),
+            Self::Bf16 => values.iter().flat_map(|value| to_bf16(*value).to_le_bytes()).collect(),
+        }
+    }
+
+    fn decode(self, data: &[u8]) -> Vec<f32> {
+        let halves = || data.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes));
+        match self {
+            Self::F32 => data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            Self::F16 => halves().map(from_f16).collect(),
+            Self::Bf16 => halves().map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
+        }
+    }
+}
+
+/// Reads every tensor of one safetensors file as f32, and says how each was stored.
+///
+/// # Errors
+/// When it is missing, cut short, or holds another kind of number.
+pub(crate) fn read_file(path: &Path) -> Result<(BTreeMap<String, HostTensor>, Dtypes), LmError> {
+    let bytes = std::fs::read(path).map_err(|error| LmError::file(path, error))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| {
+        LmError::file(path, format!("not a whole safetensors file ({error}); was the download or the write cut short?"))
+    })?;
+    let (mut tensors, mut dtypes) = (BTreeMap::new(), Dtypes::new());
+    for (name, view) in file.tensors() {
+        let Some(dtype) = StoredDtype::of(view.dtype()) else {
+            let message = format!("has dtype {:?}, expected F32, BF16 or F16", view.dtype());
+            return Err(LmError::Tensor { path: path.into(), name, message });
+        };
+        let tensor = HostTensor { shape: view.shape().to_vec(), values: dtype.decode(view.data()) };
+        dtypes.insert(name.clone(), dtype);
+        tensors.insert(name, tensor);
+    }
+    Ok((tensors, dtypes))
+}
+
+/// Writes named tensors as one safetensors file.
+///
+/// # Errors
+/// When it cannot be written, or a value does not fit the format.
+pub(crate) fn write_tensors<'a>(
+    path: &Path,
+    tensors: impl Iterator<Item = (&'a str, &'a HostTensor)>,
+    dtype: StoredDtype,
+) -> Result<(), LmError> {
+    write_atomic(path, &serialize(path, tensors, &|_| dtype)?)
+}
+
+/// The bytes of a safetensors file; `path` is for messages.
+pub(crate) fn serialize<'a>(
+    path: &Path,
+    tensors: impl Iterator<Item = (&'a str, &'a HostTensor)>,
+    dtype_of: &dyn Fn(&str) -> StoredDtype,
+) -> Result<Vec<u8>, LmError> {
+    let mut stored = Vec::new();
+    for (name, tensor) in tensors {
+        let dtype = dtype_of(name);
+        if let Some(value) = tensor.values.iter().find(|value| value.is_finite() && value.abs() >= dtype.limit()) {
+            let message = format!("holds {value}, too large for {dtype:?}: store it as F32");
+            return Err(LmError::Tensor { path: path.into(), name: name.into(), message });
+        }
+        stored.push((name, dtype, tensor.shape.clone(), dtype.encode(&tensor.values)));
+    }
+    let views = stored
+        .iter()
+        .map(|(name, dtype, shape, bytes)| {
+            TensorView::new(dtype.kind(), shape.clone(), bytes).map(|view| (*name, view))
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| LmError::file(path, error))?;
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    safetensors::serialize(views, Some(metadata)).map_err(|error| LmError::file(path, error))
+}
+
+/// Writes to a temporary name beside `path`, syncs, renames: readers see the old file or the whole new one.
+pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), LmError> {
+    Staged::write(path, bytes)?.publish()
+}
+
+/// A file that is written and synced under a temporary name.
+pub(crate) struct Staged {
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Staged {
+    /// What temporary names end in.
+    pub(crate) const SUFFIX: &str = ".tmp";
+
+    pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<Self, LmError> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(Self::SUFFIX);
+        let temporary = PathBuf::from(name);
+        let written =
+            std::fs::File::create(&temporary).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+        written.map_err(|error| unwritable(path, error))?;
+        Ok(Self { temporary, path: path.into() })
+    }
+
+    /// Gives the file its name, in place of what had it before.
+    pub(crate) fn publish(self) -> Result<(), LmError> {
+        std::fs::rename(&self.temporary, &self.path).map_err(|error| unwritable(&self.path, error))
+    }
+}
+
+fn unwritable(path: &Path, error: std::io::Error) -> LmError {
+    LmError::file(path, format!("{error}; is the disk full or the folder read-only?"))
+}
+
+fn to_bf16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    if value.is_nan() {
+        // Rounding could carry into the exponent and make it a number.
+        return (bits >> 16) as u16 | 0x40;
+    }
+    let rounding = 0x7fff + ((bits >> 16) & 1);
+    (bits.wrapping_add(rounding) >> 16) as u16
+}
+
+fn to_f16(value: f32) -> u16 {
+    let (bits, magnitude) = (value.to_bits() & 0x7fff_ffff, value.abs());
+    let rounded = if value.is_nan() {
+        0x7e00
+    } else if magnitude >= StoredDtype::F16.limit() {
+        0x7c00
+    } else if magnitude < 2f32.powi(-14) {
+        // Subnormal: a multiple of 2^-24, and scaling by a power of two is exact.
+        (magnitude * 2f32.powi(24)).round_ties_even() as u16
+    } else {
+        let rebiased = bits - (112 << 23);
+        ((rebiased + 0xfff + ((rebiased >> 13) & 1)) >> 13) as u16
+    };
+    rounded | if value.is_sign_negative() { 0x8000 } else { 0 }
+}
+
+fn from_f16(bits: u16) -> f32 {
+    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+    let exponent = i32::from((bits >> 10) & 0x1f);
+    let fraction = f32::from(bits & 0x3ff);
+    sign * match exponent {
+        0 => fraction * 2f32.powi(-24),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1.0 + fraction / 1024.0) * 2f32.powi(exponent - 15),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_precision_number_survives() {
+        for bits in 0..=u16::MAX {
+            let value = from_f16(bits);
+            assert!(value.is_nan() || to_f16(value) == bits, "{bits:#06x}: {value} gives {:#06x}", to_f16(value));
+        }
+    }
+
+    #[test]
+    fn rounding_goes_to_the_nearest_and_between_two_to_the_even_one() {
+        let f16 = |value: f32| from_f16(to_f16(value));
+        let step = 2f32.powi(-10);
+        assert_eq!([f16(1.0 + 0.5 * step), f16(1.0 + 1.5 * step)], [1.0, 1.0 + 2.0 * step]);
+        assert_eq!([f16(1.0 + 0.501 * step), f16(-1.0 - 0.499 * step)], [1.0 + step, -1.0]);
+        let least = 2f32.powi(-24);
+        assert_eq!([f16(0.5 * least), f16(1.5 * least), f16(0.51 * least)], [0.0, 2.0 * least, least]);
+        assert_eq!([f16(65519.0), f16(65520.0)], [65504.0, f32::INFINITY]);
+
+        let bf16 = |value: f32| f32::from_bits(u32::from(to_bf16(value)) << 16);
+        let step = 2f32.powi(-7);
+        assert_eq!([bf16(1.0 + 0.5 * step), bf16(1.0 + 1.5 * step)], [1.0, 1.0 + 2.0 * step]);
+    }
+
+    #[test]
+    fn no_format_makes_a_number_of_nan() {
+        for bits in [0x7fff_ffff, 0xffff_ffff, 0x7f80_0001u32] {
+            let value = f32::from_bits(bits);
+            for dtype in [StoredDtype::F32, StoredDtype::F16, StoredDtype::Bf16] {
+                assert!(dtype.decode(&dtype.encode(&[value]))[0].is_nan(), "{bits:#x} in {dtype:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_is_refused_with_its_tensor() {
+        let tensor = HostTensor { shape: vec![2], values: vec![1.0, -70000.0] };
+        let bytes = |dtype| serialize(Path::new("m.safetensors"), std::iter::once(("w", &tensor)), &|_| dtype);
+        let message = bytes(StoredDtype::F16).unwrap_err().to_string();
+        assert!(message.contains("m.safetensors: tensor `w` holds -70000") && message.contains("F32"), "{message}");
+        assert!(bytes(StoredDtype::Bf16).is_ok() && bytes(StoredDtype::F32).is_ok());
+    }
+}
