@@ -109,8 +109,10 @@ impl SftTrainer {
     /// One optimizer step on the whole batch.
     ///
     /// # Errors
-    /// When nothing in the batch is learnt, or the loss or its gradient is not finite; the weights are then unchanged.
+    /// When an example is malformed, nothing in the batch is learnt, or the loss or its gradient is not finite; the
+    /// weights are then unchanged.
     pub fn step(&mut self, batch: &[SftExample]) -> Result<SftReport, LmError> {
+        batch.iter().enumerate().try_for_each(|(index, example)| self.check(index, example))?;
         let total: f64 = batch.iter().flat_map(|example| &example.weights).map(|weight| f64::from(*weight)).sum();
         if total <= 0.0 {
             return Err(LmError::Batch("the batch has no token to learn: every example needs a completion".into()));
@@ -144,6 +146,23 @@ impl SftTrainer {
         self.step += 1;
         let tokens = batch.iter().map(|example| example.positions.len()).sum();
         Ok(SftReport { loss, gradient_norm: norm, learning_rate, tokens })
+    }
+
+    fn check(&self, index: usize, example: &SftExample) -> Result<(), LmError> {
+        let SftExample { tokens, positions, weights } = example;
+        let wrong = |message: String| Err(LmError::Batch(format!("example {index} of the batch {message}")));
+        let vocabulary = self.decoder.config().vocab_size;
+        if let Some(id) = tokens.iter().find(|id| **id as usize >= vocabulary) {
+            return wrong(format!("has token {id}, the model has ids below {vocabulary}"));
+        }
+        if let Some(position) = positions.iter().find(|position| !(1..tokens.len()).contains(position)) {
+            return wrong(format!("learns position {position}, expected 1 to {}", tokens.len().saturating_sub(1)));
+        }
+        if !positions.is_sorted_by(|a, b| a < b) || weights.len() != positions.len() {
+            let (weights, positions) = (weights.len(), positions.len());
+            return wrong(format!("has {weights} weights for {positions} positions: expected one each, ascending"));
+        }
+        Ok(())
     }
 
     /// Mean `−log p` over the learnt tokens, without a step.

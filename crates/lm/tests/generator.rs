@@ -1,7 +1,5 @@
 //! What a sampled sequence may depend on, and what it may not.
 
-use std::path::Path;
-
 use proptest::prelude::*;
 use zerosearch_generate::{Finish, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, Turn, never};
 use zerosearch_lm::{HostWeights, LocalGenerator, ModelConfig};
@@ -122,55 +120,6 @@ proptest! {
         }
         prop_assert_eq!(run(&order, max_batch), expected);
     }
-}
-
-#[test]
-fn broken_folders_are_refused_with_the_file_and_the_remedy() {
-    use zerosearch_lm::LanguageModel;
-    let folder = tempfile::tempdir().unwrap();
-    let message = |folder: &Path| LanguageModel::read(folder).err().unwrap().to_string();
-    assert!(message(folder.path()).contains("config.json") && message(folder.path()).contains("a model folder needs"));
-    std::fs::write(folder.path().join("config.json"), r#"{"architectures": ["GPT2LMHeadModel"]}"#).unwrap();
-    assert!(message(folder.path()).contains("GPT2LMHeadModel") && message(folder.path()).contains("LlamaForCausalLM"));
-
-    let config = ModelConfig::tiny_llama(97, 48, 1, 4, 2, 80);
-    std::fs::write(folder.path().join("config.json"), serde_json::to_string(&config.to_json()).unwrap()).unwrap();
-    assert!(message(folder.path()).contains("model.safetensors"));
-    let path = folder.path().join("model.safetensors");
-    let weights = HostWeights::init(&config, 0);
-    weights.write(&path, zerosearch_lm::StoredDtype::Bf16).unwrap();
-    let bytes = std::fs::read(&path).unwrap();
-    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    assert!(message(folder.path()).contains("cut short"), "{}", message(folder.path()));
-
-    let mut wrong = weights.clone();
-    wrong.insert("model.norm.weight", zerosearch_lm::HostTensor { shape: vec![48], values: vec![f32::NAN; 48] });
-    wrong.write(&path, zerosearch_lm::StoredDtype::F32).unwrap();
-    assert!(message(folder.path()).contains("model.norm.weight") && message(folder.path()).contains("NaN"));
-    let mut wrong = weights.clone();
-    wrong.insert("model.norm.weight", zerosearch_lm::HostTensor { shape: vec![47], values: vec![1.0; 47] });
-    wrong.write(&path, zerosearch_lm::StoredDtype::F32).unwrap();
-    assert!(message(folder.path()).contains("[47]") && message(folder.path()).contains("[48]"));
-    let mut wrong = weights.clone();
-    wrong.insert("extra", zerosearch_lm::HostTensor { shape: vec![1], values: vec![1.0] });
-    wrong.write(&path, zerosearch_lm::StoredDtype::F32).unwrap();
-    assert!(message(folder.path()).contains("`extra`"));
-    weights.write(&path, zerosearch_lm::StoredDtype::F32).unwrap();
-    assert!(message(folder.path()).contains("tokenizer.json"));
-
-    let special = zerosearch_text::SpecialTokens { eos: Some("<|end|>".into()), ..Default::default() };
-    let codec = zerosearch_text::train_bpe(std::iter::once("a b c".to_string()), 300, &[], &special).unwrap();
-    codec.save(folder.path()).unwrap();
-    let found = message(folder.path());
-    assert!(found.contains("do not belong together") && found.contains("97"), "{found}");
-}
-
-#[test]
-fn a_folder_that_cannot_be_written_is_an_error() {
-    let config = ModelConfig::tiny_llama(97, 48, 1, 4, 2, 80);
-    let error = HostWeights::init(&config, 0)
-        .write(Path::new("/proc/nowhere/model.safetensors"), zerosearch_lm::StoredDtype::F32);
-    assert!(error.unwrap_err().to_string().contains("/proc/nowhere/model.safetensors"));
 }
 
 #[test]
