@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use zerosearch_generate::TokenId;
+use zerosearch_generate::{Stream, TokenId};
 use zerosearch_kernels::{self as kernels, AttentionShape};
 
 use crate::lora::{a_name, b_name};
@@ -27,6 +27,8 @@ pub struct Decoder {
     config: ModelConfig,
     weights: Weights,
     adapters: Option<Adapters>,
+    /// The seed of a training pass's dropout; other passes have none.
+    dropout: Option<u64>,
     device: Device,
 }
 
@@ -50,7 +52,8 @@ pub struct ScoredSequence<'a> {
 impl Decoder {
     /// Parameters that are constants: for reference log-probabilities.
     pub fn frozen(config: &ModelConfig, weights: &HostWeights, device: &Device) -> Self {
-        Self { config: config.clone(), weights: on_device(weights, device), adapters: None, device: device.clone() }
+        let weights = on_device(weights, device);
+        Self { config: config.clone(), weights, adapters: None, dropout: None, device: device.clone() }
     }
 
     /// Parameters that collect gradients.
@@ -101,6 +104,14 @@ impl Decoder {
     /// The adapters and their configuration, copied to the host.
     pub fn lora(&self) -> Option<(&LoraConfig, HostWeights)> {
         self.adapters.as_ref().map(|adapters| (&adapters.config, on_host(&adapters.weights)))
+    }
+
+    /// The same parameters for one training pass: its adapters drop elements of their inputs as
+    /// [`LoraConfig::dropout`] says, drawn from this stream. Nothing changes where that is 0 or there are no adapters.
+    /// The pass's gradients are those of `self`'s parameters.
+    pub fn with_dropout(&self, stream: Stream) -> Self {
+        let drops = self.adapters.as_ref().is_some_and(|adapters| adapters.config.dropout > 0.0);
+        Self { dropout: drops.then(|| stream.value()), ..self.clone() }
     }
 
     /// Its shape.
@@ -203,7 +214,14 @@ impl Decoder {
                 Some(Weight::Matrix(tensor)) => Some(tensor.clone().transpose()),
                 _ => None,
             };
-            let low = x.clone().matmul(matrix(a_name(name))?);
+            let seen = match self.dropout {
+                Some(seed) => {
+                    let factors = adapters.config.dropout_factors(seed, name, x.dims().iter().product());
+                    x.clone().mul(Tensor::from_data(TensorData::new(factors, x.dims()), &self.device))
+                }
+                None => x.clone(),
+            };
+            let low = seen.matmul(matrix(a_name(name))?);
             Some(low.matmul(matrix(b_name(name))?).mul_scalar(adapters.config.scale()))
         });
         let y = x.matmul(self.matrix(&format!("{name}.weight")).transpose());

@@ -7,6 +7,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use zerosearch_generate::stream_seed;
 
 use crate::stored::write_atomic;
 use crate::{HostTensor, HostWeights, LmError, ModelConfig, StoredDtype};
@@ -15,12 +16,20 @@ use crate::{HostTensor, HostWeights, LmError, ModelConfig, StoredDtype};
 const PREFIX: &str = "base_model.model.";
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+/// PEFT's ways to treat some modules in another way, which are not computed here.
+const EXCEPTIONS: [&str; 7] = [
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "layers_to_transform",
+    "exclude_modules",
+    "layer_replication",
+    "lora_bias",
+];
 /// What can be adapted: the projections of a layer.
 const MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 /// Adapters instead of whole matrices: `y = W·x + (alpha / rank)·B·(A·x)`, of which only `A` and `B` are trained.
-///
-/// There is no dropout: with it, what samples and what is trained would be two policies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraConfig {
@@ -28,13 +37,18 @@ pub struct LoraConfig {
     pub rank: usize,
     /// The update's weight is `alpha / rank`.
     pub alpha: f64,
+    /// PEFT's `lora_dropout`: the probability with which an adapter does not see an element of its input in a training
+    /// pass (see [`Decoder::with_dropout`](crate::Decoder::with_dropout)); what it sees is divided by one minus this.
+    /// Sampling and the reference know no dropout, so in RL it makes the trained policy differ from the one that
+    /// sampled: the ratio and `rollout/logprob_gap` then hold its noise.
+    pub dropout: f64,
     /// Which projections have adapters, in every layer.
     pub target_modules: Vec<String>,
 }
 
 impl Default for LoraConfig {
     fn default() -> Self {
-        Self { rank: 16, alpha: 32.0, target_modules: MODULES.map(String::from).to_vec() }
+        Self { rank: 16, alpha: 32.0, dropout: 0.0, target_modules: MODULES.map(String::from).to_vec() }
     }
 }
 
@@ -53,6 +67,9 @@ impl LoraConfig {
         if !(self.alpha.is_finite() && self.alpha > 0.0) {
             return refuse("alpha", self.alpha.to_string(), "a finite number above 0".into());
         }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return refuse("dropout", self.dropout.to_string(), "at least 0 and below 1".into());
+        }
         match self.target_modules.iter().find(|name| !MODULES.contains(&name.as_str())) {
             Some(name) => refuse("target_modules", format!("`{name}`"), MODULES.join(", ")),
             None if self.target_modules.is_empty() => refuse("target_modules", "empty".into(), MODULES.join(", ")),
@@ -63,6 +80,15 @@ impl LoraConfig {
     /// `alpha / rank`.
     pub fn scale(&self) -> f64 {
         self.alpha / self.rank as f64
+    }
+
+    /// Dropout of a module's input in the pass of this seed, as factors: 0 for what is dropped, else what keeps the mean.
+    pub(crate) fn dropout_factors(&self, seed: u64, module: &str, count: usize) -> Vec<f32> {
+        let name = module.bytes().fold(0, |hash, byte| stream_seed(&[hash, u64::from(byte)]));
+        let mut rng = ChaCha8Rng::seed_from_u64(stream_seed(&[seed, name]));
+        let threshold = (self.dropout * 2f64.powi(32)) as u32;
+        let kept = (1.0 / (1.0 - self.dropout)) as f32;
+        (0..count).map(|_| if rng.next_u32() < threshold { 0.0 } else { kept }).collect()
     }
 
     /// Adapters that change nothing yet: `A` uniform in `±1/sqrt(in)`, as PEFT draws it, and `B` zero. Named
@@ -123,7 +149,7 @@ impl LoraConfig {
             .map_err(|error| LmError::file(folder, format!("cannot be created: {error}")))?;
         let config = json!({
             "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": self.rank, "lora_alpha": self.alpha,
-            "lora_dropout": 0.0, "target_modules": self.target_modules, "bias": "none", "fan_in_fan_out": false,
+            "lora_dropout": self.dropout, "target_modules": self.target_modules, "bias": "none", "fan_in_fan_out": false,
             "inference_mode": true, "base_model_name_or_path": null,
         });
         let text = serde_json::to_string_pretty(&config).map_err(|error| LmError::file(folder, error))?;
@@ -156,11 +182,26 @@ impl LoraConfig {
         if value.get("bias").and_then(Value::as_str).is_some_and(|bias| bias != "none") {
             return Err(missing("bias", "none"));
         }
+        for key in EXCEPTIONS {
+            let plain = |value: &Value| match value {
+                Value::Null | Value::Bool(false) => true,
+                Value::Array(list) => list.is_empty(),
+                Value::Object(map) => map.is_empty(),
+                _ => false,
+            };
+            if !value.get(key).is_none_or(plain) {
+                return Err(missing(key, "nothing: every target module of every layer is adapted alike"));
+            }
+        }
         let targets = value.get("target_modules").and_then(Value::as_array);
         let targets = targets.ok_or_else(|| missing("target_modules", "a list of module names"))?;
         let lora = Self {
             rank: value.get("r").and_then(Value::as_u64).ok_or_else(|| missing("r", "the rank"))? as usize,
             alpha: value.get("lora_alpha").and_then(Value::as_f64).ok_or_else(|| missing("lora_alpha", "a number"))?,
+            dropout: match value.get("lora_dropout") {
+                None | Some(Value::Null) => 0.0,
+                Some(dropout) => dropout.as_f64().ok_or_else(|| missing("lora_dropout", "a number"))?,
+            },
             target_modules: targets.iter().filter_map(Value::as_str).map(String::from).collect(),
         };
         lora.validate()?;
@@ -174,10 +215,20 @@ impl LoraConfig {
                 Some(tensor) if tensor.shape != expected.shape => {
                     return Err(wrong(format!("has shape {:?}, expected {:?}", tensor.shape, expected.shape)));
                 }
+                Some(tensor) if tensor.values.iter().any(|value| !value.is_finite()) => {
+                    return Err(wrong("holds a value that is not finite".into()));
+                }
                 Some(tensor) => adapters.insert(name, tensor.clone()),
             }
         }
-        Ok((lora, adapters))
+        let known = |name: &str| name.strip_prefix(PREFIX).is_some_and(|name| adapters.get(name).is_some());
+        match stored.iter().find(|(name, _)| !known(name)) {
+            Some((name, _)) => {
+                let message = "is not part of an adapter that adapter_config.json asks for".into();
+                Err(LmError::Tensor { path, name: name.into(), message })
+            }
+            None => Ok((lora, adapters)),
+        }
     }
 }
 
@@ -187,4 +238,21 @@ pub(crate) fn a_name(module: &str) -> String {
 
 pub(crate) fn b_name(module: &str) -> String {
     format!("{module}.lora_B.weight")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropout_drops_its_share_and_keeps_the_mean() {
+        let lora = LoraConfig { dropout: 0.2, ..LoraConfig::default() };
+        let factors = lora.dropout_factors(3, "a", 100_000);
+        assert!(factors.iter().all(|factor| [0.0, 1.25].contains(factor)));
+        let dropped = factors.iter().filter(|factor| **factor == 0.0).count();
+        // Within five standard deviations.
+        assert!(dropped.abs_diff(20_000) < 640, "{dropped}");
+        assert_ne!(factors, lora.dropout_factors(3, "b", 100_000), "modules draw for themselves");
+        assert_ne!(factors, lora.dropout_factors(4, "a", 100_000), "passes draw for themselves");
+    }
 }

@@ -151,6 +151,11 @@ impl AdamW {
         }
     }
 
+    /// Steps done.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
     /// Writes step and moments as one safetensors file.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use zerosearch_generate::TokenId;
+use zerosearch_generate::{Stream, TokenId};
 
 use crate::{AdamW, AdamWConfig, Decoder, Gradients, HostWeights, LmError, ModelConfig, ScoredSequence};
 
@@ -119,7 +119,7 @@ impl SftTrainer {
         }
         let mut gradients = Gradients::default();
         let mut loss = 0.0;
-        for micro in micro_batches(batch, self.config.micro_batch_tokens) {
+        for (index, micro) in micro_batches(batch, self.config.micro_batch_tokens).into_iter().enumerate() {
             let weights: Vec<f32> =
                 micro.iter().flat_map(|e| &e.weights).map(|w| (f64::from(*w) / total) as f32).collect();
             if weights.is_empty() {
@@ -127,7 +127,8 @@ impl SftTrainer {
             }
             let scored: Vec<ScoredSequence<'_>> =
                 micro.iter().map(|e| ScoredSequence { tokens: &e.tokens, positions: &e.positions }).collect();
-            let (logprobs, _) = self.decoder.score(&scored);
+            let dropout = Stream { purpose: "sft dropout", step: self.step, sample: index as u64, ..Stream::default() };
+            let (logprobs, _) = self.decoder.with_dropout(dropout).score(&scored);
             let weights =
                 Tensor::<1>::from_data(TensorData::new(weights.clone(), [weights.len()]), self.decoder.device());
             let objective = (logprobs * weights).sum().neg();
