@@ -71,6 +71,14 @@ pub(crate) struct Learner {
     pub(crate) optimizer: AdamW,
 }
 
+impl Learner {
+    /// The stream of a micro-batch's dropout: no two passes before or after a resume have the same.
+    pub(crate) fn dropout(&self, seed: u64, micro_batch: usize) -> Stream {
+        let (step, sample) = (self.optimizer.steps(), micro_batch as u64);
+        Stream { seed, purpose: "dropout", step, sample, ..Stream::default() }
+    }
+}
+
 /// What a step did.
 pub struct StepReport {
     /// Its number, counted from 1.

@@ -230,9 +230,10 @@ impl Update<'_> {
         let reference_needed = terms.kl.coefficient != 0.0;
         let mut gradients = Gradients::default();
         let mut sums = LossMetrics::default();
-        for micro in mini_batch.micro_batches(self.config.micro_batch_tokens) {
+        for (index, micro) in mini_batch.micro_batches(self.config.micro_batch_tokens).into_iter().enumerate() {
             let scored = micro.scored();
-            let (logprobs, entropy) = self.policy.decoder.score(&scored);
+            let dropout = self.policy.dropout(self.config.seed, index);
+            let (logprobs, entropy) = self.policy.decoder.with_dropout(dropout).score(&scored);
             if totals.updates == 0 && self.config.old_logprobs == OldLogprobs::Generator {
                 totals.gaps(&host(&logprobs), &micro.gather(&batch.generator_logprobs));
             }

@@ -394,7 +394,7 @@ fn a_penalty_in_the_reward_is_paid_adapts_and_survives_a_resume() {
 #[test]
 fn adapters_are_trained_alone_and_a_resumed_run_equals_an_uninterrupted_one() {
     let fixture = Fixture::new();
-    let lora = Some(LoraConfig { rank: 2, ..LoraConfig::default() });
+    let lora = Some(LoraConfig { rank: 2, dropout: 0.1, ..LoraConfig::default() });
     let config = TrainConfig { lora, ..config("grpo") };
     let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let trained = resumes_exactly(&fixture, &config, whole.path(), parts.path());
@@ -403,4 +403,7 @@ fn adapters_are_trained_alone_and_a_resumed_run_equals_an_uninterrupted_one() {
         assert_eq!(trained.get(name) != Some(before), adapted, "{name}");
     }
     assert!(whole.path().join("checkpoints/global_step_4/actor/lora_adapter/adapter_config.json").exists());
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = TrainConfig { lora: Some(LoraConfig { rank: 2, ..LoraConfig::default() }), ..config };
+    assert!(resumes_exactly(&fixture, &config, whole.path(), parts.path()) != trained, "dropout is on in training");
 }
