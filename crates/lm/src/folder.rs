@@ -95,7 +95,14 @@ impl LanguageModel {
 
     /// The same model with other weights.
     pub fn with_weights(&self, weights: HostWeights) -> Self {
-        Self { weights, ..self.clone() }
+        Self {
+            config: self.config.clone(),
+            weights,
+            codec: self.codec.clone(),
+            config_json: self.config_json.clone(),
+            config_text: self.config_text.clone(),
+            dtypes: self.dtypes.clone(),
+        }
     }
 
     /// Writes the folder in the layout that transformers, vLLM and SGLang load: `config.json`, the weights in one file

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use burn::tensor::Device;
+use proptest::prelude::*;
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -206,6 +208,32 @@ fn a_folder_that_cannot_be_written_is_named() {
     let error = folder.model().weights.write(&nowhere.join("model.safetensors"), StoredDtype::F32);
     assert!(error.unwrap_err().to_string().contains("/proc/nowhere/model.safetensors"));
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The header is some thousand bytes: names, formats, shapes and places.
+    #[test]
+    fn a_damaged_weight_file_is_read_or_refused_by_its_name(
+        changes in proptest::collection::vec((0usize..3000, prop_oneof![any::<u8>(), proptest::sample::select(b"0192[]{},:\"FBI".to_vec())]), 1..6),
+        cut in proptest::option::weighted(0.2, 0usize..100_000),
+    ) {
+        let mut bytes = WHOLE.clone();
+        changes.into_iter().for_each(|(place, byte)| bytes[place] = byte);
+        bytes.truncate(cut.unwrap_or(bytes.len()));
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+        match HostWeights::read(folder.path(), &config()) {
+            Ok(weights) => prop_assert_eq!(weights.parameters(), HostWeights::init(&config(), 0).parameters()),
+            Err(error) => {
+                let message = error.to_string();
+                prop_assert!(message.contains(&folder.path().display().to_string()), "{}", message);
+            }
+        }
+    }
+}
+
+static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| fs::read(Folder::new().path("model.safetensors")).unwrap());
 
 fn turn(seed: u64, max_new_tokens: usize) -> Turn {
     Turn { max_new_tokens, seed, stop: never() }
