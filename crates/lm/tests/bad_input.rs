@@ -236,7 +236,7 @@ proptest! {
 static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| fs::read(Folder::new().path("model.safetensors")).unwrap());
 
 fn turn(seed: u64, max_new_tokens: usize) -> Turn {
-    Turn { max_new_tokens, seed, stop: never() }
+    Turn { max_new_tokens, seed, stop: never(), deadline: None }
 }
 
 fn generator() -> LocalGenerator {
