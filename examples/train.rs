@@ -17,7 +17,7 @@ use zerosearch::lm::{LanguageModel, StoredDtype};
 use zerosearch::metrics::{ConsoleSink, JsonlSink, Sinks, TensorBoardSink, unix_seconds};
 use zerosearch::reward::F1Reward;
 use zerosearch::text::PromptTemplate;
-use zerosearch::train::{Parts, RunEnd, Trainer, Validation, write_samples};
+use zerosearch::train::{Parts, RunEnd, Trainer, Validation, latest_step, write_samples};
 
 #[derive(Parser)]
 struct Arguments {
@@ -58,6 +58,10 @@ fn main() -> Result<(), Failure> {
     }
     let checkpoints = config.out.join("checkpoints");
     std::fs::create_dir_all(&checkpoints)?;
+    if !arguments.resume && latest_step(&checkpoints)?.is_some() {
+        let out = config.out.display();
+        return Err(Failure::message(format!("{out} holds a run: go on with --resume, or set another `out`")));
+    }
     if arguments.resume && trainer.resume(&checkpoints)? {
         println!("resumed after step {}", trainer.steps_done());
     }

@@ -9,7 +9,7 @@ use crate::MetricsError;
 /// Writes a file under a temporary name beside it, syncs it, and renames it into place.
 ///
 /// Whoever opens `path`, also after a crash in the middle, sees the old content or the new one.
-/// The folder must exist.
+/// The folder must exist. What a killed process left under the temporary name is replaced by the next write.
 ///
 /// # Errors
 /// Names the path and what to check. The old file is then untouched and no temporary one is left.
@@ -35,7 +35,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 fn temporary_name(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.tmp", std::process::id()));
+    name.push(".tmp");
     path.with_file_name(name)
 }
 
@@ -56,6 +56,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("summary.json");
         write_atomic(&path, b"old and longer").unwrap();
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("summary.json");
+        fs::write(temporary_name(&path), "half of a fil").unwrap();
         write_atomic(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -15,7 +15,7 @@
 //! questions asked.
 
 use std::collections::VecDeque;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -106,6 +106,7 @@ impl Trainer<'_> {
             skipped: self.skipped,
         };
         write_atomic(&temporary.join("trainer.json"), format!("{:#}\n", json(&state)).as_bytes())?;
+        sync(&temporary)?;
         remove(&folder)?;
         fs::rename(&temporary, &folder).map_err(|error| failed(&folder, error))?;
         write_atomic(&checkpoints.join(LATEST), self.step.to_string().as_bytes())?;
@@ -178,9 +179,15 @@ impl Trainer<'_> {
 
     fn retain(&self, checkpoints: &Path) -> Result<(), TrainError> {
         let entries = fs::read_dir(checkpoints).map_err(|error| failed(checkpoints, error))?;
-        let step = |path: &PathBuf| path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse::<u64>().ok();
-        let mut found: Vec<(u64, PathBuf)> =
-            entries.flatten().filter_map(|entry| Some((step(&entry.path())?, entry.path()))).collect();
+        let paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        let name = |path: &PathBuf| Some(path.file_name()?.to_str()?.to_string());
+        // Left by a process that was killed while it wrote: this one's own has its name by now.
+        let unfinished = |path: &&PathBuf| name(path).is_some_and(|name| name.starts_with(&format!(".{PREFIX}")));
+        paths.iter().filter(unfinished).try_for_each(|path| remove(path))?;
+        // A later step's was left by a process that was killed before it could say that it is whole: it comes again, and
+        // must not push out those that this run can go on from.
+        let step = |path: &PathBuf| name(path)?.strip_prefix(PREFIX)?.parse().ok().filter(|step| *step <= self.step);
+        let mut found: Vec<(u64, &PathBuf)> = paths.iter().filter_map(|path| Some((step(path)?, path))).collect();
         found.sort();
         let surplus = found.len().saturating_sub(self.config.keep_checkpoints);
         let best = self.best.map(|best| best.step);
@@ -200,6 +207,21 @@ fn remove(folder: &Path) -> Result<(), TrainError> {
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
     let text = fs::read_to_string(path).map_err(|error| failed(path, error))?;
     serde_json::from_str(&text).map_err(|error| failed(path, format!("{error}; was the write cut short?")))
+}
+
+/// Makes a folder and all in it survive a power failure.
+fn sync(folder: &Path) -> Result<(), TrainError> {
+    for entry in fs::read_dir(folder).map_err(|error| failed(folder, error))?.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sync(&path)?;
+        } else {
+            File::open(&path).and_then(|file| file.sync_all()).map_err(|error| failed(&path, error))?;
+        }
+    }
+    // Not every file system can sync a folder; the files are safe all the same.
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    Ok(())
 }
 
 fn json(value: &impl Serialize) -> Value {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use zerosearch_metrics::{Sink, Sinks};
 
 use crate::trainer::SKIPPED;
-use crate::{StepReport, TrainError, Trainer, write_samples};
+use crate::{StepReport, TrainError, Trainer, latest_step, write_samples};
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,8 @@ impl Trainer<'_> {
     /// left in `not_finite/` beside the checkpoints.
     ///
     /// # Errors
-    /// When a step, a sink or a checkpoint fails.
+    /// When a step, a sink or a checkpoint fails, or the folder holds a checkpoint of a later step: of another run, or
+    /// of this one, which was then not resumed.
     pub fn run(
         &mut self,
         checkpoints: &Path,
@@ -31,6 +32,10 @@ impl Trainer<'_> {
         interrupted: &AtomicBool,
         on_step: &mut dyn FnMut(&StepReport),
     ) -> Result<RunEnd, TrainError> {
+        if let Some(step) = latest_step(checkpoints)?.filter(|step| *step > self.steps_done()) {
+            let message = format!("holds a checkpoint of step {step}: resume from it, or start in another folder");
+            return Err(TrainError::Checkpoint { path: checkpoints.into(), message });
+        }
         while self.steps_done() < self.config().steps && !self.is_exhausted() {
             if interrupted.load(Ordering::Relaxed) {
                 self.save(checkpoints)?;

@@ -1,136 +1,21 @@
 //! What a training run promises, on a model of a few thousand parameters that reads nonsense.
 
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
+mod fixture;
 
-use burn::tensor::{Device, Tensor};
+use std::path::Path;
+
+use burn::tensor::Tensor;
+use fixture::{Fixture, config, metrics, run};
 use zerosearch_algorithms::{
     AdaptiveKl, Advantages, Algorithm, AlgorithmConfig, AlgorithmError, Grpo, KlReward, LossInputs, LossTerms,
     RewardBatch, TokenLoss,
 };
 use zerosearch_curriculum::CurriculumConfig;
 use zerosearch_data::Question;
-use zerosearch_lm::{Decoder, Gradients, HostWeights, LanguageModel, LoraConfig, ModelConfig, ScoredSequence, Weight};
-use zerosearch_metrics::{JsonlSink, Sinks};
-use zerosearch_reward::{Episode, RewardFn};
-use zerosearch_rollout::RolloutConfig;
-use zerosearch_search::{Bm25Index, Document};
-use zerosearch_text::{PromptTemplate, SpecialTokens, train_bpe};
+use zerosearch_lm::{Decoder, Gradients, HostWeights, LoraConfig, ScoredSequence, Weight};
 use zerosearch_train::{
     Parts, RunEnd, TrainConfig, TrainError, Trainer, Validation, latest_step, read_samples, samples_path,
 };
-
-/// Rewards what random text has in different amounts.
-struct Letters;
-
-impl RewardFn for Letters {
-    fn name(&self) -> &str {
-        "letters"
-    }
-
-    fn reward(&self, episode: &Episode<'_>) -> f32 {
-        let text: String = episode.policy_turns.concat();
-        text.chars().filter(|c| c.is_ascii_lowercase()).count() as f32 / (text.chars().count().max(1)) as f32
-    }
-}
-
-struct Fixture {
-    model: LanguageModel,
-    prompt: PromptTemplate,
-    questions: Vec<Question>,
-    engine: Bm25Index,
-    device: Device,
-}
-
-impl Fixture {
-    fn new() -> Self {
-        let tags = [
-            "<think>",
-            "</think>",
-            "<search>",
-            "</search>",
-            "<answer>",
-            "</answer>",
-            "<information>",
-            "</information>",
-        ];
-        let special = SpecialTokens { eos: Some("<|end|>".into()), ..SpecialTokens::default() };
-        let text = "the capital of chad is n'djamena and the highest point of chad is emi koussi ".repeat(20);
-        let codec = train_bpe(std::iter::once(text), 300, &tags, &special).unwrap();
-        let config = ModelConfig::tiny_llama(codec.vocab_size(), 32, 2, 2, 1, 48);
-        let model = LanguageModel::new(config.clone(), HostWeights::init(&config, 1), codec);
-        let questions = ["capital of chad", "highest point of chad", "who is there"]
-            .iter()
-            .enumerate()
-            .map(|(i, text)| Question::new(format!("q{i}"), *text, vec!["emi koussi".into()]))
-            .collect();
-        let document = Document { contents: "the capital of chad".into(), ..Document::default() };
-        Self {
-            model,
-            prompt: PromptTemplate::new("Question: {{ question }}").unwrap(),
-            questions,
-            engine: Bm25Index::from_documents([document]).unwrap(),
-            device: Device::flex(),
-        }
-    }
-
-    fn parts(&self) -> Parts<'_> {
-        Parts {
-            model: &self.model,
-            prompt: &self.prompt,
-            questions: &self.questions,
-            engine: &self.engine,
-            reward: &Letters,
-            device: &self.device,
-        }
-    }
-}
-
-fn config(algorithm: &str) -> TrainConfig {
-    TrainConfig {
-        seed: 3,
-        steps: 4,
-        questions_per_step: 2,
-        samples_per_question: 3,
-        rollout: RolloutConfig {
-            max_turns: 2,
-            max_new_tokens: 8,
-            max_observation_tokens: 160,
-            top_k: 1,
-            ..RolloutConfig::default()
-        },
-        algorithm: algorithm.parse().unwrap(),
-        learning_rate: 1e-3,
-        warmup_ratio: 0.0,
-        critic_learning_rate: 1e-3,
-        checkpoint_every: 1,
-        ..TrainConfig::default()
-    }
-}
-
-fn run(trainer: &mut Trainer<'_>, folder: &Path, stop_after: u64) -> RunEnd {
-    let mut sinks = Sinks::new();
-    sinks.push(JsonlSink::resume(&folder.join("metrics.jsonl"), trainer.steps_done() + 1).unwrap());
-    let stop = AtomicBool::new(false);
-    trainer
-        .run(&folder.join("checkpoints"), &mut sinks, &stop, &mut |report| {
-            stop.store(report.step >= stop_after, std::sync::atomic::Ordering::Relaxed);
-        })
-        .unwrap()
-}
-
-/// Everything but times.
-fn metrics(folder: &Path) -> Vec<Vec<(String, String)>> {
-    let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
-    let row = |line: &str| {
-        let row: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
-        row.into_iter()
-            .filter(|(k, _)| !k.starts_with("timing_s") && k != "rollout/tokens_per_s")
-            .map(|(k, v)| (k, v.to_string()))
-            .collect()
-    };
-    text.lines().map(row).collect()
-}
 
 /// Runs once without and once with an interruption after the second step, in two folders, and asserts that weights and
 /// metrics are the same. Returns the trained weights.
