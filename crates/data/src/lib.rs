@@ -33,6 +33,6 @@ pub mod world;
 
 pub use corpus::{CorpusRow, read_corpus};
 pub use error::{DataError, Position, RowProblem};
-pub use fingerprint::fingerprint;
+pub use fingerprint::{Fingerprint, fingerprint};
 pub use question::{Question, read_questions, write_questions};
 pub use sft::{SftRow, read_sft, write_sft};

@@ -121,6 +121,11 @@ impl Codec {
         self.inner.files.write(folder)
     }
 
+    /// The tokenizer's files as [`save`](Self::save) writes them: names, ascending, and bytes.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.inner.files.iter()
+    }
+
     /// Encodes trusted text, such as a prompt: added tokens in the text are recognised, none is put
     /// before or after it.
     pub fn encode(&self, text: &str) -> Vec<TokenId> {

@@ -97,6 +97,10 @@ impl Files {
         Ok(())
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.kept.iter().map(|(name, bytes)| (*name, bytes.as_slice()))
+    }
+
     pub(crate) fn bytes(&self, name: &str) -> Option<&[u8]> {
         self.kept.get(name).map(Vec::as_slice)
     }

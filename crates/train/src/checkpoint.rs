@@ -8,7 +8,7 @@
 //!     actor_optimizer.safetensors
 //!     critic.safetensors, critic_optimizer.safetensors     where the algorithm has a critic
 //!     rollouts_ahead.json                  with a staleness: the rollouts collected for the steps to come
-//!     trainer.json                         step, questions asked, configuration, data, state of the algorithm
+//!     trainer.json                         step, questions asked, configuration, what the run is made of, state of the algorithm
 //! ```
 //!
 //! Random streams, the curriculum and the order of questions need no state: they follow from the seed, the step and the number of
@@ -22,13 +22,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zerosearch_curriculum::SuccessRate;
-use zerosearch_data::fingerprint;
 use zerosearch_lm::{AdamW, Decoder, HostWeights, LanguageModel, LoraConfig, StoredDtype};
 use zerosearch_metrics::write_atomic;
 
+use crate::identity::Identity;
 use crate::trainer::Learner;
 use crate::validation::Best;
-use crate::{TrainError, Trainer, critic};
+use crate::{TrainConfig, TrainError, Trainer, critic};
 
 const LATEST: &str = "latest_checkpointed_iteration.txt";
 const PREFIX: &str = "global_step_";
@@ -39,10 +39,11 @@ const AHEAD: &str = "rollouts_ahead.json";
 #[derive(Serialize, Deserialize)]
 struct State {
     step: u64,
-    cursor: u64,
+    /// Absent in checkpoints of older versions, when every step asked the same number.
+    cursor: Option<u64>,
     config: Value,
-    questions: String,
-    algorithm_name: String,
+    #[serde(flatten)]
+    identity: Identity,
     algorithm: Vec<f64>,
     success: SuccessRate,
     kl_beta: f64,
@@ -73,7 +74,9 @@ impl Trainer<'_> {
     pub fn save(&self, checkpoints: &Path) -> Result<(), TrainError> {
         let folder = checkpoints.join(format!("{PREFIX}{}", self.step));
         let temporary = checkpoints.join(format!(".{PREFIX}{}.tmp", self.step));
-        if folder.exists() && latest_step(checkpoints)? == Some(self.step) {
+        let state = format!("{:#}\n", json(&self.state()?));
+        let there = || fs::read_to_string(folder.join("trainer.json")).is_ok_and(|there| there == state);
+        if latest_step(checkpoints)? == Some(self.step) && there() {
             // The same step of the same run: what is there is what would be written.
             return Ok(());
         }
@@ -93,19 +96,7 @@ impl Trainer<'_> {
             let ahead = serde_json::to_vec(&self.ahead).map_err(|error| failed(&path, error))?;
             write_atomic(&path, &ahead)?;
         }
-        let state = State {
-            step: self.step,
-            cursor: self.cursor,
-            config: json(&self.config),
-            questions: fingerprint(self.parts.questions),
-            algorithm_name: self.algorithm.name().into(),
-            algorithm: self.algorithm.state(),
-            success: self.success,
-            kl_beta: self.kl_beta,
-            best: self.best,
-            skipped: self.skipped,
-        };
-        write_atomic(&temporary.join("trainer.json"), format!("{:#}\n", json(&state)).as_bytes())?;
+        write_atomic(&temporary.join("trainer.json"), state.as_bytes())?;
         sync(&temporary)?;
         remove(&folder)?;
         fs::rename(&temporary, &folder).map_err(|error| failed(&folder, error))?;
@@ -113,33 +104,42 @@ impl Trainer<'_> {
         self.retain(checkpoints)
     }
 
+    fn state(&self) -> Result<State, TrainError> {
+        Ok(State {
+            step: self.step,
+            cursor: Some(self.cursor),
+            config: json(&self.config),
+            identity: Identity::of(self)?,
+            algorithm: self.algorithm.state(),
+            success: self.success,
+            kl_beta: self.kl_beta,
+            best: self.best,
+            skipped: self.skipped,
+        })
+    }
+
     /// Goes on from the newest checkpoint. `false` when there is none.
     ///
+    /// Keys of the configuration that an older version did not know count as their defaults, and what it did not
+    /// name in `trainer.json` is not compared.
+    ///
     /// # Errors
-    /// When it is damaged, or belongs to another configuration or data set.
+    /// When it is damaged, or belongs to a run of another configuration, algorithm, data set, tokenizer, base model,
+    /// prompt template or reward.
     pub fn resume(&mut self, checkpoints: &Path) -> Result<bool, TrainError> {
         let Some(step) = latest_step(checkpoints)? else { return Ok(false) };
         let folder = checkpoints.join(format!("{PREFIX}{step}"));
         let path = folder.join("trainer.json");
         let state: State = read_json(&path)?;
-        if let Some(key) = difference(&state.config, &json(&self.config)) {
+        let config = serde_json::from_value::<TrainConfig>(state.config.clone());
+        if let Some(key) = difference(&config.map_or(state.config, |config| json(&config)), &json(&self.config)) {
             return Err(failed(
                 &path,
                 format!("this run had another `{key}`: resume with the same configuration, or start in another folder"),
             ));
         }
-        if state.algorithm_name != self.algorithm.name() {
-            let (before, now) = (state.algorithm_name, self.algorithm.name());
-            return Err(failed(
-                &path,
-                format!("this run used the algorithm {before}, not {now}: start in another folder"),
-            ));
-        }
-        if state.questions != fingerprint(self.parts.questions) {
-            return Err(failed(
-                &path,
-                "this run trained on other questions: resume with the same data, or start in another folder",
-            ));
+        if let Some(what) = state.identity.differs_from(&Identity::of(self)?) {
+            return Err(failed(&path, format!("this run {what}, or start in another folder")));
         }
         let ahead = if self.config.staleness > 0 { read_json(&folder.join(AHEAD))? } else { VecDeque::new() };
         let model = LanguageModel::read(&folder.join("actor"))?;
@@ -164,7 +164,7 @@ impl Trainer<'_> {
         self.best = state.best;
         self.skipped = state.skipped;
         self.step = state.step;
-        self.cursor = state.cursor;
+        self.cursor = state.cursor.unwrap_or(state.step * self.config.questions_per_step as u64);
         self.ahead = ahead;
         let decoder = match &self.config.lora {
             Some(lora) => {

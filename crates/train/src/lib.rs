@@ -10,6 +10,7 @@ mod copying;
 mod critic;
 mod demonstration;
 mod error;
+mod identity;
 mod pretraining;
 mod run;
 mod samples;

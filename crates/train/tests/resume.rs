@@ -5,8 +5,97 @@ mod fixture;
 use std::path::Path;
 
 use fixture::{Fixture, config, run};
+use zerosearch_data::Question;
+use zerosearch_lm::{HostWeights, LanguageModel};
 use zerosearch_metrics::Sinks;
-use zerosearch_train::{RunEnd, Trainer, latest_step};
+use zerosearch_reward::{Episode, RewardFn};
+use zerosearch_text::{PromptTemplate, SpecialTokens, train_bpe};
+use zerosearch_train::{Parts, RunEnd, TrainConfig, Trainer, Validation, latest_step};
+
+struct Nothing;
+
+impl RewardFn for Nothing {
+    fn name(&self) -> &str {
+        "nothing"
+    }
+
+    fn reward(&self, _: &Episode<'_>) -> f32 {
+        0.0
+    }
+}
+
+#[test]
+fn a_resume_with_anything_else_is_refused_by_what_differs() {
+    let fixture = Fixture::new();
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = folder.path().join("checkpoints");
+    let validation = Validation { questions: &fixture.questions, engine: &fixture.engine, noise: None };
+    let with = |parts, validation| Trainer::new(config("grpo"), parts).unwrap().with_validation(validation);
+    run(&mut with(fixture.parts(), validation), folder.path(), 1);
+
+    let base = &fixture.model;
+    let tokenizer = |text: &str| {
+        let special = SpecialTokens { eos: Some("<|end|>".into()), ..SpecialTokens::default() };
+        train_bpe(std::iter::once(text.to_string()), base.codec.vocab_size(), &["<search>"], &special).unwrap()
+    };
+    let other_tokenizer =
+        LanguageModel::new(base.config.clone(), base.weights.clone(), tokenizer("quite another text"));
+    let mut weights = base.weights.clone();
+    let mut norm = weights.get("model.norm.weight").unwrap().clone();
+    norm.values[0] = norm.values[0].next_up();
+    weights.insert("model.norm.weight", norm);
+    let other_weights = base.with_weights(weights);
+    let other_shape = zerosearch_lm::ModelConfig { layers: 1, ..base.config.clone() };
+    let other_model = LanguageModel::new(other_shape.clone(), HostWeights::init(&other_shape, 1), base.codec.clone());
+    let prompt = PromptTemplate::new("Question:  {{ question }}").unwrap();
+    let questions = [Question::new("x", "another", vec!["a".into()])];
+    let other_validation = Validation { questions: &questions, ..validation };
+
+    let parts = fixture.parts();
+    for (parts, validation, expected) in [
+        (Parts { model: &other_tokenizer, ..parts }, validation, "another tokenizer"),
+        (Parts { model: &other_weights, ..parts }, validation, "another base model"),
+        (Parts { model: &other_model, ..parts }, validation, "another base model"),
+        (Parts { prompt: &prompt, ..parts }, validation, "another prompt template"),
+        (Parts { questions: &questions, ..parts }, validation, "trained on other questions"),
+        (Parts { reward: &Nothing, ..parts }, validation, "paid by the reward letters, not nothing"),
+        (parts, other_validation, "validated on other questions"),
+    ] {
+        let message = with(parts, validation).resume(&checkpoints).unwrap_err().to_string();
+        let complete = ["global_step_1/trainer.json: this run ", expected, "resume with", "start in another folder"];
+        assert!(complete.iter().all(|part| message.contains(part)), "{expected}: {message}");
+    }
+    assert!(with(parts, validation).resume(&checkpoints).unwrap());
+}
+
+#[test]
+fn a_checkpoint_of_an_older_version_goes_on() {
+    let fixture = Fixture::new();
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = folder.path().join("checkpoints");
+    run(&mut Trainer::new(config("grpo"), fixture.parts()).unwrap(), folder.path(), 1);
+    let path = checkpoints.join("global_step_1/trainer.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut state: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+    for name in ["tokenizer", "base_model", "prompt", "reward", "cursor"] {
+        assert!(state.remove(name).is_some(), "{name}");
+    }
+    // A key that has its default, as if it had not been there yet.
+    assert!(state["config"].as_object_mut().unwrap().remove("validate_every").is_some());
+    std::fs::write(&path, serde_json::to_string(&state).unwrap()).unwrap();
+
+    let mut second = Trainer::new(config("grpo"), fixture.parts()).unwrap();
+    assert!(second.resume(&checkpoints).unwrap());
+    assert_eq!(run(&mut second, folder.path(), u64::MAX), RunEnd::Finished);
+
+    // Only what is missing is taken for granted.
+    std::fs::write(checkpoints.join("latest_checkpointed_iteration.txt"), "1").unwrap();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, serde_json::to_string(&state).unwrap()).unwrap();
+    let other = TrainConfig { validate_every: 7, ..config("grpo") };
+    let message = Trainer::new(other, fixture.parts()).unwrap().resume(&checkpoints).unwrap_err().to_string();
+    assert!(message.contains("another `validate_every`"), "{message}");
+}
 
 #[test]
 fn a_new_run_in_the_folder_of_another_is_refused_before_any_work() {
@@ -29,7 +118,7 @@ fn a_leftover_of_a_later_step_does_not_push_out_the_newest_checkpoint() {
     let fixture = Fixture::new();
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = folder.path().join("checkpoints");
-    let config = zerosearch_train::TrainConfig { keep_checkpoints: 1, ..config("grpo") };
+    let config = TrainConfig { keep_checkpoints: 1, ..config("grpo") };
     std::fs::create_dir_all(checkpoints.join("global_step_3")).unwrap();
     std::fs::create_dir_all(checkpoints.join(".global_step_4.tmp/actor")).unwrap();
 
