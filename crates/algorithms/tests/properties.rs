@@ -199,6 +199,41 @@ proptest! {
         }
     }
 
+    /// With `scale·r + shift` in the place of every reward, and of what is a guess at it: a critic's value, a greedy
+    /// rollout's reward.
+    #[test]
+    fn the_other_estimators_scale_and_shift_as_they_promise(batch in batches()) {
+        let advantages = |algorithm: &mut dyn Algorithm, scale: f32, shift: f32| {
+            let change = |values: &[f32]| values.iter().map(|value| value * scale + shift).collect::<Vec<f32>>();
+            let greedy: Vec<f32> = batch.groups.iter().map(|group| *group as f32 / 50.0).collect();
+            let (rewards, values, greedy) = (change(&batch.rewards), change(&batch.values), change(&greedy));
+            let batch = RewardBatch::new(&rewards, &batch.groups, &batch.lengths).unwrap();
+            let batch = batch.with_values(&values).unwrap().with_baselines(&greedy).unwrap();
+            // The second of two equal batches: a running baseline has then seen one.
+            algorithm.advantages(&batch).unwrap();
+            algorithm.advantages(&batch).unwrap().advantages
+        };
+        let reinforce = |baseline| AlgorithmConfig::Reinforce(Reinforce { baseline, ..Default::default() });
+        let pp = |group_baseline| AlgorithmConfig::ReinforcePp(ReinforcePp { group_baseline, ..Default::default() });
+        let ppo = |whiten| AlgorithmConfig::Ppo(Ppo { whiten, ..Default::default() });
+        for (config, follows_scale, follows_shift) in [
+            (reinforce(Baseline::None), true, true),
+            (reinforce(Baseline::Running { decay: 0.5 }), true, false),
+            (reinforce(Baseline::BatchMean), true, false),
+            (pp(false), false, false),
+            (pp(true), false, false),
+            (AlgorithmConfig::ReMax(ReMax::default()), true, false),
+            (ppo(false), true, false),
+            (ppo(true), false, false),
+        ] {
+            let of = |scale, shift| advantages(&mut *config.clone().build().unwrap(), scale, shift);
+            let (plain, what) = (of(1.0, 0.0), format!("{config:?}"));
+            let (scale, shift) = (if follows_scale { 2.0 } else { 1.0 }, if follows_shift { 4.0 } else { 0.0 });
+            let expected: Vec<f32> = plain.iter().map(|advantage| advantage * scale + shift).collect();
+            assert_close(&of(2.0, 4.0), &expected, 2e-3, &what);
+        }
+    }
+
     #[test]
     fn micro_batches_add_up_to_the_full_batch((batch, tokens) in rollouts(), cut in 1usize..6) {
         let rows = batch.rewards.len();
