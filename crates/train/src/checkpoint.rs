@@ -32,6 +32,7 @@ use crate::{TrainConfig, TrainError, Trainer, critic};
 
 const LATEST: &str = "latest_checkpointed_iteration.txt";
 const PREFIX: &str = "global_step_";
+const STATE: &str = "trainer.json";
 /// Beside the policy with the adapters merged into it.
 const ADAPTERS: &str = "lora_adapter";
 const AHEAD: &str = "rollouts_ahead.json";
@@ -66,6 +67,17 @@ pub fn latest_step(checkpoints: &Path) -> Result<Option<u64>, TrainError> {
     Ok(Some(step))
 }
 
+/// The configuration of the run whose newest whole checkpoint lies here, or `None` where there is none.
+///
+/// # Errors
+/// When its `trainer.json` is damaged, or of a version whose configuration is not understood.
+pub fn latest_config(checkpoints: &Path) -> Result<Option<TrainConfig>, TrainError> {
+    let Some(step) = latest_step(checkpoints)? else { return Ok(None) };
+    let path = checkpoints.join(format!("{PREFIX}{step}")).join(STATE);
+    let state: State = read_json(&path)?;
+    serde_json::from_value(state.config).map(Some).map_err(|error| failed(&path, format!("`config`: {error}")))
+}
+
 impl Trainer<'_> {
     /// Writes a checkpoint of the present state and deletes those beyond `keep_checkpoints`.
     ///
@@ -75,7 +87,7 @@ impl Trainer<'_> {
         let folder = checkpoints.join(format!("{PREFIX}{}", self.step));
         let temporary = checkpoints.join(format!(".{PREFIX}{}.tmp", self.step));
         let state = format!("{:#}\n", json(&self.state()?));
-        let there = || fs::read_to_string(folder.join("trainer.json")).is_ok_and(|there| there == state);
+        let there = || fs::read_to_string(folder.join(STATE)).is_ok_and(|there| there == state);
         if latest_step(checkpoints)? == Some(self.step) && there() {
             // The same step of the same run: what is there is what would be written.
             return Ok(());
@@ -96,7 +108,7 @@ impl Trainer<'_> {
             let ahead = serde_json::to_vec(&self.ahead).map_err(|error| failed(&path, error))?;
             write_atomic(&path, &ahead)?;
         }
-        write_atomic(&temporary.join("trainer.json"), state.as_bytes())?;
+        write_atomic(&temporary.join(STATE), state.as_bytes())?;
         sync(&temporary)?;
         remove(&folder)?;
         fs::rename(&temporary, &folder).map_err(|error| failed(&folder, error))?;
@@ -129,7 +141,7 @@ impl Trainer<'_> {
     pub fn resume(&mut self, checkpoints: &Path) -> Result<bool, TrainError> {
         let Some(step) = latest_step(checkpoints)? else { return Ok(false) };
         let folder = checkpoints.join(format!("{PREFIX}{step}"));
-        let path = folder.join("trainer.json");
+        let path = folder.join(STATE);
         let state: State = read_json(&path)?;
         let config = serde_json::from_value::<TrainConfig>(state.config.clone());
         if let Some(key) = difference(&config.map_or(state.config, |config| json(&config)), &json(&self.config)) {

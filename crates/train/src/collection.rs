@@ -11,7 +11,7 @@ use zerosearch_curriculum::{Curriculum, Progress};
 use zerosearch_data::Question;
 use zerosearch_generate::{Generator, Sampling, Stream, WeightVersion};
 use zerosearch_metrics::Metrics;
-use zerosearch_reward::Episode;
+use zerosearch_reward::{Episode, RewardFn};
 use zerosearch_rollout::{Noise, Rollout, RolloutConfig, Rollouts, Task};
 
 use crate::trainer::Parts;
@@ -125,6 +125,20 @@ impl Collection<'_> {
 }
 
 impl Collected {
+    /// Rollouts that were recorded, with what `reward` pays for them.
+    pub(crate) fn recorded(
+        rollouts: Vec<Rollout>,
+        reward: &dyn RewardFn,
+        dynamic_sampling: bool,
+    ) -> Result<Self, TrainError> {
+        let rewards: Vec<f32> = rollouts.iter().map(|rollout| score(reward, rollout)).collect();
+        let mut collected = Self { kept: vec![true; rewards.len()], rollouts, rewards, ..Self::default() };
+        if dynamic_sampling {
+            collected.keep_informative()?;
+        }
+        Ok(collected)
+    }
+
     /// Leaves out the groups whose rewards are all equal; returns how many are left.
     fn keep_informative(&mut self) -> Result<u64, TrainError> {
         let lengths: Vec<usize> = self.rollouts.iter().map(|r| r.trajectory.mask().trained()).collect();
@@ -181,14 +195,18 @@ impl Parts<'_> {
 
     /// What a rollout earns.
     pub(crate) fn score(&self, rollout: &Rollout) -> f32 {
-        let observations: Vec<String> = rollout.observations().map(str::to_string).collect();
-        self.reward.reward(&Episode {
-            question: &rollout.question,
-            golden_answers: &rollout.golden_answers,
-            policy_turns: &rollout.policy_turns(),
-            observations: &observations,
-        })
+        score(self.reward, rollout)
     }
+}
+
+pub(crate) fn score(reward: &dyn RewardFn, rollout: &Rollout) -> f32 {
+    let observations: Vec<String> = rollout.observations().map(str::to_string).collect();
+    reward.reward(&Episode {
+        question: &rollout.question,
+        golden_answers: &rollout.golden_answers,
+        policy_turns: &rollout.policy_turns(),
+        observations: &observations,
+    })
 }
 
 fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {

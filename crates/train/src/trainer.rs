@@ -257,7 +257,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// What rollouts of a step are made with, and what the present update works on: apart, so that both can go on at once.
-    fn split(&mut self, step: u64) -> (Collection<'_>, &mut LocalGenerator, Update<'_>) {
+    pub(crate) fn split(&mut self, step: u64) -> (Collection<'_>, &mut LocalGenerator, Update<'_>) {
         let collection = Collection {
             config: &self.config,
             parts: self.parts,

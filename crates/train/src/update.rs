@@ -14,8 +14,8 @@ use crate::trainer::Learner;
 use crate::{OldLogprobs, TrainConfig, TrainError, critic};
 
 /// Rollouts with what they earned and the questions they belong to.
-struct Rewarded<'a> {
-    rollouts: Vec<&'a Rollout>,
+pub(crate) struct Rewarded<'a> {
+    pub(crate) rollouts: Vec<&'a Rollout>,
     rewards: Vec<f32>,
     groups: Vec<usize>,
     /// What the greedy rollout of each one's question earned; empty where the algorithm does not ask for it.
@@ -24,7 +24,7 @@ struct Rewarded<'a> {
 
 impl<'a> Rewarded<'a> {
     /// The rollouts that dynamic sampling has not left out.
-    fn of(collected: &'a Collected) -> Self {
+    pub(crate) fn of(collected: &'a Collected) -> Self {
         fn only<T>(items: impl Iterator<Item = T>, kept: &[bool]) -> Vec<T> {
             items.zip(kept).filter(|(_, kept)| **kept).map(|(item, _)| item).collect()
         }
@@ -38,7 +38,7 @@ impl<'a> Rewarded<'a> {
         }
     }
 
-    fn batch<'b>(&'b self, lengths: &'b [usize]) -> Result<RewardBatch<'b>, TrainError> {
+    pub(crate) fn batch<'b>(&'b self, lengths: &'b [usize]) -> Result<RewardBatch<'b>, TrainError> {
         let batch = RewardBatch::new(&self.rewards, &self.groups, lengths)?;
         Ok(if self.baselines.is_empty() { batch } else { batch.with_baselines(&self.baselines)? })
     }
