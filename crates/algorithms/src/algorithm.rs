@@ -12,7 +12,7 @@ use crate::{Advantages, AlgorithmError, LossInputs, LossOutput, LossTerms, Rewar
 /// into micro-batches are the trainer's.
 ///
 /// An implementation writes `name`, `advantages`, `token_loss` and `terms`; the rest has defaults.
-pub trait Algorithm: Debug + Send {
+pub trait Algorithm: Debug + Send + Sync {
     /// Its name in configurations and messages.
     fn name(&self) -> &'static str;
 

@@ -91,6 +91,26 @@ impl Decoder {
         Self { weights: constants(&self.weights), adapters, ..self.clone() }
     }
 
+    /// A copy on another device, whose parameters collect gradients of their own.
+    pub fn replica(&self, device: &Device) -> Self {
+        let on = |weights: &Weights, trained: bool| -> Weights {
+            weights.iter().map(|(name, weight)| (name.clone(), weight.copy_to(device, trained))).collect()
+        };
+        let adapters = self.adapters.as_ref();
+        let adapters = adapters.map(|a| Adapters { config: a.config.clone(), weights: on(&a.weights, true) });
+        let trained = adapters.is_none() && self.weights.values().any(Weight::is_tracked);
+        let (config, weights) = (self.config.clone(), on(&self.weights, trained));
+        Self { config, weights, adapters, dropout: None, device: device.clone() }
+    }
+
+    /// Takes over what another copy has been trained to be.
+    pub fn copy_trained(&mut self, from: &Self) {
+        let device = self.device.clone();
+        for (name, weight) in from.trained() {
+            self.trained_mut().insert(name.clone(), weight.copy_to(&device, true));
+        }
+    }
+
     /// What is trained: the adapters where there are some, else the weights.
     pub fn trained(&self) -> &Weights {
         self.adapters.as_ref().map_or(&self.weights, |adapters| &adapters.weights)
@@ -289,6 +309,25 @@ impl Weight {
         match self.clone() {
             Self::Matrix(tensor) => Self::Matrix(tensor.without_autodiff()),
             Self::Vector(tensor) => Self::Vector(tensor.without_autodiff()),
+        }
+    }
+
+    /// The same values on a device, as a constant or as a leaf that collects a gradient.
+    fn copy_to(&self, device: &Device, tracked: bool) -> Self {
+        let mut copy = match self.without_autodiff() {
+            Self::Matrix(tensor) => Self::Matrix(tensor.to_device(device)),
+            Self::Vector(tensor) => Self::Vector(tensor.to_device(device)),
+        };
+        if tracked {
+            copy.track();
+        }
+        copy
+    }
+
+    fn is_tracked(&self) -> bool {
+        match self {
+            Self::Matrix(tensor) => tensor.is_require_grad(),
+            Self::Vector(tensor) => tensor.is_require_grad(),
         }
     }
 

@@ -45,6 +45,16 @@ impl Gradients {
         }
     }
 
+    /// The same gradients on another device.
+    #[must_use]
+    pub fn on(self, device: &Device) -> Self {
+        let on = |weight| match weight {
+            Weight::Matrix(tensor) => Weight::Matrix(tensor.to_device(device)),
+            Weight::Vector(tensor) => Weight::Vector(tensor.to_device(device)),
+        };
+        Self(self.0.into_iter().map(|(name, gradient)| (name, on(gradient))).collect())
+    }
+
     /// Multiplies every gradient.
     pub fn scale(&mut self, factor: f64) {
         for gradient in self.0.values_mut() {

@@ -91,6 +91,22 @@ impl<'a> MiniBatch<'a> {
         weights
     }
 
+    /// Its sequences dealt to so many devices: each, the longest first, to the one that has the fewest tokens so far. A device for
+    /// which there is none has no share.
+    pub(crate) fn shares(&self, devices: usize) -> Vec<MiniBatch<'a>> {
+        let mut order = self.sequences.clone();
+        order.sort_by_key(|sequence| std::cmp::Reverse(sequence.tokens.len()));
+        let mut shares: Vec<(usize, Vec<&Sequence>)> = vec![(0, Vec::new()); devices];
+        for sequence in order {
+            if let Some((tokens, share)) = shares.iter_mut().min_by_key(|(tokens, _)| *tokens) {
+                *tokens += sequence.tokens.len();
+                share.push(sequence);
+            }
+        }
+        let shares = shares.into_iter().filter(|(_, share)| !share.is_empty());
+        shares.map(|(_, sequences)| MiniBatch { sequences, full: self.full }).collect()
+    }
+
     /// Groups of sequences of similar length whose padded size stays within the budget.
     pub(crate) fn micro_batches(&self, budget: usize) -> Vec<MicroBatch<'a>> {
         let mut order = self.sequences.clone();
@@ -205,6 +221,21 @@ mod tests {
             assert!((f64::from(weights.iter().sum::<f32>()) - part.share()).abs() < 1e-6);
         }
         assert_eq!(parts.iter().map(MiniBatch::share).collect::<Vec<_>>(), [1.0, 1.0, 0.5]);
+    }
+
+    #[test]
+    fn shares_hold_every_sequence_once_and_about_as_many_tokens() {
+        let batch = batch(&[1, 9, 2, 5, 1, 8, 2]);
+        let whole = batch.whole();
+        for devices in 1..10 {
+            let shares = whole.shares(devices);
+            assert_eq!(shares.len(), devices.min(7));
+            let mut all = starts(&shares).concat();
+            all.sort_unstable();
+            assert_eq!(all, [0, 1, 10, 12, 17, 18, 26]);
+        }
+        let tokens = |share: &MiniBatch<'_>| share.sequences.iter().map(|s| s.tokens.len()).sum::<usize>();
+        assert_eq!(whole.shares(2).iter().map(tokens).collect::<Vec<_>>(), [26, 23]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod error;
 mod identity;
 mod pretraining;
 mod replay;
+mod replicas;
 mod run;
 mod samples;
 mod schedule;

@@ -1,5 +1,7 @@
 //! The figures of all optimizer steps on one batch of rollouts.
 
+use std::ops::AddAssign;
+
 use zerosearch_algorithms::LossMetrics;
 
 /// Sums over the updates of policy and critic; what is logged are means.
@@ -12,9 +14,31 @@ pub(crate) struct Totals {
     sums: LossMetrics,
     norms: f64,
     rate: f64,
-    gap: f64,
-    compared: usize,
+    /// How far trainer and generator are apart before the weights change.
+    pub(crate) gaps: Gaps,
     critic: Option<CriticTotals>,
+}
+
+/// Differences between two lists of log-probabilities of the same tokens.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Gaps {
+    sum: f64,
+    tokens: usize,
+}
+
+impl Gaps {
+    /// Takes in the log-probabilities of the same tokens under trainer and generator.
+    pub(crate) fn add(&mut self, trainer: &[f32], generator: &[f32]) {
+        self.sum += trainer.iter().zip(generator).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>();
+        self.tokens += trainer.len();
+    }
+}
+
+impl AddAssign for Gaps {
+    fn add_assign(&mut self, other: Self) {
+        self.sum += other.sum;
+        self.tokens += other.tokens;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -27,12 +51,6 @@ struct CriticTotals {
 }
 
 impl Totals {
-    /// Takes in the log-probabilities of the same tokens under trainer and generator, before the weights change.
-    pub(crate) fn gaps(&mut self, trainer: &[f32], generator: &[f32]) {
-        self.gap += trainer.iter().zip(generator).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>();
-        self.compared += trainer.len();
-    }
-
     /// Takes in an update of the policy on `share` of a full mini-batch.
     pub(crate) fn policy(&mut self, sums: LossMetrics, share: f64, norm: f64, rate: f64) {
         self.updates += 1;
@@ -56,8 +74,8 @@ impl Totals {
     /// norm is one over updates. What was not measured is absent.
     pub(crate) fn scalars(&self) -> Vec<(&'static str, f64)> {
         let mut scalars = Vec::new();
-        if self.compared > 0 {
-            scalars.push(("rollout/logprob_gap", self.gap / self.compared as f64));
+        if self.gaps.tokens > 0 {
+            scalars.push(("rollout/logprob_gap", self.gaps.sum / self.gaps.tokens as f64));
         }
         scalars.push(("actor/updates", self.updates as f64));
         if self.updates > 0 {

@@ -17,6 +17,7 @@ use zerosearch_search::SearchEngine;
 use zerosearch_text::PromptTemplate;
 
 use crate::collection::{Collected, Collection};
+use crate::replicas::Replica;
 use crate::update::Update;
 use crate::validation::{Best, Validation};
 use crate::{TrainConfig, TrainError, critic};
@@ -60,7 +61,9 @@ pub struct Trainer<'a> {
     pub(crate) skipped: u64,
     pub(crate) generator: LocalGenerator,
     curriculum: Box<dyn Curriculum>,
-    reference: Decoder,
+    pub(crate) reference: Decoder,
+    /// What further devices hold.
+    pub(crate) replicas: Vec<Replica>,
 }
 
 /// 1 for a step whose update was skipped because a loss or gradient was not finite.
@@ -72,10 +75,10 @@ pub(crate) struct Learner {
 }
 
 impl Learner {
-    /// The stream of a micro-batch's dropout: no two passes before or after a resume have the same.
-    pub(crate) fn dropout(&self, seed: u64, micro_batch: usize) -> Stream {
-        let (step, sample) = (self.optimizer.steps(), micro_batch as u64);
-        Stream { seed, purpose: "dropout", step, sample, ..Stream::default() }
+    /// The stream of an update's dropout, whose `question` is a device and whose `sample` a micro-batch: no two passes before
+    /// or after a resume have the same.
+    pub(crate) fn dropout(&self, seed: u64) -> Stream {
+        Stream { seed, purpose: "dropout", step: self.optimizer.steps(), ..Stream::default() }
     }
 }
 
@@ -157,6 +160,7 @@ impl<'a> Trainer<'a> {
             skipped: 0,
             curriculum,
             reference,
+            replicas: Vec::new(),
             generator: LocalGenerator::new(&model.config, &model.weights, model.codec.eos_ids()),
             config,
             parts,
@@ -276,6 +280,7 @@ impl<'a> Trainer<'a> {
             critic: self.critic.as_mut(),
             algorithm: self.algorithm.as_mut(),
             reference: &self.reference,
+            replicas: &mut self.replicas,
             kl_beta: &mut self.kl_beta,
         };
         (collection, &mut self.generator, update)

@@ -9,7 +9,8 @@ use zerosearch_rollout::Rollout;
 
 use crate::batch::{MicroBatch, MiniBatch, TrainBatch};
 use crate::collection::Collected;
-use crate::totals::Totals;
+use crate::replicas::{self, Replica};
+use crate::totals::{Gaps, Totals};
 use crate::trainer::Learner;
 use crate::{OldLogprobs, TrainConfig, TrainError, critic};
 
@@ -64,6 +65,8 @@ pub(crate) struct Update<'u> {
     pub(crate) critic: Option<&'u mut Learner>,
     pub(crate) algorithm: &'u mut dyn Algorithm,
     pub(crate) reference: &'u Decoder,
+    /// Further devices, which compute a share of each gradient.
+    pub(crate) replicas: &'u mut [Replica],
     /// The coefficient of the KL penalty in the reward.
     pub(crate) kl_beta: &'u mut f64,
 }
@@ -141,7 +144,7 @@ impl Update<'_> {
         };
         let mut totals = Totals::default();
         if self.config.old_logprobs == OldLogprobs::Recomputed {
-            totals.gaps(&old, &batch.generator_logprobs);
+            totals.gaps.add(&old, &batch.generator_logprobs);
         }
         let outcome = self.updates(batch, trained, &targets, &mut totals);
         totals.scalars().into_iter().for_each(|(name, value)| metrics.insert(name, value));
@@ -228,27 +231,46 @@ impl Update<'_> {
         let terms = self.algorithm.terms();
         let weights = mini_batch.weights(terms.aggregation, batch.tokens());
         let reference_needed = terms.kl.coefficient != 0.0;
+        let compares = totals.updates == 0 && self.config.old_logprobs == OldLogprobs::Generator;
+        let (algorithm, budget) = (&*self.algorithm, self.config.micro_batch_tokens);
+        let dropout = self.policy.dropout(self.config.seed);
+        let mut decoders = vec![(dropout, self.policy.decoder.clone(), self.reference.clone())];
+        for replica in &mut *self.replicas {
+            replica.policy.copy_trained(&self.policy.decoder);
+            let dropout = Stream { question: decoders.len() as u64, ..dropout };
+            decoders.push((dropout, replica.policy.clone(), replica.reference.clone()));
+        }
+        let shares = replicas::compute(decoders, mini_batch, |(dropout, policy, reference), share| {
+            let tensor = |values| tensor(values, policy.device());
+            let (mut gradients, mut sums, mut gaps) = (Gradients::default(), LossMetrics::default(), Gaps::default());
+            for (index, micro) in share.micro_batches(budget).into_iter().enumerate() {
+                let scored = micro.scored();
+                let dropout = Stream { sample: index as u64, ..dropout };
+                let (logprobs, entropy) = policy.with_dropout(dropout).score(&scored);
+                if compares {
+                    gaps.add(&host(&logprobs), &micro.gather(&batch.generator_logprobs));
+                }
+                let output = algorithm.loss(LossInputs {
+                    logprobs,
+                    old_logprobs: tensor(micro.gather(targets.old)),
+                    ref_logprobs: reference_needed.then(|| reference.score(&scored).0),
+                    entropy: Some(entropy),
+                    advantages: tensor(micro.gather(targets.advantages)),
+                    weights: tensor(micro.gather(&weights)),
+                    importance: targets.importance.map(|values| tensor(micro.gather(values))),
+                    sequence_lengths: micro.lengths(),
+                })?;
+                sums += output.metrics;
+                gradients.add(Gradients::of(output.loss, policy.trained()));
+            }
+            Ok((gradients, sums, gaps))
+        })?;
         let mut gradients = Gradients::default();
         let mut sums = LossMetrics::default();
-        for (index, micro) in mini_batch.micro_batches(self.config.micro_batch_tokens).into_iter().enumerate() {
-            let scored = micro.scored();
-            let dropout = self.policy.dropout(self.config.seed, index);
-            let (logprobs, entropy) = self.policy.decoder.with_dropout(dropout).score(&scored);
-            if totals.updates == 0 && self.config.old_logprobs == OldLogprobs::Generator {
-                totals.gaps(&host(&logprobs), &micro.gather(&batch.generator_logprobs));
-            }
-            let output = self.algorithm.loss(LossInputs {
-                logprobs,
-                old_logprobs: self.tensor(micro.gather(targets.old)),
-                ref_logprobs: reference_needed.then(|| self.reference.score(&scored).0),
-                entropy: Some(entropy),
-                advantages: self.tensor(micro.gather(targets.advantages)),
-                weights: self.tensor(micro.gather(&weights)),
-                importance: targets.importance.map(|values| self.tensor(micro.gather(values))),
-                sequence_lengths: micro.lengths(),
-            })?;
-            sums += output.metrics;
-            gradients.add(Gradients::of(output.loss, self.policy.decoder.trained()));
+        for (share, part, gaps) in shares {
+            gradients.add(share.on(self.device));
+            sums += part;
+            totals.gaps += gaps;
         }
         let norm = gradients.clip(self.config.gradient_norm);
         if !sums.loss.is_finite() || !norm.is_finite() {
@@ -277,17 +299,32 @@ impl Update<'_> {
             return Ok(());
         };
         let weights = mini_batch.weights(loss.aggregation, batch.tokens());
+        let budget = self.config.micro_batch_tokens;
+        let mut decoders = vec![critic.decoder.clone()];
+        for replica in self.replicas.iter_mut().filter_map(|replica| replica.critic.as_mut()) {
+            replica.copy_trained(&critic.decoder);
+            decoders.push(replica.clone());
+        }
+        let shares = replicas::compute(decoders, mini_batch, |critic, share| {
+            let tensor = |values| tensor(values, critic.device());
+            let (mut gradients, mut sum) = (Gradients::default(), 0.0);
+            for micro in share.micro_batches(budget) {
+                let output = loss.loss(ValueInputs {
+                    values: critic::values(&critic, &micro.scored()),
+                    old_values: tensor(micro.gather(values)),
+                    returns: tensor(micro.gather(targets.returns)),
+                    weights: tensor(micro.gather(&weights)),
+                })?;
+                sum += output.vf_loss;
+                gradients.add(Gradients::of(output.loss, critic.trained()));
+            }
+            Ok((gradients, sum))
+        })?;
         let mut gradients = Gradients::default();
         let mut sum = 0.0;
-        for micro in mini_batch.micro_batches(self.config.micro_batch_tokens) {
-            let output = loss.loss(ValueInputs {
-                values: critic::values(&critic.decoder, &micro.scored()),
-                old_values: self.tensor(micro.gather(values)),
-                returns: self.tensor(micro.gather(targets.returns)),
-                weights: self.tensor(micro.gather(&weights)),
-            })?;
-            sum += output.vf_loss;
-            gradients.add(Gradients::of(output.loss, critic.decoder.trained()));
+        for (share, part) in shares {
+            gradients.add(share.on(self.device));
+            sum += part;
         }
         let norm = gradients.clip(self.config.gradient_norm);
         if !sum.is_finite() || !norm.is_finite() {
@@ -320,11 +357,11 @@ impl Update<'_> {
         }
         values
     }
+}
 
-    fn tensor(&self, values: Vec<f32>) -> Tensor<1> {
-        let length = values.len();
-        Tensor::from_data(TensorData::new(values, [length]), self.device)
-    }
+fn tensor(values: Vec<f32>, device: &Device) -> Tensor<1> {
+    let length = values.len();
+    Tensor::from_data(TensorData::new(values, [length]), device)
 }
 
 fn host(tensor: &Tensor<1>) -> Vec<f32> {
