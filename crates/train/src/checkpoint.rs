@@ -189,7 +189,8 @@ impl Trainer<'_> {
         Ok(true)
     }
 
-    fn retain(&self, checkpoints: &Path) -> Result<(), TrainError> {
+    /// Deletes what is not whole, and the oldest checkpoints beyond `keep_checkpoints`, save the best.
+    pub(crate) fn retain(&self, checkpoints: &Path) -> Result<(), TrainError> {
         let entries = fs::read_dir(checkpoints).map_err(|error| failed(checkpoints, error))?;
         let paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         let name = |path: &PathBuf| Some(path.file_name()?.to_str()?.to_string());

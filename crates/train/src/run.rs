@@ -32,9 +32,14 @@ impl Trainer<'_> {
         interrupted: &AtomicBool,
         on_step: &mut dyn FnMut(&StepReport),
     ) -> Result<RunEnd, TrainError> {
-        if let Some(step) = latest_step(checkpoints)?.filter(|step| *step > self.steps_done()) {
-            let message = format!("holds a checkpoint of step {step}: resume from it, or start in another folder");
-            return Err(TrainError::Checkpoint { path: checkpoints.into(), message });
+        match latest_step(checkpoints)? {
+            Some(step) if step > self.steps_done() => {
+                let message = format!("holds a checkpoint of step {step}: resume from it, or start in another folder");
+                return Err(TrainError::Checkpoint { path: checkpoints.into(), message });
+            }
+            // A process that was killed right after this checkpoint has left older ones to be deleted.
+            Some(step) if step == self.steps_done() => self.retain(checkpoints)?,
+            _ => {}
         }
         while self.steps_done() < self.config().steps && !self.is_exhausted() {
             if interrupted.load(Ordering::Relaxed) {

@@ -15,28 +15,38 @@ use rand_chacha::rand_core::Rng;
 use zerosearch_algorithms::{AdaptiveKl, KlReward};
 use zerosearch_curriculum::CurriculumConfig;
 use zerosearch_generate::Stream;
+use zerosearch_lm::LoraConfig;
 use zerosearch_train::{RunEnd, TrainConfig, Trainer, Validation};
 
-/// Names the folder of the run to the process that is killed.
+/// Names the folder and the kind of the run to the process that is killed.
 const FOLDER: &str = "ZEROSEARCH_KILLED_RUN";
+const KIND: &str = "ZEROSEARCH_KILLED_RUN_KIND";
 const STEPS: u64 = 10;
 const KILLS: usize = 20;
 
-/// The process that the test below kills: everything that a checkpoint must remember is in use.
+/// The process that the tests below kill: between the two kinds, everything that a checkpoint must remember is in use.
 #[test]
-#[ignore = "the other test of this file runs it as a process of its own"]
+#[ignore = "the other tests of this file run it as a process of its own"]
 fn the_run() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let folder = Path::new(&folder);
     let fixture = Fixture::new();
     let adaptive = Some(AdaptiveKl { target: 1e-4, horizon: 60.0 });
-    let config = TrainConfig {
-        steps: STEPS,
-        kl_reward: KlReward { coefficient: 0.5, adaptive },
-        curriculum: CurriculumConfig::Adaptive { low: 0.2, high: 0.4, min: 0.0, max: 0.5 },
-        validate_every: 3,
-        ..config("ppo")
+    let config = match std::env::var(KIND).unwrap().as_str() {
+        "critic" => TrainConfig {
+            kl_reward: KlReward { coefficient: 0.5, adaptive },
+            curriculum: CurriculumConfig::Adaptive { low: 0.2, high: 0.4, min: 0.0, max: 0.5 },
+            ..config("ppo")
+        },
+        _ => TrainConfig {
+            staleness: 1,
+            lora: Some(LoraConfig { rank: 2, ..LoraConfig::default() }),
+            epochs: 2,
+            mini_batch_size: 1,
+            ..config("dapo")
+        },
     };
+    let config = TrainConfig { steps: STEPS, validate_every: 3, ..config };
     let validation = Validation { questions: &fixture.questions, engine: &fixture.engine, noise: None };
     let mut trainer = Trainer::new(config, fixture.parts()).unwrap().with_validation(validation);
     trainer.resume(&folder.join("checkpoints")).unwrap();
@@ -45,6 +55,17 @@ fn the_run() {
 
 #[test]
 fn a_run_killed_twenty_times_ends_with_the_files_of_one_that_never_was() {
+    survives("critic", &["critic.safetensors", "critic_optimizer.safetensors"]);
+}
+
+#[test]
+fn so_does_one_with_adapters_that_collects_ahead() {
+    survives("ahead", &["actor/lora_adapter/adapter_model.safetensors", "rollouts_ahead.json"]);
+}
+
+/// Kills such a run, resumes it until it is done, and compares. These files must be among those of a checkpoint.
+fn survives(kind: &str, names: &[&str]) {
+    let start = |folder: &Path| start(kind, folder);
     let whole = tempfile::tempdir().unwrap();
     let began = Instant::now();
     assert!(start(whole.path()).wait().unwrap().success());
@@ -80,14 +101,19 @@ fn a_run_killed_twenty_times_ends_with_the_files_of_one_that_never_was() {
     }
     assert!(start(folder.path()).wait().unwrap().success());
     assert_same_files(whole.path(), folder.path());
-    println!("{in_a_checkpoint} of {KILLS} kills left a checkpoint half written");
+    let last = whole.path().join(format!("checkpoints/global_step_{STEPS}"));
+    for name in [names, &["actor_optimizer.safetensors", "actor/model.safetensors", "trainer.json"]].concat() {
+        assert!(last.join(name).exists(), "{name}");
+    }
+    println!("{kind}: {in_a_checkpoint} of {KILLS} kills left a checkpoint half written");
 }
 
-fn start(folder: &Path) -> Child {
+fn start(kind: &str, folder: &Path) -> Child {
     // Without a capture a panic of the child stands in this test's output.
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "the_run", "--ignored", "--nocapture"])
         .env(FOLDER, folder)
+        .env(KIND, kind)
         .stdout(Stdio::null())
         .spawn()
         .unwrap()
@@ -109,12 +135,9 @@ fn assert_same_files(expected: &Path, found: &Path) {
     for (name, bytes) in &expected {
         assert!(found[name] == *bytes, "{name} differs");
     }
-    for name in ["critic.safetensors", "actor_optimizer.safetensors", "actor/model.safetensors", "trainer.json"] {
-        assert!(expected.contains_key(&format!("checkpoints/global_step_{STEPS}/{name}")), "{name}");
-    }
 }
 
-/// The bytes of every file, by its path in the folder; of the figures, which hold times, none.
+/// The bytes of every file, by its path in the folder, without times: figures are left to the caller.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -123,12 +146,18 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
             let name = path.strip_prefix(folder).unwrap().to_string_lossy().into_owned();
             if path.is_dir() {
                 folders.push(path);
-            } else {
-                found.insert(
-                    name.clone(),
-                    if name == "metrics.jsonl" { Vec::new() } else { std::fs::read(path).unwrap() },
-                );
+                continue;
             }
+            let mut bytes = std::fs::read(&path).unwrap();
+            if name == "metrics.jsonl" {
+                bytes.clear();
+            } else if name.ends_with("rollouts_ahead.json") {
+                let mut ahead: Vec<serde_json::Map<String, serde_json::Value>> =
+                    serde_json::from_slice(&bytes).unwrap();
+                ahead.iter_mut().for_each(|collected| drop(collected.remove("seconds").unwrap()));
+                bytes = serde_json::to_vec(&ahead).unwrap();
+            }
+            found.insert(name, bytes);
         }
     }
     found
