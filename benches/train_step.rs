@@ -79,7 +79,14 @@ fn benches(criterion: &mut Criterion) {
             ..TrainConfig::default()
         };
         let mut trainer = Trainer::new(config, parts).expect("a valid configuration");
-        group.bench_function(format!("GRPO step {name}"), |b| b.iter(|| trainer.step().expect("a step")));
+        let mut last = None;
+        group.bench_function(format!("GRPO step {name}"), |b| b.iter(|| last = Some(trainer.step().expect("a step"))));
+        // Where the time of the last step went.
+        for (name, seconds) in
+            last.iter().flat_map(|report| report.metrics.iter()).filter(|m| m.0.starts_with("timing"))
+        {
+            println!("{name:<24}{seconds:>8.3}");
+        }
     }
 }
 

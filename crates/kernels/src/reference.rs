@@ -4,7 +4,7 @@
 use burn::tensor::activation::{log_softmax, silu, softmax};
 use burn::tensor::{Bool, Int, Tensor};
 
-use crate::AttentionShape;
+use crate::{AdamWRule, AttentionShape};
 
 /// [`crate::swiglu`] in plain Burn.
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
@@ -52,4 +52,21 @@ pub fn token_logprobs(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int
     let all = log_softmax(hidden.matmul(head.transpose()), 1);
     let entropies = (all.clone().exp() * all.clone()).sum_dim(1).neg();
     (all.gather(1, targets.reshape([rows, 1])).reshape([rows]), entropies.reshape([rows]))
+}
+
+/// [`crate::adamw`] in plain Burn.
+pub fn adamw<const D: usize>(
+    weight: Tensor<D>,
+    gradient: Tensor<D>,
+    first: Tensor<D>,
+    second: Tensor<D>,
+    rule: &AdamWRule,
+) -> [Tensor<D>; 3] {
+    let (correct1, correct2) = rule.corrections();
+    let first = first.mul_scalar(rule.beta1) + gradient.clone().mul_scalar(1.0 - rule.beta1);
+    let second = second.mul_scalar(rule.beta2) + gradient.square().mul_scalar(1.0 - rule.beta2);
+    let scale = second.clone().div_scalar(correct2).sqrt().add_scalar(rule.epsilon);
+    let change = first.clone().div(scale).mul_scalar(rule.learning_rate / correct1);
+    let weight = weight.mul_scalar(1.0 - rule.learning_rate * rule.weight_decay) - change;
+    [weight, first, second]
 }

@@ -1,10 +1,13 @@
 //! Every fused operation gives the values and the gradients of its plain-Burn reference.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData, Tolerance};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use zerosearch_kernels::{AttentionShape, causal_attention, reference, rms_norm, rotary, swiglu, token_logprobs};
+use zerosearch_kernels::{
+    AdamWRule, AttentionShape, adamw, add, causal_attention, reference, rms_norm, rotary, scale, square_sum, swiglu,
+    token_logprobs,
+};
 
 /// How a tensor lies in memory.
 #[derive(Debug, Clone, Copy)]
@@ -163,6 +166,36 @@ fn run_logprobs(seed: u64, [rows, width, vocab]: [usize; 3], layouts: [Layout; 2
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn optimizer_passes_agree_with_plain_burn(
+        rows in 1usize..200, columns in 1usize..400, layout in layout(), step in 1u64..2000, seed: u64
+    ) {
+        let device = Device::flex();
+        let mut draw = Draw::new(seed);
+        let [weight, gradient, first, second] = [(); 4].map(|()| draw.matrix([rows, columns], layout, &device).0);
+        let second = second.abs();
+        let rule = AdamWRule { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1, learning_rate: 1e-3, step };
+        let held = weight.clone();
+        let plain = reference::adamw(weight.clone(), gradient.clone(), first.clone(), second.clone(), &rule);
+        let fused = adamw(weight.clone(), gradient.clone(), Some((first, second)), &rule);
+        for (plain, fused) in plain.into_iter().zip(fused) {
+            plain.into_data().assert_approx_eq::<f32>(&fused.into_data(), Tolerance::absolute(2e-6));
+        }
+        let begun = adamw(weight.clone(), gradient.clone(), None, &rule);
+        let zeros = gradient.zeros_like();
+        let plain = reference::adamw(weight.clone(), gradient.clone(), zeros.clone(), zeros, &rule);
+        for (plain, fused) in plain.into_iter().zip(begun) {
+            plain.into_data().assert_approx_eq::<f32>(&fused.into_data(), Tolerance::absolute(2e-6));
+        }
+        let exact: f64 = gradient.clone().into_data().iter::<f64>().map(|value| value * value).sum();
+        prop_assert!((square_sum(gradient.clone()) - exact).abs() <= 1e-9 * exact);
+        let sum = (weight.clone() + gradient.clone()).into_data();
+        prop_assert_eq!(add(weight.clone(), gradient.clone()).into_data(), sum);
+        prop_assert_eq!(scale(gradient.clone(), 0.3).into_data(), gradient.mul_scalar(0.3).into_data());
+        // What somebody else holds is not written over.
+        prop_assert_eq!(weight.into_data(), held.into_data());
+    }
 
     #[test]
     fn swiglu_equals_its_reference(seed: u64, rows in 1usize..40, width in 1usize..40, a in layout(), b in layout()) {

@@ -149,6 +149,18 @@ impl Decoder {
         &self.weights
     }
 
+    /// Copies one parameter after another to the host, by name, with the adapters merged into it.
+    pub fn parameters(&self) -> impl Fn(&str) -> Option<HostTensor> + '_ {
+        let adapters = self.lora();
+        move |name| {
+            let mut tensor = self.weights.get(name)?.to_host();
+            if let Some((lora, adapters)) = &adapters {
+                lora.add_to(name, &mut tensor.values, adapters, lora.scale() as f32);
+            }
+            Some(tensor)
+        }
+    }
+
     /// Copies the parameters to the host, with the adapters merged into them.
     pub fn to_host(&self) -> HostWeights {
         let mut host = on_host(&self.weights);

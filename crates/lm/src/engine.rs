@@ -4,14 +4,15 @@
 //! computed in an order that does not depend on the rows beside it (see [`zerosearch_kernels::host`]):
 //! a sequence gets the same bits whichever others are in the batch and however its tokens are cut into calls.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 use zerosearch_generate::TokenId;
 use zerosearch_kernels::host::{self, Packed};
 
+use crate::ModelConfig;
 use crate::cache::{Cache, Layout, Pool, view};
-use crate::{HostTensor, HostWeights, ModelConfig};
 
 /// Rows of one sequence whose attention is one task.
 const TILE: usize = 16;
@@ -44,7 +45,23 @@ struct Linear {
     bias: Option<Vec<f32>>,
 }
 
+/// Where the values of a parameter come from, by its name.
+pub(crate) type Source<'a> = dyn Fn(&str) -> Option<Cow<'a, [f32]>> + 'a;
+
 impl Linear {
+    fn new(inner: usize) -> Self {
+        Self { weight: Packed::new(&[], inner), bias: None }
+    }
+
+    /// Takes the projections that are computed together.
+    fn fill(&mut self, source: &Source<'_>, names: &[String]) {
+        let part = |name: &String, part: &str| source(&format!("{name}.{part}")).unwrap_or_default();
+        let matrices: Vec<Cow<'_, [f32]>> = names.iter().map(|name| part(name, "weight")).collect();
+        self.weight.fill(&matrices.iter().map(|matrix| &matrix[..]).collect::<Vec<_>>());
+        let biases: Vec<f32> = names.iter().flat_map(|name| part(name, "bias").into_owned()).collect();
+        self.bias = (!biases.is_empty()).then_some(biases);
+    }
+
     fn forward(&self, x: &[f32], rows: usize) -> Vec<f32> {
         let mut out = vec![0.0; rows * self.weight.outer()];
         self.weight.multiply(x, &mut out);
@@ -64,36 +81,48 @@ pub(crate) struct Work<'a> {
 }
 
 impl Engine {
-    pub(crate) fn new(config: &ModelConfig, weights: &HostWeights) -> Self {
-        // A tensor that `HostWeights::read` has checked is there; empty slices only keep this total.
-        let slice = |name: &str| weights.get(name).map(|tensor| &tensor.values[..]).unwrap_or_default();
-        let optional = |name: &str| weights.get(name).map(|tensor: &HostTensor| tensor.values.clone());
-        let layer = |i: usize| {
-            let name = |part: &str| format!("model.layers.{i}.{part}");
-            let linear = |parts: &[&str], inner: usize| {
-                let matrices: Vec<&[f32]> = parts.iter().map(|part| slice(&name(&format!("{part}.weight")))).collect();
-                let biases: Vec<f32> =
-                    parts.iter().flat_map(|part| slice(&name(&format!("{part}.bias")))).copied().collect();
-                Linear { weight: Packed::new(&matrices, inner), bias: (!biases.is_empty()).then_some(biases) }
-            };
-            Layer {
-                input_norm: slice(&name("input_layernorm.weight")).to_vec(),
-                qkv: linear(&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], config.hidden_size),
-                q_norm: optional(&name("self_attn.q_norm.weight")),
-                k_norm: optional(&name("self_attn.k_norm.weight")),
-                o: linear(&["self_attn.o_proj"], config.heads * config.head_dim),
-                post_norm: slice(&name("post_attention_layernorm.weight")).to_vec(),
-                gate_up: linear(&["mlp.gate_proj", "mlp.up_proj"], config.hidden_size),
-                down: linear(&["mlp.down_proj"], config.intermediate_size),
-            }
+    pub(crate) fn new(config: &ModelConfig, source: &Source<'_>) -> Self {
+        let layer = |_| Layer {
+            input_norm: Vec::new(),
+            qkv: Linear::new(config.hidden_size),
+            q_norm: None,
+            k_norm: None,
+            o: Linear::new(config.heads * config.head_dim),
+            post_norm: Vec::new(),
+            gate_up: Linear::new(config.hidden_size),
+            down: Linear::new(config.intermediate_size),
         };
-        Self {
+        let mut engine = Self {
             layout: Layout::of(config),
-            embedding: Packed::new(&[slice("model.embed_tokens.weight")], config.hidden_size),
+            embedding: Packed::new(&[], config.hidden_size),
             layers: (0..config.layers).map(layer).collect(),
-            norm: slice("model.norm.weight").to_vec(),
-            head: weights.get("lm_head.weight").map(|head| Packed::new(&[&head.values], config.hidden_size)),
+            norm: Vec::new(),
+            head: None,
             config: config.clone(),
+        };
+        engine.fill(source);
+        engine
+    }
+
+    /// Takes other weights, in the memory of the present ones. A parameter that loading has checked is there; empty
+    /// slices only keep this total.
+    pub(crate) fn fill(&mut self, source: &Source<'_>) {
+        let vector = |name: &str| source(name).unwrap_or_default().into_owned();
+        self.embedding.fill(&[&source("model.embed_tokens.weight").unwrap_or_default()]);
+        self.norm = vector("model.norm.weight");
+        if let Some(head) = source("lm_head.weight") {
+            self.head.get_or_insert_with(|| Packed::new(&[], self.config.hidden_size)).fill(&[&head]);
+        }
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            let name = |part: &str| format!("model.layers.{index}.{part}");
+            layer.input_norm = vector(&name("input_layernorm.weight"));
+            layer.qkv.fill(source, &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].map(name));
+            layer.q_norm = source(&name("self_attn.q_norm.weight")).map(Cow::into_owned);
+            layer.k_norm = source(&name("self_attn.k_norm.weight")).map(Cow::into_owned);
+            layer.o.fill(source, &[name("self_attn.o_proj")]);
+            layer.post_norm = vector(&name("post_attention_layernorm.weight"));
+            layer.gate_up.fill(source, &["mlp.gate_proj", "mlp.up_proj"].map(name));
+            layer.down.fill(source, &[name("mlp.down_proj")]);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The local [`Generator`]: continuous batching over sequences that keep their caches between turns.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +17,7 @@ use zerosearch_kernels::host::Masses;
 use crate::cache::{Cache, Pool};
 use crate::engine::{Engine, Work};
 use crate::sampler::sample;
-use crate::{HostWeights, ModelConfig};
+use crate::{Decoder, HostWeights, ModelConfig};
 
 /// Decodes on the host. A sampled sequence depends on its prompt, its observations, its seeds and the
 /// weights, and on nothing else: not on the batch, the slot, the memory or the number of threads.
@@ -93,7 +94,7 @@ impl LocalGenerator {
     /// Decodes with these weights; sampling any of `eos` ends a turn.
     pub fn new(config: &ModelConfig, weights: &HostWeights, eos: &[TokenId]) -> Self {
         Self {
-            engine: Engine::new(config, weights),
+            engine: Engine::new(config, &of_host(weights)),
             weights: WeightVersion(0),
             eos: eos.to_vec(),
             max_batch: 256,
@@ -121,7 +122,14 @@ impl LocalGenerator {
 
     /// Replaces the weights. Live sequences keep the caches that the old weights computed.
     pub fn refit(&mut self, weights: &HostWeights, version: WeightVersion) {
-        self.engine = Engine::new(&self.engine.config().clone(), weights);
+        self.engine.fill(&of_host(weights));
+        self.weights = version;
+    }
+
+    /// As [`refit`](Self::refit) with the weights of a decoder, its adapters merged, without a copy of all of them at once.
+    pub fn refit_from(&mut self, decoder: &Decoder, version: WeightVersion) {
+        let parameters = decoder.parameters();
+        self.engine.fill(&|name| parameters(name).map(|tensor| Cow::Owned(tensor.values)));
         self.weights = version;
     }
 
@@ -287,4 +295,8 @@ impl Generator for LocalGenerator {
     fn weights(&self) -> WeightVersion {
         self.weights
     }
+}
+
+fn of_host<'w>(weights: &'w HostWeights) -> impl Fn(&str) -> Option<Cow<'w, [f32]>> {
+    move |name| weights.get(name).map(|tensor| Cow::Borrowed(&tensor.values[..]))
 }

@@ -128,16 +128,20 @@ impl LoraConfig {
     fn add(&self, weights: &mut HostWeights, adapters: &HostWeights, scale: f32) {
         let names: Vec<String> = weights.iter().map(|(name, _)| name.to_string()).collect();
         for name in names {
-            let Some(module) = self.module_of(&name) else { continue };
-            let (Some(a), Some(b)) = (adapters.get(&a_name(module)), adapters.get(&b_name(module))) else { continue };
-            let (rank, columns) = (a.shape[0], a.shape[1]);
-            let rows = weights.values_mut(&name).par_chunks_mut(columns).zip(b.values.par_chunks(rank));
-            rows.for_each(|(row, factors)| {
-                for (factor, from) in factors.iter().zip(a.values.chunks(columns)) {
-                    row.iter_mut().zip(from).for_each(|(value, a)| *value += scale * factor * a);
-                }
-            });
+            self.add_to(&name, weights.values_mut(&name), adapters, scale);
         }
+    }
+
+    /// Adds the adapters of one parameter to its values, where it has some.
+    pub(crate) fn add_to(&self, name: &str, values: &mut [f32], adapters: &HostWeights, scale: f32) {
+        let Some(module) = self.module_of(name) else { return };
+        let (Some(a), Some(b)) = (adapters.get(&a_name(module)), adapters.get(&b_name(module))) else { return };
+        let (rank, columns) = (a.shape[0], a.shape[1]);
+        values.par_chunks_mut(columns).zip(b.values.par_chunks(rank)).for_each(|(row, factors)| {
+            for (factor, from) in factors.iter().zip(a.values.chunks(columns)) {
+                row.iter_mut().zip(from).for_each(|(value, a)| *value += scale * factor * a);
+            }
+        });
     }
 
     /// Writes `adapter_config.json` and `adapter_model.safetensors`, which PEFT loads.

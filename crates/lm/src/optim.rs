@@ -8,6 +8,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Gradients as BurnGradients, Tensor};
 use serde::{Deserialize, Serialize};
+use zerosearch_kernels::{self as kernels, AdamWRule};
 
 use crate::stored::{read_file, write_tensors};
 use crate::{HostTensor, LmError, StoredDtype, Weight, Weights};
@@ -37,8 +38,8 @@ impl Gradients {
     pub fn add(&mut self, other: Self) {
         for (name, gradient) in other.0 {
             let sum = match (self.0.remove(&name), gradient) {
-                (Some(Weight::Matrix(a)), Weight::Matrix(b)) => Weight::Matrix(a + b),
-                (Some(Weight::Vector(a)), Weight::Vector(b)) => Weight::Vector(a + b),
+                (Some(Weight::Matrix(a)), Weight::Matrix(b)) => Weight::Matrix(kernels::add(a, b)),
+                (Some(Weight::Vector(a)), Weight::Vector(b)) => Weight::Vector(kernels::add(a, b)),
                 (_, gradient) => gradient,
             };
             self.0.insert(name, sum);
@@ -57,24 +58,23 @@ impl Gradients {
 
     /// Multiplies every gradient.
     pub fn scale(&mut self, factor: f64) {
-        for gradient in self.0.values_mut() {
-            *gradient = match gradient.clone() {
-                Weight::Matrix(tensor) => Weight::Matrix(tensor.mul_scalar(factor)),
-                Weight::Vector(tensor) => Weight::Vector(tensor.mul_scalar(factor)),
+        // Taken out of the map, so that nobody else holds what is multiplied in place.
+        for (name, gradient) in std::mem::take(&mut self.0) {
+            let scaled = match gradient {
+                Weight::Matrix(tensor) => Weight::Matrix(kernels::scale(tensor, factor)),
+                Weight::Vector(tensor) => Weight::Vector(kernels::scale(tensor, factor)),
             };
+            self.0.insert(name, scaled);
         }
     }
 
     /// The Euclidean norm over all parameters together.
     pub fn norm(&self) -> f64 {
-        let square = |weight: &Weight| -> f64 {
-            let data = match weight {
-                Weight::Matrix(tensor) => tensor.clone().square().sum(),
-                Weight::Vector(tensor) => tensor.clone().square().sum(),
-            };
-            f64::from(data.into_scalar::<f32>())
-        };
-        self.0.values().map(square).sum::<f64>().sqrt()
+        let squares = self.0.values().map(|weight| match weight {
+            Weight::Matrix(tensor) => kernels::square_sum(tensor.clone()),
+            Weight::Vector(tensor) => kernels::square_sum(tensor.clone()),
+        });
+        squares.sum::<f64>().sqrt()
     }
 
     /// Scales all gradients down together when their norm exceeds `limit`. Returns the norm before.
@@ -126,38 +126,38 @@ impl AdamW {
         Self { config, step: 0, moments: BTreeMap::new() }
     }
 
-    /// Updates every parameter that has a gradient.
-    pub fn step(&mut self, weights: &mut Weights, gradients: &Gradients, learning_rate: f64) {
+    /// Updates every parameter that has a gradient, and uses the gradients up.
+    pub fn step(&mut self, weights: &mut Weights, gradients: Gradients, learning_rate: f64) {
         self.step += 1;
-        let c = self.config;
-        let time = self.step as i32;
-        let (correct1, correct2) = (1.0 - c.beta1.powi(time), 1.0 - c.beta2.powi(time));
-        for (name, gradient) in &gradients.0 {
-            let Some(weight) = weights.get_mut(name) else { continue };
-            let moments = self.moments.remove(name);
-            let rule = Rule { config: c, correct1, correct2, learning_rate };
-            let (updated, first, second) = match (weight.clone(), gradient.clone()) {
-                (Weight::Matrix(w), Weight::Matrix(g)) => {
-                    let moments = moments.and_then(|pair| match pair {
-                        (Weight::Matrix(m), Weight::Matrix(v)) => Some((m, v)),
-                        _ => None,
-                    });
-                    let (w, m, v) = rule.update(w.without_autodiff(), g, moments, c.weight_decay);
-                    (Weight::Matrix(w), Weight::Matrix(m), Weight::Matrix(v))
+        let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
+        let rule = AdamWRule { beta1, beta2, epsilon, weight_decay, learning_rate, step: self.step };
+        // What is updated is taken out of the maps: only then can it be written in place.
+        for (name, gradient) in gradients.0 {
+            let Some(weight) = weights.remove(&name) else { continue };
+            let moments = self.moments.remove(&name);
+            let [mut weight, first, second] = match (weight, gradient, moments) {
+                (Weight::Matrix(w), Weight::Matrix(g), Some((Weight::Matrix(m), Weight::Matrix(v)))) => {
+                    kernels::adamw(w.without_autodiff(), g, Some((m, v)), &rule).map(Weight::Matrix)
                 }
-                (Weight::Vector(w), Weight::Vector(g)) => {
+                (Weight::Matrix(w), Weight::Matrix(g), _) => {
+                    kernels::adamw(w.without_autodiff(), g, None, &rule).map(Weight::Matrix)
+                }
+                (Weight::Vector(w), Weight::Vector(g), moments) => {
                     let moments = moments.and_then(|pair| match pair {
                         (Weight::Vector(m), Weight::Vector(v)) => Some((m, v)),
                         _ => None,
                     });
-                    let (w, m, v) = rule.update(w.without_autodiff(), g, moments, 0.0);
-                    (Weight::Vector(w), Weight::Vector(m), Weight::Vector(v))
+                    let rule = AdamWRule { weight_decay: 0.0, ..rule };
+                    kernels::adamw(w.without_autodiff(), g, moments, &rule).map(Weight::Vector)
                 }
-                _ => continue,
+                (weight, ..) => {
+                    weights.insert(name, weight);
+                    continue;
+                }
             };
-            *weight = updated;
             weight.track();
-            self.moments.insert(name.clone(), (first, second));
+            weights.insert(name.clone(), weight);
+            self.moments.insert(name, (first, second));
         }
     }
 
@@ -203,32 +203,5 @@ impl AdamW {
             moments.insert(name.to_string(), (Weight::from_host(first, device), Weight::from_host(second, device)));
         }
         Ok(Self { config, step, moments })
-    }
-}
-
-struct Rule {
-    config: AdamWConfig,
-    correct1: f64,
-    correct2: f64,
-    learning_rate: f64,
-}
-
-impl Rule {
-    fn update<const D: usize>(
-        &self,
-        weight: Tensor<D>,
-        gradient: Tensor<D>,
-        moments: Option<(Tensor<D>, Tensor<D>)>,
-        decay: f64,
-    ) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
-        let c = self.config;
-        let (first, second) = (gradient.clone().mul_scalar(1.0 - c.beta1), gradient.square().mul_scalar(1.0 - c.beta2));
-        let (first, second) = match moments {
-            Some((m, v)) => (m.mul_scalar(c.beta1) + first, v.mul_scalar(c.beta2) + second),
-            None => (first, second),
-        };
-        let scale = second.clone().div_scalar(self.correct2).sqrt().add_scalar(c.epsilon);
-        let change = first.clone().div_scalar(self.correct1).div(scale).mul_scalar(self.learning_rate);
-        (weight.mul_scalar(1.0 - self.learning_rate * decay) - change, first, second)
     }
 }

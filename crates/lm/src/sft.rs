@@ -143,7 +143,7 @@ impl SftTrainer {
             )));
         }
         let learning_rate = self.config.learning_rate.at(self.step);
-        self.optimizer.step(self.decoder.trained_mut(), &gradients, learning_rate);
+        self.optimizer.step(self.decoder.trained_mut(), gradients, learning_rate);
         self.step += 1;
         let tokens = batch.iter().map(|example| example.positions.len()).sum();
         Ok(SftReport { loss, gradient_norm: norm, learning_rate, tokens })
@@ -168,7 +168,7 @@ impl SftTrainer {
 
     /// Mean `−log p` over the learnt tokens, without a step.
     pub fn evaluate(&self, batch: &[SftExample]) -> f64 {
-        let frozen = Decoder::frozen(self.decoder.config(), &self.decoder.to_host(), self.decoder.device());
+        let frozen = self.decoder.without_autodiff();
         let (mut sum, mut count) = (0.0, 0);
         for micro in micro_batches(batch, self.config.micro_batch_tokens) {
             let scored: Vec<ScoredSequence<'_>> =

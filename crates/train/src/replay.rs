@@ -60,7 +60,7 @@ impl Trainer<'_> {
         let advantages = update.learn(&collected, &mut metrics)?;
         metrics.summary("critic/score", &collected.rewards);
         self.step += 1;
-        self.generator.refit(&self.policy.decoder.to_host(), WeightVersion(self.step));
+        self.generator.refit_from(&self.policy.decoder, WeightVersion(self.step));
         let Collected { rollouts, rewards, .. } = collected;
         Ok(StepReport { step: self.step, metrics, rollouts, rewards, advantages })
     }

@@ -14,7 +14,7 @@ use crate::{TrainError, Trainer};
 /// What a further device holds.
 pub(crate) struct Replica {
     pub(crate) policy: Decoder,
-    pub(crate) reference: Decoder,
+    pub(crate) reference: Option<Decoder>,
     pub(crate) critic: Option<Decoder>,
 }
 
@@ -26,10 +26,10 @@ impl Trainer<'_> {
     pub fn with_devices(mut self, further: &[Device]) -> Self {
         let replica = |device| {
             let policy = self.policy.decoder.replica(device);
-            let reference = match &self.config.lora {
+            let reference = self.reference.as_ref().map(|reference| match &self.config.lora {
                 Some(_) => policy.without_lora(),
-                None => self.reference.replica(device),
-            };
+                None => reference.replica(device),
+            });
             let critic = self.critic.as_ref().map(|critic| critic.decoder.replica(device));
             Replica { policy, reference, critic }
         };

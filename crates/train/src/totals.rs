@@ -16,6 +16,8 @@ pub(crate) struct Totals {
     rate: f64,
     /// How far trainer and generator are apart before the weights change.
     pub(crate) gaps: Gaps,
+    /// Where the policy's updates spend their time.
+    pub(crate) seconds: Seconds,
     critic: Option<CriticTotals>,
 }
 
@@ -38,6 +40,37 @@ impl AddAssign for Gaps {
     fn add_assign(&mut self, other: Self) {
         self.sum += other.sum;
         self.tokens += other.tokens;
+    }
+}
+
+/// Wall time of the policy's updates. A GPU computes behind the calls that are timed here: its work shows where it is waited for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seconds {
+    pub(crate) forward: f64,
+    pub(crate) reference: f64,
+    pub(crate) backward: f64,
+    /// The gradient's norm and the optimizer's step.
+    pub(crate) optimizer: f64,
+}
+
+impl Seconds {
+    /// The longer time of each.
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self {
+            forward: self.forward.max(other.forward),
+            reference: self.reference.max(other.reference),
+            backward: self.backward.max(other.backward),
+            optimizer: self.optimizer.max(other.optimizer),
+        }
+    }
+}
+
+impl AddAssign for Seconds {
+    fn add_assign(&mut self, other: Self) {
+        self.forward += other.forward;
+        self.reference += other.reference;
+        self.backward += other.backward;
+        self.optimizer += other.optimizer;
     }
 }
 
@@ -88,6 +121,10 @@ impl Totals {
             scalars.extend(mean.scalars());
             scalars.push(("actor/grad_norm", self.norms / self.updates as f64));
             scalars.push(("actor/lr", self.rate));
+            let Seconds { forward, reference, backward, optimizer } = self.seconds;
+            scalars.extend([("timing_s/forward", forward), ("timing_s/backward", backward)]);
+            scalars.extend((reference > 1e-6).then_some(("timing_s/reference", reference)));
+            scalars.push(("timing_s/optimizer", optimizer));
         }
         if let Some(critic) = &self.critic {
             scalars.push(("critic/vf_loss", critic.loss / critic.shares));

@@ -61,7 +61,8 @@ pub struct Trainer<'a> {
     pub(crate) skipped: u64,
     pub(crate) generator: LocalGenerator,
     curriculum: Box<dyn Curriculum>,
-    pub(crate) reference: Decoder,
+    /// Where something is compared with it.
+    pub(crate) reference: Option<Decoder>,
     /// What further devices hold.
     pub(crate) replicas: Vec<Replica>,
 }
@@ -133,19 +134,21 @@ impl<'a> Trainer<'a> {
         let critic = algorithm
             .value_loss()
             .map(|_| learner(critic::trainable(model, &critic::initial_weights(model), parts.device)));
-        let (policy, reference) = match &config.lora {
+        let device = parts.device;
+        let policy = match &config.lora {
             Some(lora) => {
                 let seed = Stream { seed: config.seed, purpose: "adapters", ..Stream::default() }.value();
                 let adapters = lora.initial(&model.config, seed);
-                let policy = Decoder::with_lora(&model.config, &model.weights, lora, &adapters, parts.device);
-                let reference = policy.without_lora();
-                (policy, reference)
+                Decoder::with_lora(&model.config, &model.weights, lora, &adapters, device)
             }
-            None => (
-                Decoder::trainable(&model.config, &model.weights, parts.device),
-                Decoder::frozen(&model.config, &model.weights, parts.device),
-            ),
+            None => Decoder::trainable(&model.config, &model.weights, device),
         };
+        // A copy of all weights, which a run without a KL term does not pay for.
+        let compares = algorithm.terms().kl.coefficient != 0.0 || config.kl_reward.coefficient != 0.0;
+        let reference = compares.then(|| match &config.lora {
+            Some(_) => policy.without_lora(),
+            None => Decoder::frozen(&model.config, &model.weights, device),
+        });
         Ok(Self {
             policy: learner(policy),
             critic,
@@ -227,9 +230,10 @@ impl<'a> Trainer<'a> {
         }
         metrics.insert(SKIPPED, f64::from(u8::from(self.skipped > 0)));
         metrics.insert("rollout/staleness", collected.staleness(WeightVersion(self.step)));
-        let host = self.policy.decoder.to_host();
         self.step += 1;
-        self.generator.refit(&host, WeightVersion(self.step));
+        let refit = Instant::now();
+        self.generator.refit_from(&self.policy.decoder, WeightVersion(self.step));
+        metrics.insert("timing_s/refit", refit.elapsed().as_secs_f64());
 
         self.validate_if_due(&mut metrics)?;
         if self.algorithm.dynamic_sampling() {
@@ -279,7 +283,7 @@ impl<'a> Trainer<'a> {
             policy: &mut self.policy,
             critic: self.critic.as_mut(),
             algorithm: self.algorithm.as_mut(),
-            reference: &self.reference,
+            reference: self.reference.as_ref(),
             replicas: &mut self.replicas,
             kl_beta: &mut self.kl_beta,
         };
@@ -288,7 +292,7 @@ impl<'a> Trainer<'a> {
 
     /// Puts a saved policy in place, for the trainer and for the generator.
     pub(crate) fn set_policy(&mut self, decoder: Decoder, optimizer: AdamW) {
-        self.generator.refit(&decoder.to_host(), WeightVersion(self.step));
+        self.generator.refit_from(&decoder, WeightVersion(self.step));
         self.policy = Learner { decoder, optimizer };
     }
 }

@@ -1,5 +1,7 @@
 //! What a step's rollouts do to the weights: advantages, then updates of policy and critic.
 
+use std::time::Instant;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use zerosearch_algorithms::{Algorithm, KlReward, LossInputs, LossMetrics, RewardBatch, ValueInputs};
 use zerosearch_generate::Stream;
@@ -10,7 +12,7 @@ use zerosearch_rollout::Rollout;
 use crate::batch::{MicroBatch, MiniBatch, TrainBatch};
 use crate::collection::Collected;
 use crate::replicas::{self, Replica};
-use crate::totals::{Gaps, Totals};
+use crate::totals::{Gaps, Seconds, Totals};
 use crate::trainer::Learner;
 use crate::{OldLogprobs, TrainConfig, TrainError, critic};
 
@@ -64,7 +66,8 @@ pub(crate) struct Update<'u> {
     pub(crate) policy: &'u mut Learner,
     pub(crate) critic: Option<&'u mut Learner>,
     pub(crate) algorithm: &'u mut dyn Algorithm,
-    pub(crate) reference: &'u Decoder,
+    /// There where the algorithm or the reward compares with it.
+    pub(crate) reference: Option<&'u Decoder>,
     /// Further devices, which compute a share of each gradient.
     pub(crate) replicas: &'u mut [Replica],
     /// The coefficient of the KL penalty in the reward.
@@ -202,10 +205,10 @@ impl Update<'_> {
     /// What each trained token pays for its distance to the reference; nothing where `kl_reward` is off.
     fn kl_penalties(&mut self, batch: &TrainBatch, old: &[f32], metrics: &mut Metrics) -> Vec<f32> {
         let beta = *self.kl_beta;
-        if self.config.kl_reward.coefficient == 0.0 {
+        let Some(reference) = self.reference.filter(|_| self.config.kl_reward.coefficient != 0.0) else {
             return Vec::new();
-        }
-        let reference = self.over_tokens(batch, |micro| self.reference.score(&micro.scored()).0);
+        };
+        let reference = self.over_tokens(batch, |micro| reference.score(&micro.scored()).0);
         // The mean over each sequence's tokens, then over sequences, as verl takes it.
         let (mut kl, mut start) = (0.0, 0);
         for length in batch.lengths.iter().filter(|length| **length > 0) {
@@ -230,30 +233,37 @@ impl Update<'_> {
     ) -> Result<(), TrainError> {
         let terms = self.algorithm.terms();
         let weights = mini_batch.weights(terms.aggregation, batch.tokens());
-        let reference_needed = terms.kl.coefficient != 0.0;
+        let reference = self.reference.filter(|_| terms.kl.coefficient != 0.0);
         let compares = totals.updates == 0 && self.config.old_logprobs == OldLogprobs::Generator;
         let (algorithm, budget) = (&*self.algorithm, self.config.micro_batch_tokens);
         let dropout = self.policy.dropout(self.config.seed);
-        let mut decoders = vec![(dropout, self.policy.decoder.clone(), self.reference.clone())];
+        let mut decoders = vec![(dropout, self.policy.decoder.clone(), reference.cloned())];
         for replica in &mut *self.replicas {
             replica.policy.copy_trained(&self.policy.decoder);
             let dropout = Stream { question: decoders.len() as u64, ..dropout };
-            decoders.push((dropout, replica.policy.clone(), replica.reference.clone()));
+            let reference = replica.reference.clone().filter(|_| reference.is_some());
+            decoders.push((dropout, replica.policy.clone(), reference));
         }
         let shares = replicas::compute(decoders, mini_batch, |(dropout, policy, reference), share| {
             let tensor = |values| tensor(values, policy.device());
             let (mut gradients, mut sums, mut gaps) = (Gradients::default(), LossMetrics::default(), Gaps::default());
+            let mut seconds = Seconds::default();
             for (index, micro) in share.micro_batches(budget).into_iter().enumerate() {
                 let scored = micro.scored();
                 let dropout = Stream { sample: index as u64, ..dropout };
+                let clock = Instant::now();
                 let (logprobs, entropy) = policy.with_dropout(dropout).score(&scored);
+                seconds.forward += clock.elapsed().as_secs_f64();
+                let clock = Instant::now();
+                let ref_logprobs = reference.as_ref().map(|reference| reference.score(&scored).0);
+                seconds.reference += clock.elapsed().as_secs_f64();
                 if compares {
                     gaps.add(&host(&logprobs), &micro.gather(&batch.generator_logprobs));
                 }
                 let output = algorithm.loss(LossInputs {
                     logprobs,
                     old_logprobs: tensor(micro.gather(targets.old)),
-                    ref_logprobs: reference_needed.then(|| reference.score(&scored).0),
+                    ref_logprobs,
                     entropy: Some(entropy),
                     advantages: tensor(micro.gather(targets.advantages)),
                     weights: tensor(micro.gather(&weights)),
@@ -261,17 +271,23 @@ impl Update<'_> {
                     sequence_lengths: micro.lengths(),
                 })?;
                 sums += output.metrics;
+                let clock = Instant::now();
                 gradients.add(Gradients::of(output.loss, policy.trained()));
+                seconds.backward += clock.elapsed().as_secs_f64();
             }
-            Ok((gradients, sums, gaps))
+            Ok((gradients, sums, gaps, seconds))
         })?;
         let mut gradients = Gradients::default();
         let mut sums = LossMetrics::default();
-        for (share, part, gaps) in shares {
+        let mut seconds = Seconds::default();
+        for (share, part, gaps, longest) in shares {
             gradients.add(share.on(self.device));
             sums += part;
             totals.gaps += gaps;
+            // The devices work beside one another.
+            seconds = seconds.max(longest);
         }
+        let clock = Instant::now();
         let norm = gradients.clip(self.config.gradient_norm);
         if !sums.loss.is_finite() || !norm.is_finite() {
             return Err(TrainError::NotFinite { step: self.step, loss: sums.loss, norm });
@@ -282,7 +298,9 @@ impl Update<'_> {
             self.step,
             self.config.steps,
         );
-        self.policy.optimizer.step(self.policy.decoder.trained_mut(), &gradients, rate);
+        self.policy.optimizer.step(self.policy.decoder.trained_mut(), gradients, rate);
+        seconds.optimizer = clock.elapsed().as_secs_f64();
+        totals.seconds += seconds;
         totals.policy(sums, mini_batch.share(), norm, rate);
         Ok(())
     }
@@ -337,7 +355,7 @@ impl Update<'_> {
             self.config.steps,
         );
         if let Some(critic) = &mut self.critic {
-            critic.optimizer.step(critic.decoder.trained_mut(), &gradients, rate);
+            critic.optimizer.step(critic.decoder.trained_mut(), gradients, rate);
         }
         totals.critic(sum, mini_batch.share(), norm, rate);
         Ok(())

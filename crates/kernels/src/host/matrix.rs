@@ -38,17 +38,30 @@ impl Packed {
     /// # Panics
     /// When a matrix is not a whole number of rows.
     pub fn new(matrices: &[&[f32]], inner: usize) -> Self {
+        let mut packed = Self { inner, outer: 0, panels: Vec::new() };
+        packed.fill(matrices);
+        packed
+    }
+
+    /// Takes other matrices in place of the present ones, in the same memory where they are as large.
+    ///
+    /// # Panics
+    /// When a matrix is not a whole number of rows.
+    pub fn fill(&mut self, matrices: &[&[f32]]) {
+        let inner = self.inner;
         assert!(matrices.iter().all(|matrix| matrix.len().is_multiple_of(inner)), "Packed: rows of {inner}");
         let rows: Vec<&[f32]> = matrices.iter().flat_map(|matrix| matrix.chunks_exact(inner)).collect();
-        let mut panels = in_huge_pages(rows.len().div_ceil(LANES) * inner * LANES);
-        panels.par_chunks_mut((inner * LANES).max(1)).zip(rows.par_chunks(LANES)).for_each(|(panel, rows)| {
+        if rows.len() != self.outer {
+            self.outer = rows.len();
+            self.panels = in_huge_pages(rows.len().div_ceil(LANES) * inner * LANES);
+        }
+        self.panels.par_chunks_mut((inner * LANES).max(1)).zip(rows.par_chunks(LANES)).for_each(|(panel, rows)| {
             for (i, outputs) in panel.chunks_exact_mut(LANES).enumerate() {
                 for (slot, row) in outputs.iter_mut().zip(rows) {
                     *slot = row[i];
                 }
             }
         });
-        Self { inner, outer: rows.len(), panels }
     }
 
     /// Rows of the weight: outputs of a product.
