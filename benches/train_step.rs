@@ -1,4 +1,5 @@
-//! One step of GRPO: 4 prompts × 4 samples × 64 new tokens, reward, reference, update with AdamW.
+//! One step of GRPO: 4 prompts × 4 samples × 64 new tokens, reward, reference, update with AdamW. And a forward and backward
+//! pass on its own, over every token of 4 × 256.
 //!
 //! With SmolLM2-135M where `crates/lm/tests/real/fetch.sh` has put it (the size at which TRL's GRPOTrainer was measured), else
 //! with the shipped base policy: `cargo bench -p zerosearch-benches --bench train_step`.
@@ -10,7 +11,7 @@ use zerosearch::algorithms::{AlgorithmConfig, Grpo, Kl};
 use zerosearch::burn::tensor::Device;
 use zerosearch::data::Question;
 use zerosearch::generate::Sampling;
-use zerosearch::lm::LanguageModel;
+use zerosearch::lm::{Decoder, Gradients, LanguageModel, ScoredSequence};
 use zerosearch::reward::{Episode, RewardFn};
 use zerosearch::rollout::RolloutConfig;
 use zerosearch::search::{Bm25Index, Document};
@@ -33,6 +34,11 @@ impl RewardFn for Vowels {
         let text = episode.policy_turns.concat();
         text.chars().filter(|letter| "aeiou".contains(*letter)).count() as f32 / text.chars().count().max(1) as f32
     }
+}
+
+/// Tokens that differ from one another and from those of another seed.
+fn tokens(count: u64, seed: u64, vocabulary: u64) -> Vec<u32> {
+    (0..count).map(|i| ((i * 31 + seed * 977 + 7) % vocabulary) as u32).collect()
 }
 
 fn folder() -> PathBuf {
@@ -61,6 +67,17 @@ fn benches(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group(folder.file_name().map_or("model".into(), |name| name.to_string_lossy()));
     group.sample_size(10);
+    let sequences: Vec<Vec<u32>> = (0..4u64).map(|seed| tokens(256, seed, model.config.vocab_size as u64)).collect();
+    let positions: Vec<usize> = (1..256).collect();
+    let scored: Vec<ScoredSequence<'_>> =
+        sequences.iter().map(|tokens| ScoredSequence { tokens, positions: &positions }).collect();
+    {
+        let decoder = Decoder::trainable(&model.config, &model.weights, &device);
+        group.throughput(Throughput::Elements(4 * 256));
+        group.bench_function("forward and backward 4 x 256", |b| {
+            b.iter(|| Gradients::of(decoder.score(&scored).0.mean().neg(), decoder.trained()));
+        });
+    }
     group.throughput(Throughput::Elements((PROMPTS * SAMPLES * NEW) as u64));
     // TRL's default has no KL term and so no reference pass.
     for (name, kl) in [("without KL", Kl::NONE), ("with KL", Kl::default())] {

@@ -75,7 +75,7 @@ fn a_replayed_step_is_the_step() {
             let step = first.step().unwrap();
             let replayed = second.replay(step.rollouts.clone()).unwrap();
             assert_eq!((&replayed.rewards, &replayed.advantages), (&step.rewards, &step.advantages), "{algorithm}");
-            for (name, value) in replayed.metrics.iter() {
+            for (name, value) in replayed.metrics.iter().filter(|(name, _)| !name.starts_with("timing_s")) {
                 assert_eq!(step.metrics.get(name), Some(value), "{algorithm}: {name}");
             }
             assert!(replayed.metrics.get("actor/pg_loss").is_some());

@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Our benches and their peers on the same weights, tokens and threads, one right after the other; prints a table of ratios.
+
+    python3 -m venv venv && venv/bin/pip install torch transformers trl datasets
+    crates/lm/tests/real/fetch.sh
+    venv/bin/python benches/peers/compare.py generate --rounds 3
+    venv/bin/python benches/peers/compare.py train_step --rounds 3
+
+`generate` is compared with Hugging Face transformers, `train_step` with TRL's GRPOTrainer and a plain PyTorch backward pass, all in
+f32. A ratio above 1 says how many times as fast ours is; with several rounds the worst one is kept. Peers are no part of the tests.
+"""
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+MODEL = ROOT / "target/models/smollm2-135m-instruct"
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+
+
+
+def ours(bench):
+    """Seconds of every bench by name, and the peak memory of the process in MB."""
+    command = ["cargo", "bench", "-p", "zerosearch-benches", "--bench", bench, "--", "--quick"]
+    with tempfile.TemporaryFile("w+") as out:
+        child = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"RAYON_NUM_THREADS": "2"}, stdout=out, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(child.pid, 0)
+        out.seek(0)
+        lines = out.read().splitlines()
+    if status != 0:
+        sys.exit("\n".join([*lines, f"{' '.join(command)} failed"]))
+    print("\n".join(f"  {line}" for line in lines if line.startswith("timing_s")))
+    found = {}
+    for path in (TARGET / "criterion").rglob("new/benchmark.json"):
+        name = json.loads(path.read_text())
+        if name["group_id"].startswith("smollm2"):
+            found[name["function_id"]] = json.loads((path.parent / "estimates.json").read_text())["mean"]["point_estimate"] / 1e9
+    return found, usage.ru_maxrss / 1024
+
+
+def theirs(script):
+    output = subprocess.run([sys.executable, HERE / script, MODEL], check=True, capture_output=True, text=True)
+    return json.loads(output.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bench", choices=["generate", "train_step"])
+    parser.add_argument("--rounds", type=int, default=1)
+    arguments = parser.parse_args()
+    if not MODEL.exists():
+        sys.exit(f"{MODEL} is missing: run crates/lm/tests/real/fetch.sh first")
+    build = ["cargo", "bench", "-p", "zerosearch-benches", "--bench", arguments.bench, "--no-run"]
+    subprocess.run(build, cwd=ROOT, check=True)
+    worst = {}
+    for round in range(arguments.rounds):
+        mine, peak = ours(arguments.bench)
+        peer = theirs({"generate": "transformers_generate.py", "train_step": "trl_step.py"}[arguments.bench])
+        print(f"round {round + 1}, load {os.getloadavg()[0]:.1f}")
+        print(f"  {'':44}{'ours':>12}{'peer':>12}{'ratio':>8}")
+        for name, seconds in peer["seconds"].items():
+            ratio = seconds / mine[name]
+            worst[name] = min(ratio, worst.get(name, ratio))
+            tokens = peer["tokens"][name]
+            print(f"  {name:44}{tokens / mine[name]:>8.1f} t/s{tokens / seconds:>8.1f} t/s{ratio:>8.2f}")
+        print(f"  {'peak memory':44}{peak:>9.0f} MB{peer['peak_mb']:>9.0f} MB{peer['peak_mb'] / peak:>8.2f}", flush=True)
+    print("worst ratios:", json.dumps({name: round(ratio, 2) for name, ratio in worst.items()}))
+
+
+if __name__ == "__main__":
+    main()
