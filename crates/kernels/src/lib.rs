@@ -22,6 +22,7 @@
 
 mod attention;
 mod buffer;
+pub mod ceiling;
 pub mod host;
 mod logprobs;
 mod matrix;

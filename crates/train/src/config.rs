@@ -57,6 +57,10 @@ pub struct TrainConfig {
     pub gradient_norm: f64,
     /// Most tokens, padding included, in one forward pass.
     pub micro_batch_tokens: usize,
+    /// Most bytes that the generator's caches hold; unbounded where it is left out. Rollouts that do not fit wait, or are computed
+    /// again: it changes speed, never a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_cache_memory_bytes: Option<usize>,
     /// Questions whose rollouts, all samples counted, make an optimizer step: verl's `ppo_mini_batch_size`. 0: all of a step's. The
     /// rollouts are shuffled for each epoch, so those of a question need not stay together.
     pub mini_batch_size: usize,
@@ -120,6 +124,7 @@ impl Default for TrainConfig {
             optimizer: AdamWConfig::default(),
             gradient_norm: 1.0,
             micro_batch_tokens: 8192,
+            kv_cache_memory_bytes: None,
             mini_batch_size: 0,
             epochs: 1,
             staleness: 0,
@@ -148,6 +153,7 @@ impl TrainConfig {
         positive("questions_per_step", self.questions_per_step)?;
         positive("samples_per_question", self.samples_per_question)?;
         positive("micro_batch_tokens", self.micro_batch_tokens)?;
+        positive("kv_cache_memory_bytes", self.kv_cache_memory_bytes.unwrap_or(usize::MAX))?;
         positive("max_num_gen_batches", self.max_num_gen_batches)?;
         positive("epochs", self.epochs)?;
         positive("keep_checkpoints", self.keep_checkpoints)?;

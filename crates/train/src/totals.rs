@@ -25,13 +25,18 @@ pub(crate) struct Totals {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Gaps {
     sum: f64,
+    largest: f64,
     tokens: usize,
 }
 
 impl Gaps {
     /// Takes in the log-probabilities of the same tokens under trainer and generator.
     pub(crate) fn add(&mut self, trainer: &[f32], generator: &[f32]) {
-        self.sum += trainer.iter().zip(generator).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>();
+        for (a, b) in trainer.iter().zip(generator) {
+            let gap = f64::from((a - b).abs());
+            self.sum += gap;
+            self.largest = self.largest.max(gap);
+        }
         self.tokens += trainer.len();
     }
 }
@@ -39,6 +44,7 @@ impl Gaps {
 impl AddAssign for Gaps {
     fn add_assign(&mut self, other: Self) {
         self.sum += other.sum;
+        self.largest = self.largest.max(other.largest);
         self.tokens += other.tokens;
     }
 }
@@ -109,6 +115,7 @@ impl Totals {
         let mut scalars = Vec::new();
         if self.gaps.tokens > 0 {
             scalars.push(("rollout/logprob_gap", self.gaps.sum / self.gaps.tokens as f64));
+            scalars.push(("rollout/logprob_gap_max", self.gaps.largest));
         }
         scalars.push(("actor/updates", self.updates as f64));
         if self.updates > 0 {

@@ -164,7 +164,8 @@ impl<'a> Trainer<'a> {
             curriculum,
             reference,
             replicas: Vec::new(),
-            generator: LocalGenerator::new(&model.config, &model.weights, model.codec.eos_ids()),
+            generator: LocalGenerator::new(&model.config, &model.weights, model.codec.eos_ids())
+                .with_cache_bytes(config.kv_cache_memory_bytes.unwrap_or(usize::MAX)),
             config,
             parts,
         })
@@ -242,6 +243,9 @@ impl<'a> Trainer<'a> {
         metrics.insert("curriculum/noise_probability", collected.noise_probability);
         metrics.extend(RolloutStats::of(&collected.rollouts).metrics());
         metrics.summary("critic/score", &collected.rewards);
+        let statistics = self.generator.statistics();
+        metrics.insert("rollout/kv_cache_peak_mb", statistics.peak_cache_bytes as f64 / 1e6);
+        metrics.insert("rollout/kv_cache_evicted", statistics.evicted as f64);
         metrics.insert("rollout/tokens_per_s", collected.sampled_tokens() as f64 / collected.seconds);
         metrics.insert("timing_s/rollout", collected.seconds);
         metrics.insert("timing_s/update", update_seconds);

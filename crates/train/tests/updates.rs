@@ -289,3 +289,24 @@ fn importance_sampling_without_anything_to_compare_is_refused() {
     let message = refused(TrainConfig { importance_sampling: on(0.5), ..recomputed });
     assert!(message.contains("importance_sampling") && message.contains("`cap` is 0.5"), "{message}");
 }
+
+#[test]
+fn a_bound_on_the_caches_memory_changes_no_weight() {
+    let fixture = Fixture::new();
+    let steps = |kv_cache_memory_bytes| {
+        let config = TrainConfig { kv_cache_memory_bytes, ..config("grpo") };
+        let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
+        trainer.step().unwrap();
+        let metrics = trainer.step().unwrap().metrics;
+        (
+            trainer.model().weights,
+            figure(&metrics, "rollout/kv_cache_peak_mb"),
+            figure(&metrics, "rollout/kv_cache_evicted"),
+        )
+    };
+    let (expected, peak, evicted) = steps(None);
+    assert_eq!(evicted, 0.0);
+    let (found, bounded, evicted) = steps(Some((peak * 1e6 * 0.6) as usize));
+    assert!(bounded <= peak * 0.6 && evicted > 0.0, "{bounded} of {peak} MB, {evicted} evicted");
+    assert!(found == expected);
+}
