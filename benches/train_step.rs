@@ -11,7 +11,7 @@ use zerosearch::algorithms::{AlgorithmConfig, Grpo, Kl};
 use zerosearch::burn::tensor::Device;
 use zerosearch::data::Question;
 use zerosearch::generate::Sampling;
-use zerosearch::lm::{Decoder, Gradients, LanguageModel, ScoredSequence};
+use zerosearch::lm::{Decoder, Gradients, LanguageModel, LoraConfig, ScoredSequence};
 use zerosearch::reward::{Episode, RewardFn};
 use zerosearch::rollout::RolloutConfig;
 use zerosearch::search::{Bm25Index, Document};
@@ -72,16 +72,25 @@ fn benches(criterion: &mut Criterion) {
     let scored: Vec<ScoredSequence<'_>> =
         sequences.iter().map(|tokens| ScoredSequence { tokens, positions: &positions }).collect();
     {
-        let decoder = Decoder::trainable(&model.config, &model.weights, &device);
         group.throughput(Throughput::Elements(4 * 256));
-        let pass = || Gradients::of(decoder.score(&scored).0.mean().neg(), decoder.trained());
-        // The first pass asks the system for its memory, page by page.
-        drop(pass());
-        group.bench_function("forward and backward 4 x 256", |b| b.iter(pass));
+        let mut decoder = None;
+        group.bench_function("forward and backward 4 x 256", |b| {
+            let pass = |decoder: &Decoder| Gradients::of(decoder.score(&scored).0.mean().neg(), decoder.trained());
+            let decoder = decoder.get_or_insert_with(|| {
+                let decoder = Decoder::trainable(&model.config, &model.weights, &device);
+                // The first pass asks the system for its memory, page by page.
+                drop(pass(&decoder));
+                decoder
+            });
+            b.iter(|| pass(decoder));
+        });
     }
     group.throughput(Throughput::Elements((PROMPTS * SAMPLES * NEW) as u64));
-    // TRL's default has no KL term and so no reference pass.
-    for (name, kl) in [("without KL", Kl::NONE), ("with KL", Kl::default())] {
+    // TRL's default has no KL term and so no reference pass. Adapters need no second copy of anything.
+    let lora = Some(LoraConfig::default());
+    for (name, kl, lora) in
+        [("without KL", Kl::NONE, None), ("with KL", Kl::default(), None), ("with LoRA", Kl::NONE, lora)]
+    {
         let config = TrainConfig {
             steps: u64::MAX,
             questions_per_step: PROMPTS,
@@ -94,12 +103,20 @@ fn benches(criterion: &mut Criterion) {
             },
             algorithm: AlgorithmConfig::Grpo(Grpo { kl, ..Grpo::default() }),
             warmup_ratio: 0.0,
+            lora,
             ..TrainConfig::default()
         };
-        let mut trainer = Trainer::new(config, parts).expect("a valid configuration");
-        // As above; and after the first step, the moments lie where activations were.
-        let mut last = (0..3).filter_map(|_| trainer.step().ok()).last();
-        group.bench_function(format!("GRPO step {name}"), |b| b.iter(|| last = Some(trainer.step().expect("a step"))));
+        let mut trainer = None;
+        let mut last = None;
+        group.bench_function(format!("GRPO step {name}"), |b| {
+            let trainer = trainer.get_or_insert_with(|| {
+                let mut trainer = Trainer::new(config.clone(), parts).expect("a valid configuration");
+                // As above; and after the first step, the moments lie where activations were.
+                (0..3).for_each(|_| drop(trainer.step().expect("a step")));
+                trainer
+            });
+            b.iter(|| last = Some(trainer.step().expect("a step")));
+        });
         // Where the time of the last step went.
         for (name, seconds) in
             last.iter().flat_map(|report| report.metrics.iter()).filter(|m| m.0.starts_with("timing"))

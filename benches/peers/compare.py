@@ -20,6 +20,8 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MODEL = ROOT / "target/models/smollm2-135m-instruct"
+# Run one after the other, each in a process of its own. The last one's memory is compared.
+PARTS = {"generate": [""], "train_step": ["forward and backward", "step without KL"]}
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 
@@ -32,9 +34,9 @@ def build(bench):
     return next(m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == bench)
 
 
-def ours(executable):
-    """Seconds of every bench by name, and the peak memory of the process in MB."""
-    command = [executable, "--bench", "--quick"]
+def ours(executable, only):
+    """Seconds of every bench by name, and the peak memory in MB of a process that runs those whose name has `only`."""
+    command = [executable, "--bench", "--quick", only]
     # As cargo sets it: where criterion leaves what it measures.
     environment = os.environ | {"RAYON_NUM_THREADS": "2", "CARGO_TARGET_DIR": str(TARGET)}
     with tempfile.TemporaryFile("w+") as out:
@@ -70,7 +72,8 @@ def main():
     executable = build(arguments.bench)
     worst = {}
     for number in range(1, arguments.rounds + 1):
-        mine, peak = ours(executable)
+        for only in PARTS[arguments.bench]:
+            mine, peak = ours(executable, only)
         peer = theirs({"generate": "transformers_generate.py", "train_step": "trl_step.py"}[arguments.bench])
         print(f"round {number}, load {os.getloadavg()[0]:.1f}")
         print(f"  {'':44}{'ours':>12}{'peer':>12}{'ratio':>8}")
