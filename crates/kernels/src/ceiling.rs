@@ -9,7 +9,7 @@ const SUMS: usize = 128;
 
 /// Adds up all values, each thread its share: reads memory as fast as it comes.
 pub fn read_all(values: &[f32]) -> f32 {
-    let share = values.len().div_ceil(rayon::current_num_threads()).next_multiple_of(SUMS);
+    let share = values.len().div_ceil(rayon::current_num_threads()).next_multiple_of(SUMS).max(SUMS);
     let sums = values.par_chunks(share).map(|values| {
         vectorised(
             #[inline(always)]
