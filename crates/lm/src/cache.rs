@@ -37,6 +37,11 @@ impl Layout {
         self.floats() * size_of::<f32>()
     }
 
+    /// Floats of one head's result.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
     fn keys(&self, layer: usize, head: usize) -> Range<usize> {
         let start = layer * self.layer() + head * KV_BLOCK * self.head_dim;
         start..start + KV_BLOCK * self.head_dim
@@ -62,6 +67,11 @@ impl Pool {
 
     pub(crate) fn peak(&self) -> usize {
         self.peak.load(Ordering::Relaxed)
+    }
+
+    /// What is alive now is the peak so far.
+    pub(crate) fn reset_peak(&self) {
+        self.peak.store(self.bytes(), Ordering::Relaxed);
     }
 }
 
@@ -158,12 +168,5 @@ pub(crate) fn view<'a>(blocks: &'a [&'a [f32]], layout: &Layout, layer: usize, h
         keys: layout.keys(layer, head).start,
         values: layout.values(layer, head).start,
         value_stride: layout.stride,
-    }
-}
-
-impl Layout {
-    /// Floats of one head's result.
-    pub(crate) fn stride(&self) -> usize {
-        self.stride
     }
 }

@@ -33,7 +33,7 @@ pub struct LocalGenerator {
     pub(crate) statistics: Statistics,
 }
 
-/// What a generator has done since it was made.
+/// What a generator has done since it was made, or since this was [taken](LocalGenerator::take_statistics).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Tokens sampled.
@@ -133,9 +133,17 @@ impl LocalGenerator {
         self.weights = version;
     }
 
-    /// Counts since the generator was made.
+    /// Counts since the generator was made, or since they were taken.
     pub fn statistics(&self) -> Statistics {
         Statistics { peak_cache_bytes: self.pool.peak() as u64, ..self.statistics }
+    }
+
+    /// The counts so far, which begin anew.
+    pub fn take_statistics(&mut self) -> Statistics {
+        let taken = self.statistics();
+        self.statistics = Statistics::default();
+        self.pool.reset_peak();
+        taken
     }
 
     fn check(&self, tokens: &[TokenId]) -> Result<(), GenerateError> {

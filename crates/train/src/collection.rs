@@ -10,6 +10,7 @@ use zerosearch_algorithms::RewardBatch;
 use zerosearch_curriculum::{Curriculum, Progress};
 use zerosearch_data::Question;
 use zerosearch_generate::{Generator, Sampling, Stream, WeightVersion};
+use zerosearch_lm::LocalGenerator;
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::{Episode, RewardFn};
 use zerosearch_rollout::{Noise, Rollout, RolloutConfig, Rollouts, Task};
@@ -47,14 +48,18 @@ pub(crate) struct Collected {
     /// How many times questions were asked to fill the step.
     pub(crate) gen_batches: usize,
     pub(crate) noise_probability: f64,
+    /// Most bytes that the generator's caches held meanwhile, and tokens whose cache it gave up.
+    pub(crate) cache_peak_bytes: u64,
+    pub(crate) cache_evicted: u64,
     pub(crate) seconds: f64,
 }
 
 impl Collection<'_> {
     /// Asks the step's questions and, where groups are left out, further ones in their place, until all places are taken or
     /// `max_num_gen_batches` is reached.
-    pub(crate) fn run(&self, generator: &mut dyn Generator) -> Result<Collected, TrainError> {
+    pub(crate) fn run(&self, generator: &mut LocalGenerator) -> Result<Collected, TrainError> {
         let began = Instant::now();
+        generator.take_statistics();
         let progress = Progress { success_rate: self.success_rate, ..Progress::at(self.step, self.config.steps) };
         let plan = Rollouts {
             engine: self.parts.engine,
@@ -73,6 +78,9 @@ impl Collection<'_> {
             asked += missing;
             missing = if self.dynamic_sampling { wanted - collected.keep_informative()? } else { 0 };
         }
+        // Of these rollouts alone: what a process did before must not show in a run that was resumed.
+        let statistics = generator.take_statistics();
+        (collected.cache_peak_bytes, collected.cache_evicted) = (statistics.peak_cache_bytes, statistics.evicted);
         collected.cursor = self.cursor + asked;
         collected.seconds = began.elapsed().as_secs_f64();
         Ok(collected)

@@ -243,9 +243,8 @@ impl<'a> Trainer<'a> {
         metrics.insert("curriculum/noise_probability", collected.noise_probability);
         metrics.extend(RolloutStats::of(&collected.rollouts).metrics());
         metrics.summary("critic/score", &collected.rewards);
-        let statistics = self.generator.statistics();
-        metrics.insert("rollout/kv_cache_peak_mb", statistics.peak_cache_bytes as f64 / 1e6);
-        metrics.insert("rollout/kv_cache_evicted", statistics.evicted as f64);
+        metrics.insert("rollout/kv_cache_peak_mb", collected.cache_peak_bytes as f64 / 1e6);
+        metrics.insert("rollout/kv_cache_evicted", collected.cache_evicted as f64);
         metrics.insert("rollout/tokens_per_s", collected.sampled_tokens() as f64 / collected.seconds);
         metrics.insert("timing_s/rollout", collected.seconds);
         metrics.insert("timing_s/update", update_seconds);
