@@ -163,10 +163,11 @@ impl Decoder {
 
     /// Copies the parameters to the host, with the adapters merged into them.
     pub fn to_host(&self) -> HostWeights {
-        let mut host = on_host(&self.weights);
-        if let Some((lora, adapters)) = self.lora() {
-            lora.merge(&mut host, &adapters);
-        }
+        let parameter = self.parameters();
+        let mut host = HostWeights::default();
+        self.weights.keys().filter_map(|name| Some((name, parameter(name)?))).for_each(|(name, tensor)| {
+            host.insert(name.clone(), tensor);
+        });
         host
     }
 

@@ -5,14 +5,13 @@
 //! a sequence gets the same bits whichever others are in the batch and however its tokens are cut into calls.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use rayon::prelude::*;
 use zerosearch_generate::TokenId;
 use zerosearch_kernels::host::{self, Packed};
 
 use crate::ModelConfig;
-use crate::cache::{Cache, Layout, Pool, view};
+use crate::cache::{Cache, Layout, view};
 
 /// Rows of one sequence whose attention is one task.
 const TILE: usize = 16;
@@ -132,11 +131,6 @@ impl Engine {
 
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
-    }
-
-    /// Makes room in a cache for `tokens` more positions.
-    pub(crate) fn reserve(&self, cache: &mut Cache, pool: &Arc<Pool>, tokens: usize) {
-        cache.reserve(&self.layout, pool, tokens);
     }
 
     /// Takes every sequence's tokens through the network. The logits of those that want them,

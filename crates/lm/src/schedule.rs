@@ -61,7 +61,7 @@ impl LocalGenerator {
             let fits = self.make_room(id, count);
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
             if fits {
-                self.engine.reserve(&mut sequence.cache, &self.pool, count);
+                sequence.cache.reserve(self.engine.layout(), &self.pool, count);
                 prefill -= if pending == 1 { 0 } else { count };
                 chosen.insert(id, count);
             } else if chosen.is_empty() {

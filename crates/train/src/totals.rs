@@ -130,7 +130,7 @@ impl Totals {
             scalars.push(("actor/lr", self.rate));
             let Seconds { forward, reference, backward, optimizer } = self.seconds;
             scalars.extend([("timing_s/forward", forward), ("timing_s/backward", backward)]);
-            scalars.extend((reference > 1e-6).then_some(("timing_s/reference", reference)));
+            scalars.extend((reference > 0.0).then_some(("timing_s/reference", reference)));
             scalars.push(("timing_s/optimizer", optimizer));
         }
         if let Some(critic) = &self.critic {

@@ -254,9 +254,12 @@ impl Update<'_> {
                 let clock = Instant::now();
                 let (logprobs, entropy) = policy.with_dropout(dropout).score(&scored);
                 seconds.forward += clock.elapsed().as_secs_f64();
-                let clock = Instant::now();
-                let ref_logprobs = reference.as_ref().map(|reference| reference.score(&scored).0);
-                seconds.reference += clock.elapsed().as_secs_f64();
+                let ref_logprobs = reference.as_ref().map(|reference| {
+                    let clock = Instant::now();
+                    let logprobs = reference.score(&scored).0;
+                    seconds.reference += clock.elapsed().as_secs_f64();
+                    logprobs
+                });
                 if compares {
                     gaps.add(&host(&logprobs), &micro.gather(&batch.generator_logprobs));
                 }
@@ -287,18 +290,14 @@ impl Update<'_> {
             // The devices work beside one another.
             seconds = seconds.max(longest);
         }
-        let clock = Instant::now();
-        let norm = gradients.clip(self.config.gradient_norm);
-        if !sums.loss.is_finite() || !norm.is_finite() {
-            return Err(TrainError::NotFinite { step: self.step, loss: sums.loss, norm });
-        }
         let rate = self.config.lr_scheduler_type.rate(
             self.config.learning_rate,
             self.config.warmup_ratio,
             self.step,
             self.config.steps,
         );
-        self.policy.optimizer.step(self.policy.decoder.trained_mut(), gradients, rate);
+        let clock = Instant::now();
+        let norm = apply(self.policy, gradients, sums.loss, rate, self.config.gradient_norm, self.step)?;
         seconds.optimizer = clock.elapsed().as_secs_f64();
         totals.seconds += seconds;
         totals.policy(sums, mini_batch.share(), norm, rate);
@@ -312,7 +311,7 @@ impl Update<'_> {
         targets: &Targets<'_>,
         totals: &mut Totals,
     ) -> Result<(), TrainError> {
-        let (Some(critic), Some(loss), Some(values)) = (&self.critic, self.algorithm.value_loss(), targets.values)
+        let (Some(critic), Some(loss), Some(values)) = (&mut self.critic, self.algorithm.value_loss(), targets.values)
         else {
             return Ok(());
         };
@@ -344,19 +343,13 @@ impl Update<'_> {
             gradients.add(share.on(self.device));
             sum += part;
         }
-        let norm = gradients.clip(self.config.gradient_norm);
-        if !sum.is_finite() || !norm.is_finite() {
-            return Err(TrainError::NotFinite { step: self.step, loss: sum, norm });
-        }
         let rate = self.config.critic_lr_scheduler_type.rate(
             self.config.critic_learning_rate,
             self.config.critic_warmup_ratio,
             self.step,
             self.config.steps,
         );
-        if let Some(critic) = &mut self.critic {
-            critic.optimizer.step(critic.decoder.trained_mut(), gradients, rate);
-        }
+        let norm = apply(critic, gradients, sum, rate, self.config.gradient_norm, self.step)?;
         totals.critic(sum, mini_batch.share(), norm, rate);
         Ok(())
     }
@@ -375,6 +368,23 @@ impl Update<'_> {
         }
         values
     }
+}
+
+/// One optimizer step with a gradient cut to a norm; a loss or norm that is not finite changes nothing. Returns the norm before.
+fn apply(
+    learner: &mut Learner,
+    mut gradients: Gradients,
+    loss: f64,
+    rate: f64,
+    limit: f64,
+    step: u64,
+) -> Result<f64, TrainError> {
+    let norm = gradients.clip(limit);
+    if !loss.is_finite() || !norm.is_finite() {
+        return Err(TrainError::NotFinite { step, loss, norm });
+    }
+    learner.optimizer.step(learner.decoder.trained_mut(), gradients, rate);
+    Ok(norm)
 }
 
 fn tensor(values: Vec<f32>, device: &Device) -> Tensor<1> {
