@@ -5,11 +5,8 @@ mod fixture;
 use std::path::Path;
 
 use burn::tensor::Tensor;
-use fixture::{Fixture, config, metrics, run};
-use zerosearch_algorithms::{
-    AdaptiveKl, Advantages, Algorithm, AlgorithmConfig, AlgorithmError, Grpo, KlReward, LossInputs, LossTerms,
-    RewardBatch, TokenLoss,
-};
+use fixture::{Fixture, Sick, config, metrics, run};
+use zerosearch_algorithms::{AdaptiveKl, AlgorithmConfig, KlReward};
 use zerosearch_curriculum::CurriculumConfig;
 use zerosearch_lm::{Decoder, Gradients, HostWeights, LoraConfig, ScoredSequence, Weight};
 use zerosearch_train::{
@@ -173,33 +170,6 @@ fn a_folder_that_cannot_be_written_is_an_error() {
     let trainer = Trainer::new(config("grpo"), fixture.parts()).unwrap();
     let message = trainer.save(Path::new("/proc/nowhere")).unwrap_err().to_string();
     assert!(message.contains("/proc/nowhere"), "{message}");
-}
-
-/// GRPO whose loss is not a number on every call that the list names.
-#[derive(Debug)]
-struct Sick {
-    calls: std::sync::atomic::AtomicUsize,
-    at: std::ops::Range<usize>,
-}
-
-impl Algorithm for Sick {
-    fn name(&self) -> &'static str {
-        "sick"
-    }
-
-    fn advantages(&mut self, batch: &RewardBatch<'_>) -> Result<Advantages, AlgorithmError> {
-        Grpo::default().advantages(batch)
-    }
-
-    fn token_loss(&self, inputs: &LossInputs) -> TokenLoss {
-        let call = self.calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let factor = if self.at.contains(&call) { f32::NAN } else { 1.0 };
-        TokenLoss::unclipped(-inputs.advantages() * inputs.logprobs.clone() * factor)
-    }
-
-    fn terms(&self) -> LossTerms {
-        Grpo::default().terms()
-    }
 }
 
 #[test]

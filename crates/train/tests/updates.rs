@@ -2,13 +2,8 @@
 
 mod fixture;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use fixture::{Fixture, config};
-use zerosearch_algorithms::{
-    Advantages, Aggregation, Algorithm, AlgorithmConfig, AlgorithmError, Grpo, ImportanceMode, ImportanceSampling,
-    LossInputs, LossTerms, Reinforce, RewardBatch, TokenLoss,
-};
+use fixture::{Fixture, Sick, config};
+use zerosearch_algorithms::{Aggregation, AlgorithmConfig, ImportanceMode, ImportanceSampling, Reinforce};
 use zerosearch_lm::{AdamWConfig, HostWeights, LoraConfig};
 use zerosearch_metrics::Metrics;
 use zerosearch_train::{LrSchedulerType, OldLogprobs, TrainConfig, Trainer};
@@ -186,36 +181,12 @@ fn a_single_sample_is_refused_by_every_algorithm_that_compares() {
     assert_eq!(compare, ["rloo", "opo", "grpo", "dr_grpo", "dapo", "gspo", "cispo"]);
 }
 
-/// GRPO whose second loss is not a number.
-#[derive(Debug, Default)]
-struct SickOnce {
-    calls: AtomicUsize,
-}
-
-impl Algorithm for SickOnce {
-    fn name(&self) -> &'static str {
-        "sick_once"
-    }
-
-    fn advantages(&mut self, batch: &RewardBatch<'_>) -> Result<Advantages, AlgorithmError> {
-        Grpo::default().advantages(batch)
-    }
-
-    fn token_loss(&self, inputs: &LossInputs) -> TokenLoss {
-        let factor = if self.calls.fetch_add(1, Ordering::Relaxed) == 1 { f32::NAN } else { 1.0 };
-        TokenLoss::unclipped(-inputs.advantages() * inputs.logprobs.clone() * factor)
-    }
-
-    fn terms(&self) -> LossTerms {
-        Grpo::default().terms()
-    }
-}
-
 #[test]
 fn after_an_update_that_is_not_finite_the_rest_of_the_step_is_left_out() {
     let fixture = Fixture::new();
     let config = TrainConfig { mini_batch_size: 1, epochs: 2, ..config("grpo") };
-    let mut trainer = Trainer::with_algorithm(config, fixture.parts(), Box::new(SickOnce::default())).unwrap();
+    let mut trainer =
+        Trainer::with_algorithm(config, fixture.parts(), Box::new(Sick { calls: 0.into(), at: 1..2 })).unwrap();
     let metrics = trainer.step().unwrap().metrics;
     assert_eq!((figure(&metrics, "actor/skipped_update"), figure(&metrics, "actor/updates")), (1.0, 1.0));
     let weights = trainer.model().weights;
