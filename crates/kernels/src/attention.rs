@@ -1,7 +1,5 @@
 //! Causal grouped-query attention that keeps no scores for the backward pass.
 
-use std::sync::Arc;
-
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -12,11 +10,12 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::buffer::{contiguous, floats, is_cpu_f32, tensor};
+use crate::host::{Attention, KV_BLOCK, KvBlocks, write_key, write_value};
 use crate::matrix::{Matrix, MatrixMut, multiply};
 use crate::reference;
-use crate::vector::{dot, exp, exponentiate, largest, vectorised};
+use crate::vector::{dot, exponentiate, largest, vectorised};
 
-/// Queries handled together; their keys end at the last of them, which skips most masked scores.
+/// Queries that the backward pass handles together; their keys end at the last of them, which skips most masked scores.
 const TILE: usize = 64;
 
 /// What the rows and columns of the matrices given to [`causal_attention`] mean.
@@ -81,8 +80,9 @@ impl AttentionShape {
 /// `[batch * time, kv_heads * head_dim]`, as the projections make them; the result has the shape
 /// of `q`. Sequences padded on the right need no mask: no position sees a later one.
 ///
-/// The backward pass recomputes the scores from `q`, `k` and one log-sum-exp per query and head
-/// (Dao et al. 2022, "FlashAttention"); scratch memory is one tile of queries by `time`.
+/// On the CPU each result is what [`crate::host::Attention`] makes of the same keys and values in a cache, to the bit.
+/// The backward pass recomputes the scores from `q` and `k` (Dao et al. 2022, "FlashAttention"); scratch memory is one
+/// tile of queries by `time`.
 ///
 /// # Panics
 ///
@@ -109,7 +109,7 @@ pub(crate) trait AttentionOp: Backend {
 impl AttentionOp for Flex {
     fn fused_attention(q: FlexTensor, k: FlexTensor, v: FlexTensor, shape: AttentionShape) -> FlexTensor {
         let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
-        let (output, _) = forward(floats(&q), floats(&k), floats(&v), shape);
+        let output = forward(floats(&q), floats(&k), floats(&v), shape);
         tensor(output, q.layout().shape().clone())
     }
 }
@@ -119,8 +119,6 @@ struct Saved {
     q: FlexTensor,
     k: FlexTensor,
     v: FlexTensor,
-    /// `[batch, heads, time]`.
-    log_sums: Arc<[f32]>,
     shape: AttentionShape,
 }
 
@@ -131,9 +129,9 @@ impl Backward<Flex, 3> for AttentionBackward {
     type State = Saved;
 
     fn backward(self, ops: Ops<Saved, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let Saved { q, k, v, log_sums, shape } = ops.state;
+        let Saved { q, k, v, shape } = ops.state;
         let upstream = contiguous(grads.consume::<Flex>(&ops.node));
-        let gradients = backward(floats(&q), floats(&k), floats(&v), &log_sums, floats(&upstream), shape);
+        let gradients = backward(floats(&q), floats(&k), floats(&v), floats(&upstream), shape);
         for ((parent, gradient), input) in ops.parents.into_iter().zip(gradients).zip([q, k, v]) {
             if let Some(parent) = parent {
                 grads.register::<Flex>(parent.id, tensor(gradient, input.layout().shape().clone()));
@@ -151,70 +149,50 @@ impl<C: CheckpointStrategy> AttentionOp for Autodiff<Flex, C> {
     ) -> FloatTensor<Self> {
         let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
         let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
-        let (output, log_sums) = forward(floats(&q), floats(&k), floats(&v), shape);
+        let output = forward(floats(&q), floats(&k), floats(&v), shape);
         let output = tensor(output, q.layout().shape().clone());
         match AttentionBackward.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(Saved { q, k, v, log_sums: log_sums.into(), shape }, output),
+            OpsKind::Tracked(prepared) => prepared.finish(Saved { q, k, v, shape }, output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         }
     }
 }
 
-/// The output and the log-sum-exp of every row of scores, `[batch, heads, time]`.
-fn forward(q: &[f32], k: &[f32], v: &[f32], shape: AttentionShape) -> (Vec<f32>, Vec<f32>) {
+/// The output of every head, computed as decoding does it.
+fn forward(q: &[f32], k: &[f32], v: &[f32], shape: AttentionShape) -> Vec<f32> {
     let AttentionShape { time, heads, kv_heads, head_dim, .. } = shape;
+    let group = heads / kv_heads;
+    let stride = head_dim.next_multiple_of(KV_BLOCK);
     let mut output = vec![0.0; q.len()];
-    let mut log_sums = vec![0.0; shape.batch * heads * time];
-    let blocks = MatrixMut::blocks(&mut output, time, head_dim, heads * head_dim);
-    blocks.into_par_iter().zip(log_sums.par_chunks_mut(time.max(1))).enumerate().for_each_init(
-        || vec![0.0; TILE * time],
-        |scores, (block, (mut output, log_sums))| {
-            let (batch, head) = (block / heads, block % heads);
-            let kv_head = head / (heads / kv_heads);
-            for from in (0..time).step_by(TILE) {
-                let to = time.min(from + TILE);
-                let scores = &mut scores[..(to - from) * to];
-                let queries = shape.queries(q, batch, head, from, to);
-                let (keys, values) = (shape.keys(k, batch, kv_head, to), shape.keys(v, batch, kv_head, to));
-                multiply(MatrixMut::new(scores, to - from, to, to), false, shape.scale(), queries, keys.transposed());
-                let mut sums = [0.0; TILE];
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        for (row, scores) in scores.chunks_exact_mut(to).enumerate() {
-                            let (seen, masked) = scores.split_at_mut(from + row + 1);
-                            let shift = largest(seen);
-                            sums[row] = exponentiate(seen, shift);
-                            masked.fill(0.0);
-                            log_sums[from + row] = shift + sums[row].ln();
-                        }
-                    },
-                );
-                let mut output = output.part(from..to);
-                let weights = Matrix::new(scores, to - from, to, to);
-                multiply(output.part(0..to - from), false, 1.0, weights, values);
-                for (row, sum) in sums.iter().enumerate().take(to - from) {
-                    let inverse = 1.0 / sum;
-                    output.row(row).iter_mut().for_each(|x| *x *= inverse);
-                }
-            }
-        },
-    );
-    (output, log_sums)
+    // The query heads of one key head are adjacent, so they are one wide block.
+    let outputs = MatrixMut::blocks(&mut output, time, group * head_dim, heads * head_dim);
+    outputs.into_par_iter().enumerate().for_each_init(Attention::default, |attention, (block, output)| {
+        let (batch, kv_head) = (block / kv_heads, block % kv_heads);
+        let (k, v) = (&k[shape.start(batch, kv_head, kv_heads)..], &v[shape.start(batch, kv_head, kv_heads)..]);
+        let mut cache = vec![vec![0.0; KV_BLOCK * (head_dim + stride)]; time.div_ceil(KV_BLOCK)];
+        for position in 0..time {
+            let columns = position * kv_heads * head_dim..position * kv_heads * head_dim + head_dim;
+            let (keys, values) = cache[position / KV_BLOCK].split_at_mut(KV_BLOCK * head_dim);
+            write_key(keys, position % KV_BLOCK, &k[columns.clone()]);
+            write_value(values, stride, position % KV_BLOCK, &v[columns]);
+        }
+        let blocks: Vec<&[f32]> = cache.iter().map(|block| &block[..]).collect();
+        let cache = KvBlocks { blocks: &blocks, keys: 0, values: KV_BLOCK * head_dim, value_stride: stride };
+        let q = &q[shape.start(batch, kv_head * group, heads)..];
+        let queries = (0..time).map(|position| &q[position * heads * head_dim..][..group * head_dim]);
+        let mut rows = queries.zip(output.into_rows());
+        for first in (0..time).step_by(KV_BLOCK) {
+            attention.run(head_dim, first, rows.by_ref().take(KV_BLOCK), cache);
+        }
+    });
+    output
 }
 
 /// The gradients of `q`, `k` and `v`.
 ///
 /// One task owns one key head and walks its query heads in order, so that the sums over them have
 /// one order.
-fn backward(
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    log_sums: &[f32],
-    upstream: &[f32],
-    shape: AttentionShape,
-) -> [Vec<f32>; 3] {
+fn backward(q: &[f32], k: &[f32], v: &[f32], upstream: &[f32], shape: AttentionShape) -> [Vec<f32>; 3] {
     let AttentionShape { time, heads, kv_heads, head_dim, .. } = shape;
     let group = heads / kv_heads;
     let (mut d_q, mut d_k, mut d_v) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
@@ -229,7 +207,6 @@ fn backward(
             let (batch, kv_head) = (block / kv_heads, block % kv_heads);
             for member in 0..group {
                 let head = kv_head * group + member;
-                let log_sums = &log_sums[(batch * heads + head) * time..][..time];
                 for from in (0..time).step_by(TILE) {
                     let to = time.min(from + TILE);
                     let size = to - from;
@@ -246,7 +223,7 @@ fn backward(
                             let rows = weights.chunks_exact_mut(to).zip(d_scores.chunks_exact_mut(to));
                             for (row, (weights, d_scores)) in rows.enumerate() {
                                 let seen = from + row + 1;
-                                softmax_backward(&mut weights[..seen], &mut d_scores[..seen], log_sums[from + row]);
+                                softmax_backward(&mut weights[..seen], &mut d_scores[..seen]);
                                 weights[seen..].fill(0.0);
                                 d_scores[seen..].fill(0.0);
                             }
@@ -268,10 +245,9 @@ fn backward(
 /// Turns one row of scores into its softmax, and the gradient of the softmax into that of the
 /// scores.
 #[inline(always)]
-fn softmax_backward(weights: &mut [f32], gradient: &mut [f32], log_sum: f32) {
-    for weight in weights.iter_mut() {
-        *weight = exp(*weight - log_sum);
-    }
+fn softmax_backward(weights: &mut [f32], gradient: &mut [f32]) {
+    let inverse = 1.0 / exponentiate(weights, largest(weights));
+    weights.iter_mut().for_each(|weight| *weight *= inverse);
     let mean = dot(weights, gradient);
     for (gradient, weight) in gradient.iter_mut().zip(weights.iter()) {
         *gradient = weight * (*gradient - mean);

@@ -24,6 +24,7 @@ mod attention;
 mod buffer;
 pub mod ceiling;
 pub mod host;
+mod linear;
 mod logprobs;
 mod matrix;
 mod memory;
@@ -35,6 +36,7 @@ mod swiglu;
 mod vector;
 
 pub use attention::{AttentionShape, causal_attention};
+pub use linear::linear;
 pub use logprobs::token_logprobs;
 pub use memory::keep_freed_memory;
 pub use optimizer::{AdamWRule, adamw, add, scale, square_sum};

@@ -12,22 +12,18 @@ use burn::tensor::{Int, Tensor};
 use rayon::prelude::*;
 
 use crate::buffer::{contiguous, floats, is_cpu_f32, rows_and_columns, tensor};
-use crate::matrix::{Matrix, MatrixMut, multiply};
+use crate::host::{Masses, multiply_by_rows};
+use crate::linear::{add_weight_gradient, input_gradient};
+use crate::matrix::MatrixMut;
 use crate::reference;
 use crate::vector::{exp, exponential_moments, largest, vectorised};
 
-/// Rows of one task.
-const TASK_ROWS: usize = 64;
 /// Logits that are kept for the backward pass where there are no more than this (128 MiB).
 const KEPT_LOGITS: usize = 1 << 25;
-/// Logits that the backward pass otherwise recomputes at a time (32 MiB), within [`BLOCK_ROWS`].
-const BLOCK_LOGITS: usize = 1 << 23;
-/// The fewest and the most rows that the backward pass recomputes together.
+/// Logits that are otherwise computed at a time (64 MiB), within [`BLOCK_ROWS`].
+const BLOCK_LOGITS: usize = 1 << 24;
+/// The fewest and the most rows whose logits are computed together.
 const BLOCK_ROWS: (usize, usize) = (128, 1024);
-/// The fewest parts of a block that the backward pass works on in parallel.
-const BLOCK_TASKS: usize = 8;
-/// Vocabulary rows of one task of the head's gradient.
-const TASK_VOCAB: usize = 128;
 
 /// The log-probability of each target and the entropy of each distribution, in nats, where row
 /// `r` is distributed as `softmax(head · hidden[r])`.
@@ -156,105 +152,93 @@ fn forward(hidden: &[f32], head: &[f32], targets: &[usize], kept: Option<&mut [f
     let vocab = head.len() / width.max(1);
     let (mut values, mut log_sums) = (vec![0.0; 2 * rows], vec![0.0; rows]);
     let (logprobs, entropies) = values.split_at_mut(rows);
-    let outputs = logprobs.par_chunks_mut(TASK_ROWS).zip(entropies.par_chunks_mut(TASK_ROWS));
-    let outputs = outputs.zip(log_sums.par_chunks_mut(TASK_ROWS));
-    let inputs = hidden.par_chunks((TASK_ROWS * width).max(1)).zip(targets.par_chunks(TASK_ROWS));
-    let tasks = outputs.zip(inputs);
-    let run = |logits: &mut [f32], (((logprobs, entropies), log_sums), (hidden, targets)): ForwardTask<'_>| {
+    let block = if kept.is_some() { rows } else { block_rows(vocab) }.max(1);
+    let mut own = Vec::new();
+    let logits = kept.unwrap_or_else(|| {
+        own.resize(block.min(rows) * vocab, 0.0);
+        &mut own
+    });
+    let outputs = logprobs.chunks_mut(block).zip(entropies.chunks_mut(block)).zip(log_sums.chunks_mut(block));
+    for ((outputs, hidden), targets) in outputs.zip(hidden.chunks((block * width).max(1))).zip(targets.chunks(block)) {
+        let logits = &mut logits[..targets.len() * vocab];
         logits_of(hidden, head, width, logits);
-        vectorised(
-            #[inline(always)]
-            || {
-                for (row, logits) in logits.chunks_exact(vocab).enumerate() {
-                    let shift = largest(logits);
-                    let (sum, weighted) = exponential_moments(logits, shift);
-                    let log_sum = sum.ln();
-                    log_sums[row] = shift + log_sum;
-                    logprobs[row] = logits[targets[row]] - shift - log_sum;
-                    entropies[row] = log_sum - weighted / sum;
-                }
-            },
-        );
-    };
-    match kept {
-        Some(logits) => {
-            let logits = logits.par_chunks_mut((TASK_ROWS * vocab).max(1));
-            tasks.zip(logits).for_each(|(task, logits)| run(logits, task));
-        }
-        None => tasks.for_each_init(
-            || vec![0.0; TASK_ROWS.min(rows) * vocab],
-            |logits, task| run(&mut logits[..task.1.1.len() * vocab], task),
-        ),
+        let ((logprobs, entropies), log_sums) = outputs;
+        let outputs = logprobs.par_iter_mut().zip(entropies).zip(log_sums);
+        outputs.zip(logits.par_chunks(vocab.max(1)).zip(targets)).for_each(|(outputs, (logits, target))| {
+            let ((logprob, entropy), log_sum) = outputs;
+            let (highest, total, weighted) = moments(logits);
+            let log_total = total.ln();
+            // As a sampled token's is computed.
+            *logprob = (f64::from(logits[*target] - highest) - log_total) as f32;
+            *entropy = (log_total - weighted / total) as f32;
+            *log_sum = (f64::from(highest) + log_total) as f32;
+        });
     }
     (values, log_sums)
 }
 
-/// Log-probabilities, entropies and log-sum-exps to write; hidden rows and targets to read.
-type ForwardTask<'a> = (((&'a mut [f32], &'a mut [f32]), &'a mut [f32]), (&'a [f32], &'a [usize]));
+/// Rows whose logits are computed together where they are not kept.
+fn block_rows(vocab: usize) -> usize {
+    (BLOCK_LOGITS / vocab.max(1)).clamp(BLOCK_ROWS.0, BLOCK_ROWS.1)
+}
+
+/// The highest logit, and `sum(e^d)` and `sum(d * e^d)` with `d` the differences from it. Sums of [`Masses::PART`]
+/// numbers are added in f64.
+fn moments(logits: &[f32]) -> (f32, f64, f64) {
+    vectorised(
+        #[inline(always)]
+        || {
+            let highest = largest(logits);
+            let (mut total, mut weighted) = (0.0, 0.0);
+            for part in logits.chunks(Masses::PART) {
+                let (sum, weighted_sum) = exponential_moments(part, highest);
+                total += f64::from(sum);
+                weighted += f64::from(weighted_sum);
+            }
+            (highest, total, weighted)
+        },
+    )
+}
 
 /// `logits = hidden · headᵀ`.
 fn logits_of(hidden: &[f32], head: &[f32], width: usize, logits: &mut [f32]) {
     let (rows, vocab) = (hidden.len() / width, head.len() / width);
-    let head = Matrix::new(head, vocab, width, width).transposed();
-    multiply(MatrixMut::new(logits, rows, vocab, vocab), false, 1.0, Matrix::new(hidden, rows, width, width), head);
+    multiply_by_rows(hidden, head, width, MatrixMut::new(logits, rows, vocab, vocab));
 }
 
 /// The gradients of `hidden` and `head`, empty where not wanted.
 ///
-/// A block of rows, which is all of them if the logits were kept, goes through two parallel
-/// phases: its own rows (logits, their gradient, the gradient of `hidden`), then strips of the
-/// vocabulary (the gradient of `head`, summed over the blocks in order). No sum depends on the
-/// number of threads.
+/// A block of rows, which is all of them if the logits were kept, becomes the gradient of its logits, and that is
+/// multiplied by `head` and by `hidden`. No sum depends on the number of threads.
 fn backward(saved: &Saved, kept: Option<Vec<f32>>, upstream: &[f32], wanted: [bool; 2]) -> [Vec<f32>; 2] {
     let (hidden, head) = (floats(&saved.hidden), floats(&saved.head));
     let ((rows, width), vocab) = (rows_and_columns(&saved.hidden), rows_and_columns(&saved.head).0);
     let [mut d_hidden, mut d_head] = [(wanted[0], hidden), (wanted[1], head)]
         .map(|(wanted, input)| if wanted { vec![0.0; input.len()] } else { Vec::new() });
     let recompute = kept.is_none();
-    let block_rows = if recompute { (BLOCK_LOGITS / vocab.max(1)).clamp(BLOCK_ROWS.0, BLOCK_ROWS.1) } else { rows };
-    let task_rows = TASK_ROWS.min(block_rows.div_ceil(BLOCK_TASKS)).max(1);
-    let mut logits = kept.unwrap_or_else(|| vec![0.0; block_rows.min(rows) * vocab]);
-    for from in (0..rows).step_by(block_rows.max(1)) {
-        let block = from..rows.min(from + block_rows);
-        let hidden = &hidden[block.start * width..block.end * width];
-        let logits = &mut logits[..block.len() * vocab];
-        let tasks = logits.par_chunks_mut(task_rows * vocab).zip(hidden.par_chunks(task_rows * width)).enumerate();
-        let differentiate = |index: usize, logits: &mut [f32], hidden: &[f32]| {
-            if recompute {
-                logits_of(hidden, head, width, logits);
-            }
-            let first = from + index * task_rows;
+    let block = if recompute { block_rows(vocab) } else { rows }.max(1);
+    let mut logits = kept.unwrap_or_else(|| vec![0.0; block.min(rows) * vocab]);
+    for (from, hidden) in (0..rows).step_by(block).zip(hidden.chunks((block * width).max(1))) {
+        let size = block.min(rows - from);
+        let logits = &mut logits[..size * vocab];
+        if recompute {
+            logits_of(hidden, head, width, logits);
+        }
+        logits.par_chunks_mut(vocab.max(1)).enumerate().for_each(|(row, logits)| {
+            let row = from + row;
+            let gradient = (upstream[row], upstream[rows + row]);
             vectorised(
                 #[inline(always)]
-                || {
-                    for (row, logits) in logits.chunks_exact_mut(vocab).enumerate() {
-                        let row = first + row;
-                        let gradient = (upstream[row], upstream[rows + row]);
-                        logits_backward(logits, saved.log_sums[row], saved.entropies[row], gradient);
-                        logits[saved.targets[row]] += upstream[row];
-                    }
-                },
+                || logits_backward(logits, saved.log_sums[row], saved.entropies[row], gradient),
             );
-        };
-        if wanted[0] {
-            let d_hidden = d_hidden[block.start * width..block.end * width].par_chunks_mut(task_rows * width);
-            tasks.zip(d_hidden).for_each(|((index, (logits, hidden)), d_hidden)| {
-                differentiate(index, logits, hidden);
-                let task_rows = hidden.len() / width;
-                let d_logits = Matrix::new(logits, task_rows, vocab, vocab);
-                let d_hidden = MatrixMut::new(d_hidden, task_rows, width, width);
-                multiply(d_hidden, false, 1.0, d_logits, Matrix::new(head, vocab, width, width));
-            });
-        } else {
-            tasks.for_each(|(index, (logits, hidden))| differentiate(index, logits, hidden));
-        }
-        let d_logits = &*logits;
-        let hidden = Matrix::new(hidden, block.len(), width, width);
-        d_head.par_chunks_mut(TASK_VOCAB * width).enumerate().for_each(|(strip, d_head)| {
-            let strip_vocab = d_head.len() / width;
-            let d_logits = Matrix::new(&d_logits[strip * TASK_VOCAB..], block.len(), strip_vocab, vocab);
-            multiply(MatrixMut::new(d_head, strip_vocab, width, width), true, 1.0, d_logits.transposed(), hidden);
+            logits[saved.targets[row]] += upstream[row];
         });
+        if wanted[0] {
+            input_gradient(logits, head, [size, vocab, width], &mut d_hidden[from * width..][..size * width]);
+        }
+        if wanted[1] {
+            add_weight_gradient(logits, hidden, [size, vocab, width], &mut d_head);
+        }
     }
     [d_hidden, d_head]
 }

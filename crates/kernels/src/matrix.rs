@@ -89,6 +89,14 @@ impl<'a> MatrixMut<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), self.columns) }
     }
 
+    /// All rows.
+    pub(crate) fn into_rows(self) -> impl Iterator<Item = &'a mut [f32]> {
+        let Self { start, rows, columns, stride, .. } = self;
+        // SAFETY: each row lies inside the borrowed elements (checked when `self` was made), shares none of them with
+        // another row or matrix, and `self` is gone.
+        (0..rows).map(move |row| unsafe { std::slice::from_raw_parts_mut(start.add(row * stride), columns) })
+    }
+
     pub(crate) fn part(&mut self, rows: Range<usize>) -> MatrixMut<'_> {
         assert!(rows.start <= rows.end && rows.end <= self.rows);
         // An empty part may start past the end, so the offset wraps rather than claims to be inside.

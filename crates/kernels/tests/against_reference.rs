@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zerosearch_kernels::{
-    AdamWRule, AttentionShape, adamw, add, causal_attention, reference, rms_norm, rotary, scale, square_sum, swiglu,
-    token_logprobs,
+    AdamWRule, AttentionShape, adamw, add, causal_attention, linear, reference, rms_norm, rotary, scale, square_sum,
+    swiglu, token_logprobs,
 };
 
 /// How a tensor lies in memory.
@@ -118,6 +118,19 @@ fn run_swiglu(
     })
 }
 
+fn run_linear(
+    seed: u64,
+    [rows, inner, outer]: [usize; 3],
+    layouts: (Layout, Layout),
+    op: fn(Tensor<2>, Tensor<2>) -> Tensor<2>,
+) -> Run {
+    run(seed, |draw, device| {
+        let (x, x_leaf) = draw.matrix([rows, inner], layouts.0, device);
+        let (weight, weight_leaf) = draw.matrix([outer, inner], layouts.1, device);
+        (vec![flat(op(x, weight))], vec![x_leaf, weight_leaf], None)
+    })
+}
+
 type RmsNorm = fn(Tensor<2>, Tensor<1>, f64) -> Tensor<2>;
 
 fn run_rms_norm(seed: u64, shape: [usize; 2], layout: Layout, op: RmsNorm) -> Run {
@@ -201,6 +214,15 @@ proptest! {
     fn swiglu_equals_its_reference(seed: u64, rows in 1usize..40, width in 1usize..40, a in layout(), b in layout()) {
         let shape = [rows, width];
         let error = difference(&run_swiglu(seed, shape, (a, b), swiglu), &run_swiglu(seed, shape, (a, b), reference::swiglu));
+        prop_assert!(error < 1e-5, "{error}");
+    }
+
+    #[test]
+    fn linear_equals_its_reference(
+        seed: u64, rows in 1usize..40, inner in 1usize..250, outer in 1usize..250, a in layout(), b in layout()
+    ) {
+        let shape = [rows, inner, outer];
+        let error = difference(&run_linear(seed, shape, (a, b), linear), &run_linear(seed, shape, (a, b), reference::linear));
         prop_assert!(error < 1e-5, "{error}");
     }
 

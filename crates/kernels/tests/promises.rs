@@ -1,7 +1,7 @@
 //! Same bits for any number of threads, frozen inputs, and inputs that are refused.
 
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use zerosearch_kernels::{AttentionShape, causal_attention, rms_norm, rotary, swiglu, token_logprobs};
+use zerosearch_kernels::{AttentionShape, causal_attention, linear, rms_norm, rotary, swiglu, token_logprobs};
 
 const SHAPE: AttentionShape = AttentionShape { batch: 3, time: 150, heads: 4, kv_heads: 2, head_dim: 16 };
 
@@ -16,17 +16,18 @@ fn bits_of_everything() -> Vec<Vec<u32>> {
     let device = Device::flex().autodiff();
     let rows = SHAPE.batch * SHAPE.time;
     let (x, y, head) = (leaf(rows, 64, &device), leaf(rows, 32, &device), leaf(500, 64, &device));
-    let weight = leaf(1, 64, &device);
+    let (weight, square) = (leaf(1, 64, &device), leaf(64, 64, &device));
     let angles = Tensor::<2>::ones([SHAPE.time, 8], &device) * 0.3;
     let normed = rms_norm(x.clone(), weight.clone().reshape([64]), 1e-6);
     let rotated = rotary(normed, angles.clone().cos(), angles.sin(), SHAPE.heads);
     let attended = causal_attention(rotated, y.clone(), y.clone(), SHAPE);
-    let gated = swiglu(attended, x.clone());
+    let projected = linear(attended, square.clone());
+    let gated = swiglu(projected, x.clone());
     let targets = Tensor::<1, Int>::arange(0..rows as i64, &device);
     let (logprobs, entropies) = token_logprobs(gated, head.clone(), targets);
     let gradients = (logprobs.clone().sum() + entropies.clone().sum() * 0.3).backward();
     let mut results = vec![logprobs.into_data(), entropies.into_data()];
-    results.extend([x, y, head, weight].map(|leaf| leaf.grad(&gradients).expect("a gradient").into_data()));
+    results.extend([x, y, head, weight, square].map(|leaf| leaf.grad(&gradients).expect("a gradient").into_data()));
     results.into_iter().map(|data| data.iter::<f32>().map(f32::to_bits).collect()).collect()
 }
 

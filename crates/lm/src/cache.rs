@@ -37,11 +37,6 @@ impl Layout {
         self.floats() * size_of::<f32>()
     }
 
-    /// Floats of one head's result.
-    pub(crate) fn stride(&self) -> usize {
-        self.stride
-    }
-
     fn keys(&self, layer: usize, head: usize) -> Range<usize> {
         let start = layer * self.layer() + head * KV_BLOCK * self.head_dim;
         start..start + KV_BLOCK * self.head_dim

@@ -244,7 +244,7 @@ impl Decoder {
     fn linear(&self, x: Tensor<2>, name: &str) -> Tensor<2> {
         let adapted = self.adapters.as_ref().and_then(|adapters| {
             let matrix = |name: String| match adapters.weights.get(&name) {
-                Some(Weight::Matrix(tensor)) => Some(tensor.clone().transpose()),
+                Some(Weight::Matrix(tensor)) => Some(tensor.clone()),
                 _ => None,
             };
             let seen = match self.dropout {
@@ -254,10 +254,10 @@ impl Decoder {
                 }
                 None => x.clone(),
             };
-            let low = seen.matmul(matrix(a_name(name))?);
-            Some(low.matmul(matrix(b_name(name))?).mul_scalar(adapters.config.scale()))
+            let low = kernels::linear(seen, matrix(a_name(name))?);
+            Some(kernels::linear(low, matrix(b_name(name))?).mul_scalar(adapters.config.scale()))
         });
-        let y = x.matmul(self.matrix(&format!("{name}.weight")).transpose());
+        let y = kernels::linear(x, self.matrix(&format!("{name}.weight")));
         let y = match adapted {
             Some(adapted) => y + adapted,
             None => y,

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 use zerosearch_generate::TokenId;
-use zerosearch_kernels::host::{self, Packed};
+use zerosearch_kernels::host::{self, Attention, Packed};
 
 use crate::ModelConfig;
 use crate::cache::{Cache, Layout, view};
@@ -231,50 +231,15 @@ impl Engine {
                 tasks.push((first, queries, &blocks[..], out));
             }
         }
-        tasks.into_par_iter().for_each_init(Scratch::default, |scratch, (first, queries, blocks, out)| {
+        let group = c.heads / c.kv_heads * c.head_dim;
+        tasks.into_par_iter().for_each_init(Attention::default, |attention, (first, queries, blocks, out)| {
             for head in 0..c.kv_heads {
-                self.attend(view(blocks, &self.layout, index, head), head, first, queries, scratch, out);
+                let columns = head * group..(head + 1) * group;
+                let rows = queries.chunks_exact(width).zip(out.chunks_exact_mut(q_width));
+                let rows = rows.map(|(queries, out)| (&queries[columns.clone()], &mut out[columns.clone()]));
+                attention.run(c.head_dim, first, rows, view(blocks, &self.layout, index, head));
             }
         });
         attended
     }
-
-    /// The queries of one key head in some adjacent rows, the first at position `first`.
-    fn attend(
-        &self,
-        cache: host::KvBlocks<'_>,
-        head: usize,
-        first: usize,
-        qkv: &[f32],
-        scratch: &mut Scratch,
-        out: &mut [f32],
-    ) {
-        let c = &self.config;
-        let (group, stride) = (c.heads / c.kv_heads, self.layout.stride());
-        let (width, q_width) = ((c.heads + 2 * c.kv_heads) * c.head_dim, c.heads * c.head_dim);
-        let columns = head * group * c.head_dim..(head + 1) * group * c.head_dim;
-        let scale = 1.0 / (c.head_dim as f32).sqrt();
-        let rows = qkv.len() / width;
-        scratch.queries.clear();
-        scratch.seen.clear();
-        for (t, row) in qkv.chunks_exact(width).enumerate() {
-            scratch.queries.extend(row[columns.clone()].iter().map(|value| value * scale));
-            scratch.seen.extend(std::iter::repeat_n(first + t + 1, group));
-        }
-        scratch.mixed.resize(rows * group * stride, 0.0);
-        host::attend(&scratch.queries, &scratch.seen, cache, &mut scratch.scores, &mut scratch.mixed);
-        let heads = out.chunks_exact_mut(q_width).flat_map(|row| row[columns.clone()].chunks_exact_mut(c.head_dim));
-        for (out, mixed) in heads.zip(scratch.mixed.chunks_exact(stride)) {
-            out.copy_from_slice(&mixed[..c.head_dim]);
-        }
-    }
-}
-
-/// What one thread's attention fills again and again.
-#[derive(Default)]
-struct Scratch {
-    queries: Vec<f32>,
-    seen: Vec<usize>,
-    scores: Vec<f32>,
-    mixed: Vec<f32>,
 }

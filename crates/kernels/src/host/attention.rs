@@ -39,6 +39,49 @@ pub fn write_value(block: &mut [f32], stride: usize, slot: usize, value: &[f32])
     block[slot * stride..][..value.len()].copy_from_slice(value);
 }
 
+/// Attention of adjacent positions to one key head, in scratch memory that is filled again and again.
+#[derive(Default)]
+pub struct Attention {
+    queries: Vec<f32>,
+    seen: Vec<usize>,
+    scores: Vec<f32>,
+    mixed: Vec<f32>,
+}
+
+impl Attention {
+    /// `softmax(queries · keysᵀ / sqrt(head_dim), over the positions up to the query's own) · values`.
+    ///
+    /// For each of some adjacent positions, the first of them `first`, `rows` has the queries of the heads that the
+    /// key head serves (`[heads, head_dim]`) and where their results go. A position's result does not depend on those
+    /// beside it.
+    ///
+    /// # Panics
+    /// When the lengths do not agree.
+    pub fn run<'a>(
+        &mut self,
+        head_dim: usize,
+        first: usize,
+        rows: impl Iterator<Item = (&'a [f32], &'a mut [f32])>,
+        cache: KvBlocks<'_>,
+    ) {
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        self.queries.clear();
+        self.seen.clear();
+        let mut outputs = Vec::new();
+        for (ahead, (queries, out)) in rows.enumerate() {
+            self.queries.extend(queries.iter().map(|value| value * scale));
+            self.seen.extend(std::iter::repeat_n(first + ahead + 1, queries.len() / head_dim));
+            outputs.push(out);
+        }
+        self.mixed.resize(self.seen.len() * cache.value_stride, 0.0);
+        attend(&self.queries, &self.seen, cache, &mut self.scores, &mut self.mixed);
+        let heads = outputs.into_iter().flat_map(|out| out.chunks_exact_mut(head_dim));
+        for (out, mixed) in heads.zip(self.mixed.chunks_exact(cache.value_stride)) {
+            out.copy_from_slice(&mixed[..head_dim]);
+        }
+    }
+}
+
 /// `softmax(queries · keysᵀ over the positions each query sees) · values`.
 ///
 /// `queries` is `[n, head_dim]`, already scaled; query `i` sees the first `seen[i] >= 1` positions, ascending in
@@ -47,7 +90,7 @@ pub fn write_value(block: &mut [f32], stride: usize, slot: usize, value: &[f32])
 ///
 /// # Panics
 /// When the lengths do not agree.
-pub fn attend(queries: &[f32], seen: &[usize], cache: KvBlocks<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
+fn attend(queries: &[f32], seen: &[usize], cache: KvBlocks<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
     let Some(last) = seen.last() else { return };
     let head_dim = queries.len() / seen.len();
     let width = last.div_ceil(KV_BLOCK) * KV_BLOCK;

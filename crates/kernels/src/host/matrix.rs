@@ -55,13 +55,8 @@ impl Packed {
             self.outer = rows.len();
             self.panels = in_huge_pages(rows.len().div_ceil(LANES) * inner * LANES);
         }
-        self.panels.par_chunks_mut((inner * LANES).max(1)).zip(rows.par_chunks(LANES)).for_each(|(panel, rows)| {
-            for (i, outputs) in panel.chunks_exact_mut(LANES).enumerate() {
-                for (slot, row) in outputs.iter_mut().zip(rows) {
-                    *slot = row[i];
-                }
-            }
-        });
+        let panels = self.panels.par_chunks_mut((inner * LANES).max(1));
+        panels.zip(rows.par_chunks(LANES)).for_each(|(panel, rows)| lay_out(rows, panel));
     }
 
     /// Rows of the weight: outputs of a product.
@@ -109,6 +104,33 @@ impl Packed {
             );
         });
     }
+}
+
+/// Up to sixteen rows of a weight as a panel.
+fn lay_out(rows: &[&[f32]], panel: &mut [f32]) {
+    for (i, outputs) in panel.chunks_exact_mut(LANES).enumerate() {
+        for (slot, row) in outputs.iter_mut().zip(rows) {
+            *slot = row[i];
+        }
+    }
+}
+
+/// [`Packed::multiply`] with a weight `[outer, inner]` as checkpoints store it, to the bit: each strip of it is laid out
+/// on the way, which pays where the rows are many.
+pub(crate) fn multiply_by_rows(x: &[f32], weight: &[f32], inner: usize, out: MatrixMut<'_>) {
+    let strips = out.strips(PANELS * LANES);
+    let weights = weight.par_chunks((PANELS * LANES * inner).max(1));
+    strips.into_par_iter().zip(weights).with_max_len(1).for_each_init(Vec::new, |panels, (out, rows)| {
+        let rows: Vec<&[f32]> = rows.chunks_exact(inner).collect();
+        let size = inner * LANES;
+        panels.clear();
+        panels.resize(rows.len().div_ceil(LANES) * size, 0.0);
+        panels.chunks_exact_mut(size).zip(rows.chunks(LANES)).for_each(|(panel, rows)| lay_out(rows, panel));
+        vectorised_fused(
+            #[inline(always)]
+            |fused| strip(fused, x, inner, panels, out),
+        );
+    });
 }
 
 /// The product with some adjacent panels. The strip may be narrower than they are.
