@@ -50,15 +50,16 @@ fn folder() -> PathBuf {
 fn benches(criterion: &mut Criterion) {
     zerosearch::kernels::keep_freed_memory();
     let folder = folder();
-    let model = LanguageModel::read(&folder).expect("a model folder");
+    // Read anew for each: a model that somebody keeps is a copy of the weights.
+    let read = || LanguageModel::read(&folder).expect("a model folder");
     let prompt = PromptTemplate::new("Tell me at length: {{ question }}").expect("a template");
     let topics = ["why the sky is blue", "what iron is used for", "how magnets work", "who lives in Uganda"];
     let questions: Vec<Question> =
         topics.iter().map(|topic| Question::new(*topic, *topic, vec!["nothing".into()])).collect();
     let engine = Bm25Index::from_documents([Document::default()]).expect("an index");
     let device = Device::flex();
-    let parts = Parts {
-        model: &model,
+    let parts = || Parts {
+        model: read(),
         prompt: &prompt,
         questions: &questions,
         engine: &engine,
@@ -67,22 +68,24 @@ fn benches(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group(folder.file_name().map_or("model".into(), |name| name.to_string_lossy()));
     group.sample_size(10);
-    let sequences: Vec<Vec<u32>> = (0..4u64).map(|seed| tokens(256, seed, model.config.vocab_size as u64)).collect();
-    let positions: Vec<usize> = (1..256).collect();
-    let scored: Vec<ScoredSequence<'_>> =
-        sequences.iter().map(|tokens| ScoredSequence { tokens, positions: &positions }).collect();
     {
         group.throughput(Throughput::Elements(4 * 256));
         let mut decoder = None;
         group.bench_function("forward and backward 4 x 256", |b| {
-            let pass = |decoder: &Decoder| Gradients::of(decoder.score(&scored).0.mean().neg(), decoder.trained());
             let decoder = decoder.get_or_insert_with(|| {
-                let decoder = Decoder::trainable(&model.config, &model.weights, &device);
-                // The first pass asks the system for its memory, page by page.
-                drop(pass(&decoder));
-                decoder
+                let mut model = read();
+                let weights = model.take_weights();
+                Decoder::trainable(&model.config, weights, &device)
             });
-            b.iter(|| pass(decoder));
+            let vocabulary = decoder.config().vocab_size as u64;
+            let sequences: Vec<Vec<u32>> = (0..4u64).map(|seed| tokens(256, seed, vocabulary)).collect();
+            let positions: Vec<usize> = (1..256).collect();
+            let scored: Vec<ScoredSequence<'_>> =
+                sequences.iter().map(|tokens| ScoredSequence { tokens, positions: &positions }).collect();
+            let pass = || Gradients::of(decoder.score(&scored).0.mean().neg(), decoder.trained());
+            // The first pass asks the system for its memory, page by page.
+            drop(pass());
+            b.iter(pass);
         });
     }
     group.throughput(Throughput::Elements((PROMPTS * SAMPLES * NEW) as u64));
@@ -110,7 +113,7 @@ fn benches(criterion: &mut Criterion) {
         let mut last = None;
         group.bench_function(format!("GRPO step {name}"), |b| {
             let trainer = trainer.get_or_insert_with(|| {
-                let mut trainer = Trainer::new(config.clone(), parts).expect("a valid configuration");
+                let mut trainer = Trainer::new(config.clone(), parts()).expect("a valid configuration");
                 // As above; and after the first step, the moments lie where activations were.
                 (0..3).for_each(|_| drop(trainer.step().expect("a step")));
                 trainer

@@ -59,7 +59,7 @@ fn main() -> Result<(), Failure> {
     let (prompt, device, questions) =
         (PromptTemplate::for_model(&model.codec)?, Device::default(), world_material()?.train);
     let parts = Parts {
-        model: &model,
+        model: model.clone(),
         prompt: &prompt,
         questions: &questions,
         engine: &engine,

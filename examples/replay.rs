@@ -86,8 +86,14 @@ fn main() -> Result<(), Failure> {
         let ask = |sample: &Sample| Question::new("", &sample.rollout.question, sample.rollout.golden_answers.clone());
         let questions: Vec<Question> = samples.iter().map(ask).collect();
         let device = Device::default();
-        let parts =
-            Parts { model: &model, prompt: &prompt, questions: &questions, engine: &NoEngine, reward, device: &device };
+        let parts = Parts {
+            model: model.clone(),
+            prompt: &prompt,
+            questions: &questions,
+            engine: &NoEngine,
+            reward,
+            device: &device,
+        };
         let mut trainer = Trainer::new(TrainConfig { algorithm, ..config }, parts)?;
         let report = trainer.replay(samples.into_iter().map(|sample| sample.rollout).collect())?;
         text += &format!("the update that {} would be given:\n", folder.display());

@@ -1,5 +1,6 @@
 //! The forward pass on Burn tensors, for training and scoring on any device.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -50,30 +51,37 @@ pub struct ScoredSequence<'a> {
 }
 
 impl Decoder {
-    /// Parameters that are constants: for reference log-probabilities.
-    pub fn frozen(config: &ModelConfig, weights: &HostWeights, device: &Device) -> Self {
-        let weights = on_device(weights, device);
+    /// Parameters that are constants: for reference log-probabilities. Weights that are given away, not lent, are not
+    /// copied on the CPU; so with the other constructors.
+    pub fn frozen<'w>(config: &ModelConfig, weights: impl Into<Cow<'w, HostWeights>>, device: &Device) -> Self {
+        let weights = on_device(weights.into(), device);
         Self { config: config.clone(), weights, adapters: None, dropout: None, device: device.clone() }
     }
 
     /// Parameters that collect gradients.
-    pub fn trainable(config: &ModelConfig, weights: &HostWeights, device: &Device) -> Self {
+    pub fn trainable<'w>(config: &ModelConfig, weights: impl Into<Cow<'w, HostWeights>>, device: &Device) -> Self {
         let mut decoder = Self::frozen(config, weights, device);
         decoder.weights.values_mut().for_each(Weight::track);
         decoder
     }
 
     /// Parameters that are constants, with adapters (see [`LoraConfig::initial`]) that collect gradients.
-    pub fn with_lora(
+    pub fn with_lora<'w>(
         config: &ModelConfig,
-        weights: &HostWeights,
+        weights: impl Into<Cow<'w, HostWeights>>,
         lora: &LoraConfig,
         adapters: &HostWeights,
         device: &Device,
     ) -> Self {
-        let mut adapters = Adapters { config: lora.clone(), weights: on_device(adapters, device) };
+        Self::frozen(config, weights, device).with_adapters(lora, adapters)
+    }
+
+    /// The same weights with other adapters, which collect gradients.
+    pub fn with_adapters(&self, lora: &LoraConfig, adapters: &HostWeights) -> Self {
+        let weights = on_device(Cow::Borrowed(adapters), &self.device);
+        let mut adapters = Adapters { config: lora.clone(), weights };
         adapters.weights.values_mut().for_each(Weight::track);
-        Self { adapters: Some(adapters), ..Self::frozen(config, weights, device) }
+        Self { adapters: Some(adapters), ..self.clone() }
     }
 
     /// The same weights without the adapters: the reference policy, at no memory.
@@ -285,8 +293,13 @@ impl Decoder {
     }
 }
 
-fn on_device(weights: &HostWeights, device: &Device) -> Weights {
-    weights.iter().map(|(name, tensor)| (name.to_string(), Weight::from_host(tensor, device))).collect()
+fn on_device(weights: Cow<'_, HostWeights>, device: &Device) -> Weights {
+    let weight = |(name, tensor)| (name, Weight::from_host(tensor, device));
+    match weights {
+        Cow::Owned(weights) => weights.into_tensors().into_iter().map(weight).collect(),
+        // One tensor is copied after another, not all at once.
+        Cow::Borrowed(weights) => weights.iter().map(|(name, tensor)| weight((name.into(), tensor.clone()))).collect(),
+    }
 }
 
 fn on_host(weights: &Weights) -> HostWeights {
@@ -296,10 +309,12 @@ fn on_host(weights: &Weights) -> HostWeights {
 }
 
 impl Weight {
-    /// Copies values to a device.
-    pub fn from_host(tensor: &HostTensor, device: &Device) -> Self {
-        let data = TensorData::new(tensor.values.clone(), tensor.shape.clone());
-        if tensor.shape.len() == 2 {
+    /// Takes values to a device.
+    pub fn from_host(tensor: HostTensor, device: &Device) -> Self {
+        let HostTensor { shape, values } = tensor;
+        let dimensions = shape.len();
+        let data = TensorData::new(values, shape);
+        if dimensions == 2 {
             Self::Matrix(Tensor::from_data(data, device))
         } else {
             Self::Vector(Tensor::from_data(data, device))

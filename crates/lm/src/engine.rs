@@ -125,6 +125,16 @@ impl Engine {
         }
     }
 
+    /// Gives the memory of all weights back, until others are [taken](Self::fill).
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new(&self.config, &|_| None);
+    }
+
+    /// Whether there is nothing to compute with.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.norm.is_empty()
+    }
+
     pub(crate) fn config(&self) -> &ModelConfig {
         &self.config
     }

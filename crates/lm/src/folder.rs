@@ -1,6 +1,7 @@
 //! A model with its tokenizer, as a Hugging Face folder.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use zerosearch_text::Codec;
@@ -13,8 +14,8 @@ use crate::{HostWeights, LmError, ModelConfig, StoredDtype, shards};
 pub struct LanguageModel {
     /// The shape.
     pub config: ModelConfig,
-    /// The weights, on the host.
-    pub weights: HostWeights,
+    /// The weights, on the host; a clone of the model shares them.
+    pub weights: Arc<HostWeights>,
     /// The tokenizer.
     pub codec: Codec,
     /// `config.json` as it was read, so that saving keeps keys that we do not interpret.
@@ -52,13 +53,13 @@ impl From<StoredDtype> for SaveOptions {
 
 impl LanguageModel {
     /// Puts the parts together.
-    pub fn new(config: ModelConfig, weights: HostWeights, codec: Codec) -> Self {
+    pub fn new(config: ModelConfig, weights: impl Into<Arc<HostWeights>>, codec: Codec) -> Self {
         let mut config_json = config.to_json();
         if let Some(id) = codec.eos_ids().first() {
             config_json.insert("eos_token_id".into(), (*id).into());
         }
         let config_text = pretty(&config_json);
-        Self { config, weights, codec, config_json, config_text, dtypes: Dtypes::new() }
+        Self { config, weights: weights.into(), codec, config_json, config_text, dtypes: Dtypes::new() }
     }
 
     /// Reads a folder: `config.json`, `model.safetensors` (or shards and index), `tokenizer.json`.
@@ -90,19 +91,17 @@ impl LanguageModel {
                 });
             }
         }
-        Ok(Self { config, weights, codec, config_json, config_text, dtypes })
+        Ok(Self { config, weights: Arc::new(weights), codec, config_json, config_text, dtypes })
     }
 
     /// The same model with other weights.
-    pub fn with_weights(&self, weights: HostWeights) -> Self {
-        Self {
-            config: self.config.clone(),
-            weights,
-            codec: self.codec.clone(),
-            config_json: self.config_json.clone(),
-            config_text: self.config_text.clone(),
-            dtypes: self.dtypes.clone(),
-        }
+    pub fn with_weights(&self, weights: impl Into<Arc<HostWeights>>) -> Self {
+        Self { weights: weights.into(), ..self.clone() }
+    }
+
+    /// Takes the weights out, which are copied only if another model shares them. None are left.
+    pub fn take_weights(&mut self) -> HostWeights {
+        Arc::unwrap_or_clone(std::mem::take(&mut self.weights))
     }
 
     /// Writes the folder in the layout that transformers, vLLM and SGLang load: `config.json`, the weights in one file

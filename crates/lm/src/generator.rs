@@ -106,6 +106,13 @@ impl LocalGenerator {
         }
     }
 
+    /// Decodes with the weights of a decoder, its adapters merged; sampling any of `eos` ends a turn.
+    pub fn of(decoder: &Decoder, eos: &[TokenId]) -> Self {
+        let mut generator = Self::new(decoder.config(), &HostWeights::default(), eos);
+        generator.refit_from(decoder, WeightVersion(0));
+        generator
+    }
+
     /// At most this many sequences decode at once; the others wait. It changes speed, never a token.
     pub fn with_max_batch(mut self, max_batch: usize) -> Self {
         self.max_batch = max_batch.max(1);
@@ -131,6 +138,12 @@ impl LocalGenerator {
         let parameters = decoder.parameters();
         self.engine.fill(&|name| parameters(name).map(|tensor| Cow::Owned(tensor.values)));
         self.weights = version;
+    }
+
+    /// Gives the memory of the weights back, until others are put in place: what vLLM calls a sleep. A training step
+    /// needs it for gradients and activations. Live sequences stay, but [`poll`](Generator::poll) fails meanwhile.
+    pub fn release_weights(&mut self) {
+        self.engine.clear();
     }
 
     /// Counts since the generator was made, or since they were taken.
@@ -279,6 +292,9 @@ impl Generator for LocalGenerator {
         loop {
             let mut finished = self.finish_without_sampling();
             if finished.is_empty() && self.sequences.values().any(|sequence| sequence.turn.is_some()) {
+                if self.engine.is_clear() {
+                    return Err(GenerateError::Engine("the weights were released: call `refit` first".into()));
+                }
                 finished = self.step();
             } else if finished.is_empty() {
                 return Ok(finished);

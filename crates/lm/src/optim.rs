@@ -187,20 +187,25 @@ impl AdamW {
     /// # Errors
     /// When the file is missing, cut short, or not of this form.
     pub fn load(config: AdamWConfig, path: &Path, device: &Device) -> Result<Self, LmError> {
-        let (tensors, _) = read_file(path)?;
+        let (mut tensors, _) = read_file(path)?;
         let step = match tensors.get("step").map(|tensor| tensor.values.as_slice()) {
             Some([high, low]) => ((*high as u64) << 20) + *low as u64,
             _ => return Err(LmError::file(path, "has no `step`: not a state that this optimizer wrote")),
         };
         let mut moments = BTreeMap::new();
-        for (key, first) in &tensors {
-            let Some(name) = key.strip_prefix("exp_avg.") else { continue };
-            let second = tensors.get(&format!("exp_avg_sq.{name}")).ok_or_else(|| LmError::Tensor {
-                path: path.into(),
-                name: format!("exp_avg_sq.{name}"),
-                message: "is missing".into(),
-            })?;
-            moments.insert(name.to_string(), (Weight::from_host(first, device), Weight::from_host(second, device)));
+        let names: Vec<String> =
+            tensors.keys().filter_map(|key| key.strip_prefix("exp_avg.")).map(String::from).collect();
+        for name in names {
+            let mut moment = |kind: &str| match tensors.remove(&format!("{kind}.{name}")) {
+                Some(tensor) => Ok(Weight::from_host(tensor, device)),
+                None => Err(LmError::Tensor {
+                    path: path.into(),
+                    name: format!("{kind}.{name}"),
+                    message: "is missing".into(),
+                }),
+            };
+            let moment = (moment("exp_avg")?, moment("exp_avg_sq")?);
+            moments.insert(name, moment);
         }
         Ok(Self { config, step, moments })
     }

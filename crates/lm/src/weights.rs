@@ -1,5 +1,6 @@
 //! Named tensors on the host: what a checkpoint holds.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -24,6 +25,18 @@ pub struct HostWeights {
     tensors: BTreeMap<String, HostTensor>,
 }
 
+impl From<HostWeights> for Cow<'_, HostWeights> {
+    fn from(weights: HostWeights) -> Self {
+        Cow::Owned(weights)
+    }
+}
+
+impl<'w> From<&'w HostWeights> for Cow<'w, HostWeights> {
+    fn from(weights: &'w HostWeights) -> Self {
+        Cow::Borrowed(weights)
+    }
+}
+
 impl HostWeights {
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<&HostTensor> {
@@ -43,6 +56,11 @@ impl HostWeights {
     /// Every tensor, ascending by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &HostTensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// Every tensor by its name.
+    pub(crate) fn into_tensors(self) -> BTreeMap<String, HostTensor> {
+        self.tensors
     }
 
     /// Number of parameters.

@@ -7,7 +7,7 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 use tempfile::TempDir;
-use zerosearch_lm::{LanguageModel, SaveOptions, StoredDtype};
+use zerosearch_lm::{HostWeights, LanguageModel, SaveOptions, StoredDtype};
 use zerosearch_text::{SpecialTokens, train_bpe};
 
 const FAMILIES: [&str; 4] = ["llama-mha-sharded", "llama32-tied-ropescaled", "qwen2-tied", "qwen3-tied"];
@@ -180,7 +180,7 @@ fn saving_again_leaves_nothing_of_an_earlier_save() {
     let sizes = [120_000, 300_000, 5_000_000_000, 100_000, 300_000, 120_000];
     let mut seen = BTreeSet::new();
     for max_shard_bytes in sizes {
-        let mut weights = model.weights.clone();
+        let mut weights = HostWeights::clone(&model.weights);
         let mut norm = weights.get("model.norm.weight").unwrap().clone();
         norm.values[0] = max_shard_bytes as f32;
         weights.insert("model.norm.weight", norm);
@@ -210,7 +210,7 @@ fn a_save_that_fails_leaves_the_folder_as_it_was() {
     let folder = original("qwen3-tied", "config.json");
     let model = LanguageModel::read(folder.path()).unwrap();
     let config = fs::read(folder.path().join("config.json")).unwrap();
-    let mut weights = model.weights.clone();
+    let mut weights = HostWeights::clone(&model.weights);
     let mut norm = weights.get("model.norm.weight").unwrap().clone();
     norm.values[3] = 1e6;
     weights.insert("model.norm.weight", norm);

@@ -28,7 +28,7 @@ use zerosearch_metrics::write_atomic;
 use crate::identity::Identity;
 use crate::trainer::Learner;
 use crate::validation::Best;
-use crate::{TrainConfig, TrainError, Trainer, critic};
+use crate::{TrainConfig, TrainError, Trainer};
 
 const LATEST: &str = "latest_checkpointed_iteration.txt";
 const PREFIX: &str = "global_step_";
@@ -154,7 +154,7 @@ impl Trainer<'_> {
             return Err(failed(&path, format!("this run {what}, or start in another folder")));
         }
         let ahead = if self.config.staleness > 0 { read_json(&folder.join(AHEAD))? } else { VecDeque::new() };
-        let model = LanguageModel::read(&folder.join("actor"))?;
+        let mut model = LanguageModel::read(&folder.join("actor"))?;
         if model.config != self.parts.model.config {
             return Err(failed(&folder.join("actor"), "this run trained a model of another shape"));
         }
@@ -164,7 +164,7 @@ impl Trainer<'_> {
         let critic = match &self.critic {
             Some(_) => {
                 let weights = HostWeights::read_file(&folder.join("critic.safetensors"))?;
-                let decoder = critic::trainable(self.parts.model, &weights, device);
+                let decoder = Decoder::trainable(&model.config, weights, device);
                 Some(Learner { decoder, optimizer: optimizer("critic_optimizer.safetensors")? })
             }
             None => None,
@@ -181,9 +181,9 @@ impl Trainer<'_> {
         let decoder = match &self.config.lora {
             Some(lora) => {
                 let (_, adapters) = LoraConfig::read(&folder.join("actor").join(ADAPTERS), &model.config)?;
-                Decoder::with_lora(&model.config, &self.parts.model.weights, lora, &adapters, device)
+                self.policy.decoder.with_adapters(lora, &adapters)
             }
-            None => Decoder::trainable(&model.config, &model.weights, device),
+            None => Decoder::trainable(&self.parts.model.config, model.take_weights(), device),
         };
         self.set_policy(decoder, policy);
         Ok(true)

@@ -21,7 +21,7 @@ use crate::{TrainConfig, TrainError};
 /// Everything that a step's rollouts are a function of, except the weights.
 pub(crate) struct Collection<'c> {
     pub(crate) config: &'c TrainConfig,
-    pub(crate) parts: Parts<'c>,
+    pub(crate) parts: &'c Parts<'c>,
     pub(crate) curriculum: &'c dyn Curriculum,
     /// Whether each question is also answered greedily.
     pub(crate) greedy_baseline: bool,

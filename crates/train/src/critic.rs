@@ -1,6 +1,6 @@
 //! The value of a state: a decoder of its own with one output instead of a vocabulary.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use zerosearch_lm::{Decoder, HostTensor, HostWeights, LanguageModel, ScoredSequence, Weight};
 
 /// The name of the output layer among the critic's weights, `[1, hidden]`.
@@ -8,15 +8,10 @@ pub(crate) const VALUE_HEAD: &str = "value_head.weight";
 
 /// Starts as the policy with an output of zero everywhere, as is usual.
 pub(crate) fn initial_weights(policy: &LanguageModel) -> HostWeights {
-    let mut weights = policy.weights.clone();
+    let mut weights = HostWeights::clone(&policy.weights);
     let width = policy.config.hidden_size;
     weights.insert(VALUE_HEAD, HostTensor { shape: vec![1, width], values: vec![0.0; width] });
     weights
-}
-
-/// A critic that learns.
-pub(crate) fn trainable(policy: &LanguageModel, weights: &HostWeights, device: &Device) -> Decoder {
-    Decoder::trainable(&policy.config, weights, device)
 }
 
 /// The value of the state before each scored token, `[n]`.

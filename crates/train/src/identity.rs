@@ -30,7 +30,7 @@ impl Identity {
             algorithm_name: trainer.algorithm.name().into(),
             questions: fingerprint(parts.questions),
             tokenizer: Some(of_tokenizer(&parts.model.codec)),
-            base_model: Some(of_weights(&parts.model.weights)),
+            base_model: Some(trainer.base_model.clone()),
             prompt: Some(parts.prompt.render(first)?),
             reward: Some(parts.reward.name().into()),
             validation: trainer.validation.map(|validation| fingerprint(validation.questions)),
@@ -81,7 +81,7 @@ fn of_tokenizer(codec: &Codec) -> String {
     name.to_string()
 }
 
-fn of_weights(weights: &HostWeights) -> String {
+pub(crate) fn of_weights(weights: &HostWeights) -> String {
     let mut name = Fingerprint::default();
     for (tensor, values) in weights.iter() {
         name.text(tensor);

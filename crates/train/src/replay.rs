@@ -1,7 +1,6 @@
 //! Recorded rollouts once more, for debugging and for scoring them anew: nothing is generated, nothing is searched.
 
 use zerosearch_algorithms::Algorithm;
-use zerosearch_generate::WeightVersion;
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::RewardFn;
 use zerosearch_rollout::Rollout;
@@ -56,11 +55,16 @@ impl Trainer<'_> {
     pub fn replay(&mut self, rollouts: Vec<Rollout>) -> Result<StepReport, TrainError> {
         let mut metrics = Metrics::new();
         let collected = Collected::recorded(rollouts, self.parts.reward, self.algorithm.dynamic_sampling())?;
+        self.generator.release_weights();
         let (_, _, mut update) = self.split(self.step);
-        let advantages = update.learn(&collected, &mut metrics)?;
+        let learnt = update.learn(&collected, &mut metrics);
+        if learnt.is_err() {
+            self.refit();
+        }
+        let advantages = learnt?;
         metrics.summary("critic/score", &collected.rewards);
         self.step += 1;
-        self.generator.refit_from(&self.policy.decoder, WeightVersion(self.step));
+        self.refit();
         let Collected { rollouts, rewards, .. } = collected;
         Ok(StepReport { step: self.step, metrics, rollouts, rewards, advantages })
     }

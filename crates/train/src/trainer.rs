@@ -17,16 +17,18 @@ use zerosearch_search::SearchEngine;
 use zerosearch_text::PromptTemplate;
 
 use crate::collection::{Collected, Collection};
+use crate::identity::of_weights;
 use crate::replicas::Replica;
 use crate::update::Update;
 use crate::validation::{Best, Validation};
 use crate::{TrainConfig, TrainError, critic};
 
 /// What a trainer is made of besides its configuration.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Parts<'a> {
-    /// The policy as it starts, which is also the reference of the KL term.
-    pub model: &'a LanguageModel,
+    /// The policy as it starts, which is also the reference of the KL term. Its weights are not copied, and no second copy
+    /// of them lives through the run, unless somebody keeps a clone of the model.
+    pub model: LanguageModel,
     /// How a question becomes a prompt.
     pub prompt: &'a PromptTemplate,
     /// What is trained on.
@@ -60,6 +62,8 @@ pub struct Trainer<'a> {
     /// Updates skipped in a row.
     pub(crate) skipped: u64,
     pub(crate) generator: LocalGenerator,
+    /// A short name of the weights that the policy began with.
+    pub(crate) base_model: String,
     curriculum: Box<dyn Curriculum>,
     /// Where something is compared with it.
     pub(crate) reference: Option<Decoder>,
@@ -113,7 +117,7 @@ impl<'a> Trainer<'a> {
     /// As [`new`](Self::new).
     pub fn with_algorithm(
         config: TrainConfig,
-        parts: Parts<'a>,
+        mut parts: Parts<'a>,
         algorithm: Box<dyn Algorithm>,
     ) -> Result<Self, TrainError> {
         config.validate()?;
@@ -129,28 +133,31 @@ impl<'a> Trainer<'a> {
                 found: config.samples_per_question,
             });
         }
-        let model = parts.model;
+        let (model, device) = (&mut parts.model, parts.device);
+        let base_model = of_weights(&model.weights);
         let learner = |decoder| Learner { decoder, optimizer: AdamW::new(config.optimizer) };
         let critic = algorithm
             .value_loss()
-            .map(|_| learner(critic::trainable(model, &critic::initial_weights(model), parts.device)));
-        let device = parts.device;
-        let policy = match &config.lora {
+            .map(|_| learner(Decoder::trainable(&model.config, critic::initial_weights(model), device)));
+        let compares = algorithm.terms().kl.coefficient != 0.0 || config.kl_reward.coefficient != 0.0;
+        let (policy, reference) = match &config.lora {
             Some(lora) => {
                 let seed = Stream { seed: config.seed, purpose: "adapters", ..Stream::default() }.value();
                 let adapters = lora.initial(&model.config, seed);
-                Decoder::with_lora(&model.config, &model.weights, lora, &adapters, device)
+                let weights = model.take_weights();
+                let policy = Decoder::with_lora(&model.config, weights, lora, &adapters, device);
+                let reference = compares.then(|| policy.without_lora());
+                (policy, reference)
             }
-            None => Decoder::trainable(&model.config, &model.weights, device),
+            None => {
+                // A copy of all weights, which a run without a KL term does not pay for.
+                let reference = compares.then(|| Decoder::frozen(&model.config, &*model.weights, device));
+                let weights = model.take_weights();
+                (Decoder::trainable(&model.config, weights, device), reference)
+            }
         };
-        // A copy of all weights, which a run without a KL term does not pay for.
-        let compares = algorithm.terms().kl.coefficient != 0.0 || config.kl_reward.coefficient != 0.0;
-        let reference = compares.then(|| match &config.lora {
-            Some(_) => policy.without_lora(),
-            None => Decoder::frozen(&model.config, &model.weights, device),
-        });
         Ok(Self {
-            policy: learner(policy),
+            base_model,
             critic,
             algorithm,
             step: 0,
@@ -164,8 +171,9 @@ impl<'a> Trainer<'a> {
             curriculum,
             reference,
             replicas: Vec::new(),
-            generator: LocalGenerator::new(&model.config, &model.weights, model.codec.eos_ids())
+            generator: LocalGenerator::of(&policy, model.codec.eos_ids())
                 .with_cache_bytes(config.kv_cache_memory_bytes.unwrap_or(usize::MAX)),
+            policy: learner(policy),
             config,
             parts,
         })
@@ -207,6 +215,10 @@ impl<'a> Trainer<'a> {
             next += 1;
         }
         let overlaps = staleness > 0 && next < steps;
+        if !overlaps {
+            // Its copy of the weights makes room for gradients and activations.
+            self.generator.release_weights();
+        }
         let (collection, generator, mut update) = self.split(next);
         let (learnt, update_seconds, ahead) = thread::scope(|scope| {
             let ahead = overlaps.then(|| scope.spawn(move || collection.run(generator)));
@@ -219,9 +231,13 @@ impl<'a> Trainer<'a> {
                 self.skipped += 1;
                 vec![Vec::new(); collected.rollouts.len()]
             }
-            learnt => {
+            Err(error) => {
+                self.refit();
+                return Err(error);
+            }
+            Ok(advantages) => {
                 self.skipped = 0;
-                learnt?
+                advantages
             }
         };
         if let Some(ahead) = ahead {
@@ -232,9 +248,9 @@ impl<'a> Trainer<'a> {
         metrics.insert(SKIPPED, f64::from(u8::from(self.skipped > 0)));
         metrics.insert("rollout/staleness", collected.staleness(WeightVersion(self.step)));
         self.step += 1;
-        let refit = Instant::now();
-        self.generator.refit_from(&self.policy.decoder, WeightVersion(self.step));
-        metrics.insert("timing_s/refit", refit.elapsed().as_secs_f64());
+        let began_refit = Instant::now();
+        self.refit();
+        metrics.insert("timing_s/refit", began_refit.elapsed().as_secs_f64());
 
         self.validate_if_due(&mut metrics)?;
         if self.algorithm.dynamic_sampling() {
@@ -271,7 +287,7 @@ impl<'a> Trainer<'a> {
     pub(crate) fn split(&mut self, step: u64) -> (Collection<'_>, &mut LocalGenerator, Update<'_>) {
         let collection = Collection {
             config: &self.config,
-            parts: self.parts,
+            parts: &self.parts,
             curriculum: self.curriculum.as_ref(),
             greedy_baseline: self.algorithm.greedy_baseline(),
             dynamic_sampling: self.algorithm.dynamic_sampling(),
@@ -295,7 +311,12 @@ impl<'a> Trainer<'a> {
 
     /// Puts a saved policy in place, for the trainer and for the generator.
     pub(crate) fn set_policy(&mut self, decoder: Decoder, optimizer: AdamW) {
-        self.generator.refit_from(&decoder, WeightVersion(self.step));
         self.policy = Learner { decoder, optimizer };
+        self.refit();
+    }
+
+    /// Hands the policy to the generator.
+    pub(crate) fn refit(&mut self) {
+        self.generator.refit_from(&self.policy.decoder, WeightVersion(self.step));
     }
 }

@@ -55,8 +55,8 @@ fn asked(report: &StepReport) -> Vec<String> {
 #[test]
 fn groups_without_signal_are_replaced_by_the_next_questions() {
     let fixture = Fixture::new();
-    let parts = Parts { reward: &OneDullQuestion, ..fixture.parts() };
-    let mut trainer = Trainer::new(TrainConfig { steps: 6, ..config("dapo") }, parts).unwrap();
+    let parts = || Parts { reward: &OneDullQuestion, ..fixture.parts() };
+    let mut trainer = Trainer::new(TrainConfig { steps: 6, ..config("dapo") }, parts()).unwrap();
     let (mut stream, mut filtered) = (Vec::new(), 0.0);
     for _ in 0..6 {
         let report = trainer.step().unwrap();
@@ -84,8 +84,8 @@ fn groups_without_signal_are_replaced_by_the_next_questions() {
 #[test]
 fn places_that_nothing_fills_are_given_up_and_nothing_is_learnt() {
     let fixture = Fixture::new();
-    let parts = Parts { reward: &Dull, ..fixture.parts() };
-    let mut trainer = Trainer::new(TrainConfig { max_num_gen_batches: 3, ..config("dapo") }, parts).unwrap();
+    let parts = || Parts { reward: &Dull, ..fixture.parts() };
+    let mut trainer = Trainer::new(TrainConfig { max_num_gen_batches: 3, ..config("dapo") }, parts()).unwrap();
     let report = trainer.step().unwrap();
     assert_eq!(figures(&report.metrics, COUNTS), [6.0, 0.0, 2.0, 3.0]);
     assert_eq!(report.rollouts.len(), 18);
@@ -93,23 +93,23 @@ fn places_that_nothing_fills_are_given_up_and_nothing_is_learnt() {
     assert_eq!(trainer.model().weights, fixture.model.weights);
 
     let once = TrainConfig { max_num_gen_batches: 1, ..config("dapo") };
-    let report = Trainer::new(once, parts).unwrap().step().unwrap();
+    let report = Trainer::new(once, parts()).unwrap().step().unwrap();
     assert_eq!(figures(&report.metrics, COUNTS), [2.0, 0.0, 2.0, 1.0]);
     let never = TrainConfig { max_num_gen_batches: 0, ..config("dapo") };
-    let message = Trainer::new(never, parts).err().unwrap().to_string();
+    let message = Trainer::new(never, parts()).err().unwrap().to_string();
     assert!(message.contains("`max_num_gen_batches` is 0"), "{message}");
 }
 
 #[test]
 fn a_resumed_run_goes_on_in_the_stream_where_refills_left_it() {
     let fixture = Fixture::new();
-    let parts = Parts { reward: &OneDullQuestion, ..fixture.parts() };
+    let parts = || Parts { reward: &OneDullQuestion, ..fixture.parts() };
     let config = TrainConfig { steps: 5, ..config("dapo") };
     let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut trainer = Trainer::new(config.clone(), parts).unwrap();
+    let mut trainer = Trainer::new(config.clone(), parts()).unwrap();
     assert_eq!(run(&mut trainer, whole.path(), u64::MAX), RunEnd::Finished);
-    assert_eq!(run(&mut Trainer::new(config.clone(), parts).unwrap(), cut.path(), 3), RunEnd::Interrupted);
-    let mut resumed = Trainer::new(config, parts).unwrap();
+    assert_eq!(run(&mut Trainer::new(config.clone(), parts()).unwrap(), cut.path(), 3), RunEnd::Interrupted);
+    let mut resumed = Trainer::new(config, parts()).unwrap();
     assert!(resumed.resume(&cut.path().join("checkpoints")).unwrap());
     assert_eq!(run(&mut resumed, cut.path(), u64::MAX), RunEnd::Finished);
     assert_eq!(resumed.model().weights, trainer.model().weights);

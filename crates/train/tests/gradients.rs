@@ -207,7 +207,7 @@ fn finite_differences_confirm_the_value_loss() {
     let fixture = Fixture::new();
     let rows = rows(&fixture);
     let chosen: Vec<&Row> = rows.iter().collect();
-    let mut model = fixture.model.weights.clone();
+    let mut model = HostWeights::clone(&fixture.model.weights);
     let width = fixture.model.config.hidden_size;
     model.insert(
         HEAD,

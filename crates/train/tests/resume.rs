@@ -40,7 +40,7 @@ fn a_resume_with_anything_else_is_refused_by_what_differs() {
     };
     let other_tokenizer =
         LanguageModel::new(base.config.clone(), base.weights.clone(), tokenizer("quite another text"));
-    let mut weights = base.weights.clone();
+    let mut weights = HostWeights::clone(&base.weights);
     let mut norm = weights.get("model.norm.weight").unwrap().clone();
     norm.values[0] = norm.values[0].next_up();
     weights.insert("model.norm.weight", norm);
@@ -51,21 +51,21 @@ fn a_resume_with_anything_else_is_refused_by_what_differs() {
     let questions = [Question::new("x", "another", vec!["a".into()])];
     let other_validation = Validation { questions: &questions, ..validation };
 
-    let parts = fixture.parts();
+    let parts = || fixture.parts();
     for (parts, validation, expected) in [
-        (Parts { model: &other_tokenizer, ..parts }, validation, "another tokenizer"),
-        (Parts { model: &other_weights, ..parts }, validation, "another base model"),
-        (Parts { model: &other_model, ..parts }, validation, "another base model"),
-        (Parts { prompt: &prompt, ..parts }, validation, "another prompt template"),
-        (Parts { questions: &questions, ..parts }, validation, "trained on other questions"),
-        (Parts { reward: &Nothing, ..parts }, validation, "paid by the reward letters, not nothing"),
-        (parts, other_validation, "validated on other questions"),
+        (Parts { model: other_tokenizer, ..parts() }, validation, "another tokenizer"),
+        (Parts { model: other_weights, ..parts() }, validation, "another base model"),
+        (Parts { model: other_model, ..parts() }, validation, "another base model"),
+        (Parts { prompt: &prompt, ..parts() }, validation, "another prompt template"),
+        (Parts { questions: &questions, ..parts() }, validation, "trained on other questions"),
+        (Parts { reward: &Nothing, ..parts() }, validation, "paid by the reward letters, not nothing"),
+        (parts(), other_validation, "validated on other questions"),
     ] {
         let message = with(parts, validation).resume(&checkpoints).unwrap_err().to_string();
         let complete = ["global_step_1/trainer.json: this run ", expected, "resume with", "start in another folder"];
         assert!(complete.iter().all(|part| message.contains(part)), "{expected}: {message}");
     }
-    assert!(with(parts, validation).resume(&checkpoints).unwrap());
+    assert!(with(parts(), validation).resume(&checkpoints).unwrap());
 }
 
 #[test]

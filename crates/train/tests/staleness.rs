@@ -22,7 +22,7 @@ fn stale(staleness: u64, algorithm: &str) -> TrainConfig {
 fn whole_run(fixture: &Fixture, config: &TrainConfig, folder: &Path) -> HostWeights {
     let mut trainer = Trainer::new(config.clone(), fixture.parts()).unwrap();
     assert_eq!(run(&mut trainer, folder, u64::MAX), RunEnd::Finished);
-    trainer.model().weights
+    trainer.model().take_weights()
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_stale_run_that_was_cut_short_goes_on_with_the_rollouts_it_had() {
         assert!(resumed.resume(&checkpoints).unwrap());
         assert_eq!(resumed.steps_done(), 2);
         assert_eq!(run(&mut resumed, cut.path(), u64::MAX), RunEnd::Finished);
-        assert_eq!(resumed.model().weights, expected, "{algorithm}");
+        assert_eq!(resumed.model().take_weights(), expected, "{algorithm}");
         assert_eq!(metrics(cut.path()), metrics(whole.path()), "{algorithm}");
     }
 }

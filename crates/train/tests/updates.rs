@@ -14,7 +14,7 @@ const SMOOTH: AdamWConfig = AdamWConfig { beta1: 0.0, beta2: 0.0, epsilon: 1.0, 
 fn step(fixture: &Fixture, config: TrainConfig) -> (Metrics, HostWeights) {
     let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
     let report = trainer.step().unwrap();
-    (report.metrics, trainer.model().weights)
+    (report.metrics, trainer.model().take_weights())
 }
 
 fn largest_difference(a: &HostWeights, b: &HostWeights) -> f32 {

@@ -237,7 +237,7 @@ impl<'a> Pipeline<'a> {
         let before = calls.total();
         let real_calls = || counted_before + calls.total() - before;
         let parts = Parts {
-            model: base,
+            model: base.clone(),
             prompt,
             questions: &self.material.train,
             engine: simulated,
