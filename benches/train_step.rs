@@ -91,9 +91,13 @@ fn benches(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements((PROMPTS * SAMPLES * NEW) as u64));
     // TRL's default has no KL term and so no reference pass. Adapters need no second copy of anything.
     let lora = Some(LoraConfig::default());
-    for (name, kl, lora) in
-        [("without KL", Kl::NONE, None), ("with KL", Kl::default(), None), ("with LoRA", Kl::NONE, lora)]
-    {
+    for (name, kl, lora, gradient_checkpointing) in [
+        ("without KL", Kl::NONE, None, false),
+        ("with KL", Kl::default(), None, false),
+        ("with LoRA", Kl::NONE, lora.clone(), false),
+        ("checkpointed", Kl::NONE, None, true),
+        ("checkpointed with LoRA", Kl::NONE, lora, true),
+    ] {
         let config = TrainConfig {
             steps: u64::MAX,
             questions_per_step: PROMPTS,
@@ -107,6 +111,7 @@ fn benches(criterion: &mut Criterion) {
             algorithm: AlgorithmConfig::Grpo(Grpo { kl, ..Grpo::default() }),
             warmup_ratio: 0.0,
             lora,
+            gradient_checkpointing,
             ..TrainConfig::default()
         };
         let mut trainer = None;

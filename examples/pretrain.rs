@@ -76,7 +76,13 @@ fn main() -> Result<(), Failure> {
         Pretraining::new(start.codec.clone(), prompt.clone(), SimulatorPrompt::new(SIMULATOR_PROMPT)?, mixture, seed)?;
     let schedule = LearningRate { peak: arguments.learning_rate, warmup: 60, total: arguments.steps, floor: 0.03 };
     let optimizer = AdamWConfig { beta2: 0.98, ..AdamWConfig::default() };
-    let config = SftConfig { learning_rate: schedule, optimizer, gradient_norm: 1.0, micro_batch_tokens: 8192 };
+    let config = SftConfig {
+        learning_rate: schedule,
+        optimizer,
+        gradient_norm: 1.0,
+        micro_batch_tokens: 8192,
+        gradient_checkpointing: false,
+    };
     let mut trainer = SftTrainer::new(&start.config, &start.weights, config, &Device::flex());
 
     let test = World::real()?;

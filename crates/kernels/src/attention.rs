@@ -1,5 +1,8 @@
 //! Causal grouped-query attention that keeps no scores for the backward pass.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -18,13 +21,9 @@ use crate::vector::{dot, exponentiate, largest, vectorised};
 /// Queries that the backward pass handles together; their keys end at the last of them, which skips most masked scores.
 const TILE: usize = 64;
 
-/// What the rows and columns of the matrices given to [`causal_attention`] mean.
+/// What the columns of the matrices given to [`causal_attention`] mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionShape {
-    /// Sequences.
-    pub batch: usize,
-    /// Positions of each sequence.
-    pub time: usize,
     /// Query heads.
     pub heads: usize,
     /// Key and value heads; each serves `heads / kv_heads` adjacent query heads.
@@ -33,20 +32,54 @@ pub struct AttentionShape {
     pub head_dim: usize,
 }
 
+/// Adjacent positions of one sequence among the rows of the matrices given to [`causal_attention`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// The rows of the positions before, which further segments may continue as well: a prompt that several sequences
+    /// begin with. Empty where the segment begins the sequence.
+    pub shared: Range<usize>,
+    /// The rows of its own positions.
+    pub own: Range<usize>,
+}
+
+impl Segment {
+    /// Positions up to its last one.
+    pub(crate) fn length(&self) -> usize {
+        self.shared.len() + self.own.len()
+    }
+
+    /// The rows of these positions.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = usize> {
+        self.shared.clone().chain(self.own.clone())
+    }
+}
+
 impl AttentionShape {
     /// `1 / sqrt(head_dim)`, which multiplies the scores.
     pub fn scale(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }
 
-    fn check(&self, q: [usize; 2], k: [usize; 2], v: [usize; 2]) {
-        let rows = self.batch * self.time;
+    /// Width of the query heads that one key head serves, which are adjacent.
+    fn group_width(&self) -> usize {
+        self.heads / self.kv_heads * self.head_dim
+    }
+
+    fn check(&self, q: [usize; 2], k: [usize; 2], v: [usize; 2], segments: &[Segment]) {
         assert!(
             self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads) && self.head_dim > 0,
             "causal_attention: {} heads cannot share {} key heads",
             self.heads,
             self.kv_heads
         );
+        let mut rows = 0;
+        for Segment { shared, own } in segments {
+            assert!(
+                own.start == rows && own.end >= rows && shared.end <= rows,
+                "causal_attention: after {rows} rows the next segment cannot be rows {own:?} behind {shared:?}"
+            );
+            rows = own.end;
+        }
         let (wanted, wanted_kv) = ([rows, self.heads * self.head_dim], [rows, self.kv_heads * self.head_dim]);
         assert!(
             q == wanted && k == wanted_kv && v == wanted_kv,
@@ -54,46 +87,47 @@ impl AttentionShape {
         );
     }
 
-    /// Where the block of sequence `batch` and head `head` starts in a matrix of `heads` heads.
-    fn start(&self, batch: usize, head: usize, heads: usize) -> usize {
-        (batch * self.time * heads + head) * self.head_dim
+    /// The vectors of a key head in these rows of a matrix of keys or values, one below the other.
+    fn gather(&self, data: &[f32], kv_head: usize, rows: impl Iterator<Item = usize>) -> Vec<f32> {
+        let stride = self.kv_heads * self.head_dim;
+        rows.flat_map(|row| &data[row * stride + kv_head * self.head_dim..][..self.head_dim]).copied().collect()
     }
 
-    /// The first `keys` rows of key head `head` of sequence `batch`.
-    fn keys<'a>(&self, data: &'a [f32], batch: usize, head: usize, keys: usize) -> Matrix<'a> {
-        let start = self.start(batch, head, self.kv_heads);
-        Matrix::new(&data[start..], keys, self.head_dim, self.kv_heads * self.head_dim)
-    }
-
-    /// Rows `from..to` of query head `head` of sequence `batch`.
-    fn queries<'a>(&self, data: &'a [f32], batch: usize, head: usize, from: usize, to: usize) -> Matrix<'a> {
-        let stride = self.heads * self.head_dim;
-        let start = self.start(batch, head, self.heads) + from * stride;
-        Matrix::new(&data[start..], to - from, self.head_dim, stride)
+    /// The part of every key head and segment in a matrix of `heads` heads per key head, key head after key head.
+    fn parts<'a>(&self, data: &'a mut [f32], width: usize, segments: &[Segment]) -> Vec<MatrixMut<'a>> {
+        let (columns, rows) = (width * self.kv_heads, data.len() / (width * self.kv_heads));
+        let strips = MatrixMut::new(data, rows, columns, columns).strips(width);
+        strips.into_iter().flat_map(|strip| strip.cut(segments.iter().map(|segment| segment.own.len()))).collect()
     }
 }
 
 /// `softmax(scale * q · kᵀ, over the positions up to the query's own) · v` for every head, with
 /// `scale = 1 / sqrt(head_dim)`.
 ///
-/// `q` is `[batch * time, heads * head_dim]`, `k` and `v` are
-/// `[batch * time, kv_heads * head_dim]`, as the projections make them; the result has the shape
-/// of `q`. Sequences padded on the right need no mask: no position sees a later one.
+/// `q` is `[rows, heads * head_dim]`, `k` and `v` are `[rows, kv_heads * head_dim]`, as the projections make them; the
+/// result has the shape of `q`. The segments' own rows are all rows, in order: sequences of any lengths lie end to end,
+/// without padding, and what they have in common at their beginning need be there only once.
 ///
 /// On the CPU each result is what [`crate::host::Attention`] makes of the same keys and values in a cache, to the bit.
 /// The backward pass recomputes the scores from `q` and `k` (Dao et al. 2022, "FlashAttention"); scratch memory is one
-/// tile of queries by `time`.
+/// tile of queries by the length of a sequence for each thread.
 ///
 /// # Panics
 ///
-/// If a matrix does not have the shape that `shape` asks for.
-pub fn causal_attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -> Tensor<2> {
-    shape.check(q.dims(), k.dims(), v.dims());
+/// If a matrix does not have the shape that `shape` and `segments` ask for, or the segments do not follow one another.
+pub fn causal_attention(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
+    segments: &Arc<[Segment]>,
+    shape: AttentionShape,
+) -> Tensor<2> {
+    shape.check(q.dims(), k.dims(), v.dims(), segments);
     if !is_cpu_f32(&q) {
-        return reference::causal_attention(q, k, v, shape);
+        return reference::causal_attention(q, k, v, segments, shape);
     }
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-    Tensor::from_dispatch(Dispatch::fused_attention(q, k, v, shape))
+    Tensor::from_dispatch(Dispatch::fused_attention(q, k, v, Arc::clone(segments), shape))
 }
 
 #[backend_extension(Flex, Autodiff)]
@@ -102,14 +136,21 @@ pub(crate) trait AttentionOp: Backend {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
+        segments: Arc<[Segment]>,
         shape: AttentionShape,
     ) -> FloatTensor<Self>;
 }
 
 impl AttentionOp for Flex {
-    fn fused_attention(q: FlexTensor, k: FlexTensor, v: FlexTensor, shape: AttentionShape) -> FlexTensor {
+    fn fused_attention(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        segments: Arc<[Segment]>,
+        shape: AttentionShape,
+    ) -> FlexTensor {
         let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
-        let output = forward(floats(&q), floats(&k), floats(&v), shape);
+        let output = forward(floats(&q), floats(&k), floats(&v), &segments, shape);
         tensor(output, q.layout().shape().clone())
     }
 }
@@ -119,6 +160,7 @@ struct Saved {
     q: FlexTensor,
     k: FlexTensor,
     v: FlexTensor,
+    segments: Arc<[Segment]>,
     shape: AttentionShape,
 }
 
@@ -129,9 +171,9 @@ impl Backward<Flex, 3> for AttentionBackward {
     type State = Saved;
 
     fn backward(self, ops: Ops<Saved, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let Saved { q, k, v, shape } = ops.state;
+        let Saved { q, k, v, segments, shape } = ops.state;
         let upstream = contiguous(grads.consume::<Flex>(&ops.node));
-        let gradients = backward(floats(&q), floats(&k), floats(&v), floats(&upstream), shape);
+        let gradients = backward(floats(&q), floats(&k), floats(&v), floats(&upstream), &segments, shape);
         for ((parent, gradient), input) in ops.parents.into_iter().zip(gradients).zip([q, k, v]) {
             if let Some(parent) = parent {
                 grads.register::<Flex>(parent.id, tensor(gradient, input.layout().shape().clone()));
@@ -145,101 +187,152 @@ impl<C: CheckpointStrategy> AttentionOp for Autodiff<Flex, C> {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
+        segments: Arc<[Segment]>,
         shape: AttentionShape,
     ) -> FloatTensor<Self> {
         let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
         let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
-        let output = forward(floats(&q), floats(&k), floats(&v), shape);
+        let output = forward(floats(&q), floats(&k), floats(&v), &segments, shape);
         let output = tensor(output, q.layout().shape().clone());
         match AttentionBackward.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(Saved { q, k, v, shape }, output),
+            OpsKind::Tracked(prepared) => prepared.finish(Saved { q, k, v, segments, shape }, output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         }
     }
 }
 
 /// The output of every head, computed as decoding does it.
-fn forward(q: &[f32], k: &[f32], v: &[f32], shape: AttentionShape) -> Vec<f32> {
-    let AttentionShape { time, heads, kv_heads, head_dim, .. } = shape;
-    let group = heads / kv_heads;
+fn forward(q: &[f32], k: &[f32], v: &[f32], segments: &[Segment], shape: AttentionShape) -> Vec<f32> {
+    let AttentionShape { heads, kv_heads, head_dim } = shape;
     let stride = head_dim.next_multiple_of(KV_BLOCK);
     let mut output = vec![0.0; q.len()];
-    // The query heads of one key head are adjacent, so they are one wide block.
-    let outputs = MatrixMut::blocks(&mut output, time, group * head_dim, heads * head_dim);
-    outputs.into_par_iter().enumerate().for_each_init(Attention::default, |attention, (block, output)| {
-        let (batch, kv_head) = (block / kv_heads, block % kv_heads);
-        let (k, v) = (&k[shape.start(batch, kv_head, kv_heads)..], &v[shape.start(batch, kv_head, kv_heads)..]);
-        let mut cache = vec![vec![0.0; KV_BLOCK * (head_dim + stride)]; time.div_ceil(KV_BLOCK)];
-        for position in 0..time {
-            let columns = position * kv_heads * head_dim..position * kv_heads * head_dim + head_dim;
-            let (keys, values) = cache[position / KV_BLOCK].split_at_mut(KV_BLOCK * head_dim);
-            write_key(keys, position % KV_BLOCK, &k[columns.clone()]);
-            write_value(values, stride, position % KV_BLOCK, &v[columns]);
-        }
-        let blocks: Vec<&[f32]> = cache.iter().map(|block| &block[..]).collect();
-        let cache = KvBlocks { blocks: &blocks, keys: 0, values: KV_BLOCK * head_dim, value_stride: stride };
-        let q = &q[shape.start(batch, kv_head * group, heads)..];
-        let queries = (0..time).map(|position| &q[position * heads * head_dim..][..group * head_dim]);
-        let mut rows = queries.zip(output.into_rows());
-        for first in (0..time).step_by(KV_BLOCK) {
-            attention.run(head_dim, first, rows.by_ref().take(KV_BLOCK), cache);
-        }
-    });
+    let outputs = shape.parts(&mut output, shape.group_width(), segments);
+    outputs.into_par_iter().with_max_len(1).enumerate().for_each_init(
+        Attention::default,
+        |attention, (part, output)| {
+            let (kv_head, segment) = (part / segments.len(), &segments[part % segments.len()]);
+            let mut cache = vec![vec![0.0; KV_BLOCK * (head_dim + stride)]; segment.length().div_ceil(KV_BLOCK)];
+            for (position, row) in segment.rows().enumerate() {
+                let columns = (row * kv_heads + kv_head) * head_dim..(row * kv_heads + kv_head + 1) * head_dim;
+                let (keys, values) = cache[position / KV_BLOCK].split_at_mut(KV_BLOCK * head_dim);
+                write_key(keys, position % KV_BLOCK, &k[columns.clone()]);
+                write_value(values, stride, position % KV_BLOCK, &v[columns]);
+            }
+            let blocks: Vec<&[f32]> = cache.iter().map(|block| &block[..]).collect();
+            let cache = KvBlocks { blocks: &blocks, keys: 0, values: KV_BLOCK * head_dim, value_stride: stride };
+            let width = shape.group_width();
+            let queries = segment.own.clone().map(|row| &q[row * heads * head_dim + kv_head * width..][..width]);
+            let mut rows = queries.zip(output.into_rows());
+            for first in (segment.shared.len()..segment.length()).step_by(KV_BLOCK) {
+                attention.run(head_dim, first, rows.by_ref().take(KV_BLOCK), cache);
+            }
+        },
+    );
     output
 }
 
 /// The gradients of `q`, `k` and `v`.
 ///
-/// One task owns one key head and walks its query heads in order, so that the sums over them have
-/// one order.
-fn backward(q: &[f32], k: &[f32], v: &[f32], upstream: &[f32], shape: AttentionShape) -> [Vec<f32>; 3] {
-    let AttentionShape { time, heads, kv_heads, head_dim, .. } = shape;
-    let group = heads / kv_heads;
+/// One task owns one segment's rows of one key head, and walks its query heads in order. What a segment adds to the
+/// gradients of shared rows is added afterwards, segment by segment, so that no sum depends on the number of threads.
+fn backward(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    upstream: &[f32],
+    segments: &[Segment],
+    shape: AttentionShape,
+) -> [Vec<f32>; 3] {
+    let AttentionShape { kv_heads, head_dim, .. } = shape;
     let (mut d_q, mut d_k, mut d_v) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
-    // The query heads of one key head are adjacent, so they are one wide block.
-    let d_q_blocks = MatrixMut::blocks(&mut d_q, time, group * head_dim, heads * head_dim);
-    let d_k_blocks = MatrixMut::blocks(&mut d_k, time, head_dim, kv_heads * head_dim);
-    let d_v_blocks = MatrixMut::blocks(&mut d_v, time, head_dim, kv_heads * head_dim);
-    let blocks = d_q_blocks.into_par_iter().zip(d_k_blocks).zip(d_v_blocks);
-    blocks.enumerate().for_each_init(
-        || (vec![0.0; TILE * time], vec![0.0; TILE * time]),
-        |(weights, d_scores), (block, ((mut d_q, mut d_k), mut d_v))| {
-            let (batch, kv_head) = (block / kv_heads, block % kv_heads);
-            for member in 0..group {
-                let head = kv_head * group + member;
-                for from in (0..time).step_by(TILE) {
-                    let to = time.min(from + TILE);
-                    let size = to - from;
-                    let (weights, d_scores) = (&mut weights[..size * to], &mut d_scores[..size * to]);
-                    let queries = shape.queries(q, batch, head, from, to);
-                    let d_output = shape.queries(upstream, batch, head, from, to);
-                    let (keys, values) = (shape.keys(k, batch, kv_head, to), shape.keys(v, batch, kv_head, to));
-                    let scale = shape.scale();
-                    multiply(MatrixMut::new(weights, size, to, to), false, scale, queries, keys.transposed());
-                    multiply(MatrixMut::new(d_scores, size, to, to), false, 1.0, d_output, values.transposed());
-                    vectorised(
-                        #[inline(always)]
-                        || {
-                            let rows = weights.chunks_exact_mut(to).zip(d_scores.chunks_exact_mut(to));
-                            for (row, (weights, d_scores)) in rows.enumerate() {
-                                let seen = from + row + 1;
-                                softmax_backward(&mut weights[..seen], &mut d_scores[..seen]);
-                                weights[seen..].fill(0.0);
-                                d_scores[seen..].fill(0.0);
-                            }
-                        },
-                    );
-                    let weights = Matrix::new(weights, size, to, to);
-                    let d_scores = Matrix::new(d_scores, size, to, to);
-                    let columns = member * head_dim..(member + 1) * head_dim;
-                    multiply(d_q.part(from..to).strip(columns), false, scale, d_scores, keys);
-                    multiply(d_k.part(0..to), true, scale, d_scores.transposed(), queries);
-                    multiply(d_v.part(0..to), true, 1.0, weights.transposed(), d_output);
-                }
+    let d_q_parts = shape.parts(&mut d_q, shape.group_width(), segments);
+    let d_k_parts = shape.parts(&mut d_k, head_dim, segments);
+    let d_v_parts = shape.parts(&mut d_v, head_dim, segments);
+    let parts = d_q_parts.into_par_iter().zip(d_k_parts).zip(d_v_parts).with_max_len(1).enumerate();
+    let shared: Vec<[Vec<f32>; 2]> = parts
+        .map_init(Scratch::default, |scratch, (part, ((d_q, d_k), d_v))| {
+            let (kv_head, segment) = (part / segments.len(), &segments[part % segments.len()]);
+            let [k, v] = [k, v].map(|data| shape.gather(data, kv_head, segment.rows()));
+            let gradients = segment_backward(q, &k, &v, upstream, (kv_head, segment), shape, d_q, scratch);
+            let mut outputs = [d_k, d_v].into_iter();
+            gradients.map(|mut gradient| {
+                let own = gradient.split_off(segment.shared.len() * head_dim);
+                let rows = outputs.next().into_iter().flat_map(MatrixMut::into_rows);
+                rows.zip(own.chunks_exact(head_dim)).for_each(|(row, own)| row.copy_from_slice(own));
+                gradient
+            })
+        })
+        .collect();
+    for (part, gradients) in shared.iter().enumerate() {
+        let (kv_head, segment) = (part / segments.len(), &segments[part % segments.len()]);
+        for (total, gradient) in [&mut d_k, &mut d_v].into_iter().zip(gradients) {
+            for (row, gradient) in segment.shared.clone().zip(gradient.chunks_exact(head_dim)) {
+                let total = &mut total[(row * kv_heads + kv_head) * head_dim..][..head_dim];
+                total.iter_mut().zip(gradient).for_each(|(total, part)| *total += part);
             }
-        },
-    );
+        }
+    }
     [d_q, d_k, d_v]
+}
+
+/// Softmax weights and their gradients, of one tile of queries.
+#[derive(Default)]
+struct Scratch {
+    weights: Vec<f32>,
+    d_scores: Vec<f32>,
+}
+
+/// Writes the gradient of a segment's queries to `d_q`; returns those of the keys and values `[length, head_dim]`.
+#[allow(clippy::too_many_arguments)]
+fn segment_backward(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    upstream: &[f32],
+    (kv_head, segment): (usize, &Segment),
+    shape: AttentionShape,
+    mut d_q: MatrixMut<'_>,
+    scratch: &mut Scratch,
+) -> [Vec<f32>; 2] {
+    let AttentionShape { heads, kv_heads, head_dim } = shape;
+    let (before, stride, scale) = (segment.shared.len(), heads * head_dim, shape.scale());
+    let (mut d_k, mut d_v) = (vec![0.0; k.len()], vec![0.0; v.len()]);
+    for member in 0..heads / kv_heads {
+        let head = kv_head * (heads / kv_heads) + member;
+        for from in (0..segment.own.len()).step_by(TILE) {
+            let to = segment.own.len().min(from + TILE);
+            let (size, seen) = (to - from, before + to);
+            let start = (segment.own.start + from) * stride + head * head_dim;
+            let queries = Matrix::new(&q[start..], size, head_dim, stride);
+            let d_output = Matrix::new(&upstream[start..], size, head_dim, stride);
+            let [keys, values] = [k, v].map(|data| Matrix::new(data, seen, head_dim, head_dim));
+            scratch.weights.resize(size * seen, 0.0);
+            scratch.d_scores.resize(size * seen, 0.0);
+            let (weights, d_scores) = (&mut scratch.weights[..], &mut scratch.d_scores[..]);
+            multiply(MatrixMut::new(weights, size, seen, seen), false, scale, queries, keys.transposed());
+            multiply(MatrixMut::new(d_scores, size, seen, seen), false, 1.0, d_output, values.transposed());
+            vectorised(
+                #[inline(always)]
+                || {
+                    let rows = weights.chunks_exact_mut(seen).zip(d_scores.chunks_exact_mut(seen));
+                    for (row, (weights, d_scores)) in rows.enumerate() {
+                        let seen = before + from + row + 1;
+                        softmax_backward(&mut weights[..seen], &mut d_scores[..seen]);
+                        weights[seen..].fill(0.0);
+                        d_scores[seen..].fill(0.0);
+                    }
+                },
+            );
+            let weights = Matrix::new(weights, size, seen, seen);
+            let d_scores = Matrix::new(d_scores, size, seen, seen);
+            let columns = member * head_dim..(member + 1) * head_dim;
+            multiply(d_q.part(from..to).strip(columns), false, scale, d_scores, keys);
+            let [d_k, d_v] = [&mut d_k, &mut d_v].map(|data| MatrixMut::new(data, seen, head_dim, head_dim));
+            multiply(d_k, true, scale, d_scores.transposed(), queries);
+            multiply(d_v, true, 1.0, weights.transposed(), d_output);
+        }
+    }
+    [d_k, d_v]
 }
 
 /// Turns one row of scores into its softmax, and the gradient of the softmax into that of the

@@ -35,7 +35,7 @@ mod rotary;
 mod swiglu;
 mod vector;
 
-pub use attention::{AttentionShape, causal_attention};
+pub use attention::{AttentionShape, Segment, causal_attention};
 pub use linear::linear;
 pub use logprobs::token_logprobs;
 pub use memory::keep_freed_memory;

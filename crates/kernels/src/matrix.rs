@@ -61,25 +61,21 @@ impl<'a> MatrixMut<'a> {
         Self { start: data.as_mut_ptr(), rows, columns, stride, lifetime: PhantomData }
     }
 
-    /// The `[rows, width]` blocks that lie side by side in each `[rows, stride]` group of `data`,
-    /// group after group.
+    /// Adjacent groups of so many rows, from the first row on.
     ///
     /// # Panics
     ///
-    /// If `data` is not a whole number of groups or `stride` not a whole number of widths.
-    pub(crate) fn blocks(data: &'a mut [f32], rows: usize, width: usize, stride: usize) -> Vec<Self> {
-        assert!(data.len().is_multiple_of((rows * stride).max(1)) && stride.is_multiple_of(width.max(1)));
-        let mut blocks = Vec::new();
-        for group in data.chunks_exact_mut((rows * stride).max(1)) {
-            let start = group.as_mut_ptr();
-            for block in 0..stride / width.max(1) {
-                // SAFETY: `block * width < stride <= group.len()`, so the offset is inside the group.
-                let start = unsafe { start.add(block * width) };
-                // Blocks of one group own different columns, and groups are different slices.
-                blocks.push(Self { start, rows, columns: width, stride, lifetime: PhantomData });
-            }
-        }
-        blocks
+    /// If there are fewer rows than that.
+    pub(crate) fn cut(self, rows: impl Iterator<Item = usize>) -> Vec<Self> {
+        let mut from = 0;
+        let cut = |rows| {
+            assert!(from + rows <= self.rows, "cannot cut {rows} rows at {from} from {}", self.rows);
+            // No two groups share a row. An empty one may start past the end, so the offset wraps.
+            let start = self.start.wrapping_add(from * self.stride);
+            from += rows;
+            Self { start, rows, ..self }
+        };
+        rows.map(cut).collect()
     }
 
     pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
@@ -184,16 +180,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_are_the_column_strips_of_every_group() {
-        let mut data = vec![0.0; 2 * 3 * 4];
-        for (index, mut block) in MatrixMut::blocks(&mut data, 3, 2, 4).into_iter().enumerate() {
-            for row in 0..3 {
-                block.row(row).fill(index as f32);
+    fn cut_strips_are_the_blocks_of_a_matrix() {
+        let mut data = vec![0.0; 5 * 4];
+        let strips = MatrixMut::new(&mut data, 5, 4, 4).strips(2).into_iter();
+        for (index, mut block) in strips.flat_map(|strip| strip.cut([2, 0, 3].into_iter())).enumerate() {
+            (0..[2, 0, 3][index % 3]).for_each(|row| block.row(row).fill(index as f32));
+            if index == 5 {
+                block.part(2..3).row(0)[1] += 0.5;
+                block.into_rows().take(1).for_each(|row| row[0] += 0.25);
             }
-            block.part(2..3).row(0)[1] += 0.5;
         }
-        assert_eq!(data[..12], [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.5, 1.0, 1.5]);
-        assert_eq!(data[12..16], [2.0, 2.0, 3.0, 3.0]);
+        assert_eq!(data[..8], [0.0, 0.0, 3.0, 3.0, 0.0, 0.0, 3.0, 3.0]);
+        assert_eq!(data[8..], [2.0, 2.0, 5.25, 5.0, 2.0, 2.0, 5.0, 5.0, 2.0, 2.0, 5.0, 5.5]);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The same operations in plain Burn: what the fused ones are tested against, and what runs on
 //! devices that have no fused code.
 
-use burn::tensor::activation::{log_softmax, silu, softmax};
-use burn::tensor::{Bool, Int, Tensor};
+use std::iter::repeat;
 
-use crate::{AdamWRule, AttentionShape};
+use burn::tensor::activation::{log_softmax, silu, softmax};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+
+use crate::{AdamWRule, AttentionShape, Segment};
 
 /// [`crate::swiglu`] in plain Burn.
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
@@ -33,22 +35,42 @@ pub fn rotary(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>, heads: usize) -> Ten
     Tensor::cat(vec![rotated_a, rotated_b], 3).reshape([rows, width])
 }
 
-/// [`crate::causal_attention`] in plain Burn, with materialised scores.
-pub fn causal_attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -> Tensor<2> {
-    let AttentionShape { batch, time, heads, kv_heads, head_dim } = shape;
-    let group = heads / kv_heads;
+/// [`crate::causal_attention`] in plain Burn, with materialised scores: every segment becomes a padded sequence of its
+/// own, shared rows included.
+pub fn causal_attention(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
+    segments: &[Segment],
+    shape: AttentionShape,
+) -> Tensor<2> {
+    let AttentionShape { heads, kv_heads, head_dim } = shape;
+    let (batch, group) = (segments.len(), heads / kv_heads);
+    let time = segments.iter().map(Segment::length).max().unwrap_or(0);
+    // Padding stands on the right, where causality hides it; any row does for it.
+    let padded =
+        |segment: &Segment| segment.rows().chain(repeat(0)).take(time).map(|row| row as i32).collect::<Vec<_>>();
+    let own = |(index, segment): (usize, &Segment)| {
+        let first = index * time + segment.shared.len();
+        (first..first + segment.own.len()).map(|row| row as i32).collect::<Vec<_>>()
+    };
+    let device = q.device();
+    let index = |rows: Vec<i32>| Tensor::<1, Int>::from_data(TensorData::new(rows.clone(), [rows.len()]), &device);
+    let rows = index(segments.iter().flat_map(padded).collect());
+    let [q, k, v] = [q, k, v].map(|x| x.select(0, rows.clone()));
     // The query heads of one key head become rows of one product, so that keys are not repeated.
     let q = q.reshape([batch, time, kv_heads, group, head_dim]).permute([0, 2, 3, 1, 4]);
     let q = q.reshape([batch, kv_heads, group * time, head_dim]);
     let k = k.reshape([batch, time, kv_heads, head_dim]).permute([0, 2, 3, 1]);
     let v = v.reshape([batch, time, kv_heads, head_dim]).permute([0, 2, 1, 3]);
-    let later = Tensor::<2, Bool>::tril_mask([time, time], 0, &q.device()).reshape([1, 1, 1, time, time]);
+    let later = Tensor::<2, Bool>::tril_mask([time, time], 0, &device).reshape([1, 1, 1, time, time]);
     let later = later.expand([batch, kv_heads, group, time, time]);
     let scores = q.matmul(k).mul_scalar(shape.scale()).reshape([batch, kv_heads, group, time, time]);
     let weights = softmax(scores.mask_fill(later, f32::NEG_INFINITY), 4);
     let output = weights.reshape([batch, kv_heads, group * time, time]).matmul(v);
     let output = output.reshape([batch, kv_heads, group, time, head_dim]).permute([0, 3, 1, 2, 4]);
-    output.reshape([batch * time, heads * head_dim])
+    let output = output.reshape([batch * time, heads * head_dim]);
+    output.select(0, index(segments.iter().enumerate().flat_map(own).collect()))
 }
 
 /// [`crate::token_logprobs`] in plain Burn, with materialised distributions.

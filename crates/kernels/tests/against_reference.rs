@@ -1,12 +1,14 @@
 //! Every fused operation gives the values and the gradients of its plain-Burn reference.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Int, Tensor, TensorData, Tolerance};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zerosearch_kernels::{
-    AdamWRule, AttentionShape, adamw, add, causal_attention, linear, reference, rms_norm, rotary, scale, square_sum,
-    swiglu, token_logprobs,
+    AdamWRule, AttentionShape, Segment, adamw, add, causal_attention, linear, reference, rms_norm, rotary, scale,
+    square_sum, swiglu, token_logprobs,
 };
 
 /// How a tensor lies in memory.
@@ -152,15 +154,38 @@ fn run_rotary(seed: u64, [batch, time, heads, half]: [usize; 4], layout: Layout,
     })
 }
 
-type Attention = fn(Tensor<2>, Tensor<2>, Tensor<2>, AttentionShape) -> Tensor<2>;
+/// Groups of sequences: the length of what they share, and of what each has behind it.
+fn segments() -> impl Strategy<Value = Arc<[Segment]>> {
+    let length = || prop_oneof![0usize..40, 60usize..70, 125usize..135];
+    let groups = prop::collection::vec((length(), prop::collection::vec(length(), 0..3)), 1..3);
+    groups.prop_map(|groups| {
+        let mut segments = Vec::new();
+        let mut rows = 0;
+        for (common, behind) in groups {
+            let common = rows..rows + common.max(1);
+            segments.push(Segment { shared: 0..0, own: common.clone() });
+            rows = common.end;
+            for length in behind {
+                segments.push(Segment { shared: common.clone(), own: rows..rows + length });
+                rows += length;
+            }
+        }
+        segments.into()
+    })
+}
 
-fn run_attention(seed: u64, shape: AttentionShape, layouts: [Layout; 3], op: Attention) -> Run {
+fn run_attention(
+    seed: u64,
+    rows: usize,
+    shape: AttentionShape,
+    layouts: [Layout; 3],
+    op: impl Fn(Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>,
+) -> Run {
     run(seed, |draw, device| {
-        let rows = shape.batch * shape.time;
         let (q, q_leaf) = draw.matrix([rows, shape.heads * shape.head_dim], layouts[0], device);
         let (k, k_leaf) = draw.matrix([rows, shape.kv_heads * shape.head_dim], layouts[1], device);
         let (v, v_leaf) = draw.matrix([rows, shape.kv_heads * shape.head_dim], layouts[2], device);
-        (vec![flat(op(q, k, v, shape))], vec![q_leaf, k_leaf, v_leaf], None)
+        (vec![flat(op(q, k, v))], vec![q_leaf, k_leaf, v_leaf], None)
     })
 }
 
@@ -251,17 +276,17 @@ proptest! {
     #[test]
     fn attention_equals_its_reference(
         seed: u64,
-        batch in 1usize..3,
-        time in prop_oneof![1usize..40, 60usize..70, 125usize..135],
+        segments in segments(),
         kv_heads in 1usize..3,
         group in 1usize..3,
         head_dim in 1usize..20,
         layouts in [layout(), layout(), layout()],
     ) {
-        let shape = AttentionShape { batch, time, heads: kv_heads * group, kv_heads, head_dim };
+        let shape = AttentionShape { heads: kv_heads * group, kv_heads, head_dim };
+        let rows = segments.last().expect("a segment").own.end;
         let error = difference(
-            &run_attention(seed, shape, layouts, causal_attention),
-            &run_attention(seed, shape, layouts, reference::causal_attention),
+            &run_attention(seed, rows, shape, layouts, |q, k, v| causal_attention(q, k, v, &segments, shape)),
+            &run_attention(seed, rows, shape, layouts, |q, k, v| reference::causal_attention(q, k, v, &segments, shape)),
         );
         prop_assert!(error < 1e-5, "{error}");
     }

@@ -1,9 +1,24 @@
 //! Same bits for any number of threads, frozen inputs, and inputs that are refused.
 
-use burn::tensor::{Device, Distribution, Int, Tensor};
-use zerosearch_kernels::{AttentionShape, causal_attention, linear, rms_norm, rotary, swiglu, token_logprobs};
+use std::sync::Arc;
 
-const SHAPE: AttentionShape = AttentionShape { batch: 3, time: 150, heads: 4, kv_heads: 2, head_dim: 16 };
+use burn::tensor::{Device, Distribution, Int, Tensor};
+use zerosearch_kernels::{AttentionShape, Segment, causal_attention, linear, rms_norm, rotary, swiglu, token_logprobs};
+
+const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 16 };
+const ROWS: usize = 450;
+
+/// A sequence of 100 rows that two further ones continue, and one of its own.
+fn segments() -> Arc<[Segment]> {
+    [(0..0, 0..100), (0..100, 100..250), (0..100, 250..280), (0..0, 280..ROWS)]
+        .map(|(shared, own)| Segment { shared, own })
+        .into()
+}
+
+/// One sequence of so many rows.
+fn sequence(rows: usize) -> Arc<[Segment]> {
+    [Segment { shared: 0..0, own: 0..rows }].into()
+}
 
 /// A deterministic leaf with values of moderate size.
 fn leaf(rows: usize, columns: usize, device: &Device) -> Tensor<2> {
@@ -14,13 +29,13 @@ fn leaf(rows: usize, columns: usize, device: &Device) -> Tensor<2> {
 /// Outputs and gradients of a network of all operations, as bits.
 fn bits_of_everything() -> Vec<Vec<u32>> {
     let device = Device::flex().autodiff();
-    let rows = SHAPE.batch * SHAPE.time;
+    let rows = ROWS;
     let (x, y, head) = (leaf(rows, 64, &device), leaf(rows, 32, &device), leaf(500, 64, &device));
     let (weight, square) = (leaf(1, 64, &device), leaf(64, 64, &device));
-    let angles = Tensor::<2>::ones([SHAPE.time, 8], &device) * 0.3;
+    let angles = Tensor::<2>::ones([ROWS, 8], &device) * 0.3;
     let normed = rms_norm(x.clone(), weight.clone().reshape([64]), 1e-6);
     let rotated = rotary(normed, angles.clone().cos(), angles.sin(), SHAPE.heads);
-    let attended = causal_attention(rotated, y.clone(), y.clone(), SHAPE);
+    let attended = causal_attention(rotated, y.clone(), y.clone(), &segments(), SHAPE);
     let projected = linear(attended, square.clone());
     let gated = swiglu(projected, x.clone());
     let targets = Tensor::<1, Int>::arange(0..rows as i64, &device);
@@ -86,9 +101,9 @@ fn other_float_types_take_the_reference() {
 #[test]
 fn large_scores_do_not_overflow() {
     let device = Device::flex();
-    let shape = AttentionShape { batch: 1, time: 3, heads: 1, kv_heads: 1, head_dim: 4 };
+    let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 4 };
     let x = Tensor::<2>::ones([3, 4], &device);
-    let output = causal_attention(x.clone() * 1e4, x.clone() * 1e4, x.clone(), shape);
+    let output = causal_attention(x.clone() * 1e4, x.clone() * 1e4, x.clone(), &sequence(3), shape);
     assert!((output - x.clone()).abs().max().into_scalar::<f32>() < 1e-6);
     let (logprobs, entropies) = token_logprobs(x.clone() * 1e4, x * 1e4, Tensor::from_data([0, 1, 2], &device));
     assert!((logprobs + 3.0f32.ln()).abs().max().into_scalar::<f32>() < 1e-6);
@@ -107,6 +122,20 @@ fn a_target_outside_the_vocabulary_is_refused() {
 #[should_panic(expected = "causal_attention: expected q [6, 8]")]
 fn attention_refuses_a_wrong_shape() {
     let x = Tensor::<2>::ones([6, 4], &Device::flex());
-    let shape = AttentionShape { batch: 2, time: 3, heads: 2, kv_heads: 1, head_dim: 4 };
-    let _ = causal_attention(x.clone(), x.clone(), x, shape);
+    let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 4 };
+    let _ = causal_attention(x.clone(), x.clone(), x, &sequence(6), shape);
+}
+
+#[test]
+#[should_panic(expected = "causal_attention: after 3 rows the next segment cannot be rows 3..6 behind 0..4")]
+fn attention_refuses_segments_that_share_what_comes_later() {
+    let x = Tensor::<2>::ones([6, 4], &Device::flex());
+    let segments = [(0..0, 0..3), (0..4, 3..6)].map(|(shared, own)| Segment { shared, own });
+    let _ = causal_attention(
+        x.clone(),
+        x.clone(),
+        x,
+        &segments.into(),
+        AttentionShape { heads: 1, kv_heads: 1, head_dim: 4 },
+    );
 }

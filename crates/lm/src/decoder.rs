@@ -1,13 +1,11 @@
-//! The forward pass on Burn tensors, for training and scoring on any device.
+//! The parameters of a decoder on a device, with or without gradients and adapters.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use zerosearch_generate::{Stream, TokenId};
-use zerosearch_kernels::{self as kernels, AttentionShape};
+use burn::tensor::{Device, Tensor, TensorData};
+use zerosearch_generate::Stream;
 
-use crate::lora::{a_name, b_name};
 use crate::{HostTensor, HostWeights, LoraConfig, ModelConfig};
 
 /// One parameter on a device.
@@ -25,29 +23,19 @@ pub type Weights = BTreeMap<String, Weight>;
 /// A decoder whose parameters are leaves of an autodiff graph, or constants.
 #[derive(Clone, Debug)]
 pub struct Decoder {
-    config: ModelConfig,
-    weights: Weights,
-    adapters: Option<Adapters>,
+    pub(crate) config: ModelConfig,
+    pub(crate) weights: Weights,
+    pub(crate) adapters: Option<Adapters>,
     /// The seed of a training pass's dropout; other passes have none.
-    dropout: Option<u64>,
-    device: Device,
+    pub(crate) dropout: Option<u64>,
+    pub(crate) device: Device,
 }
 
 /// What is trained instead of the weights.
 #[derive(Clone, Debug)]
-struct Adapters {
-    config: LoraConfig,
-    weights: Weights,
-}
-
-/// A token sequence and the positions in it whose tokens are to be scored.
-#[derive(Clone, Copy, Debug)]
-pub struct ScoredSequence<'a> {
-    /// The whole sequence.
-    pub tokens: &'a [TokenId],
-    /// Indices into `tokens`, ascending, each at least 1: a token is scored given all before it. [`Decoder::features`]
-    /// takes `tokens.len()` as well, the place of a token to come.
-    pub positions: &'a [usize],
+pub(crate) struct Adapters {
+    pub(crate) config: LoraConfig,
+    pub(crate) weights: Weights,
 }
 
 impl Decoder {
@@ -129,6 +117,11 @@ impl Decoder {
         self.adapters.as_mut().map_or(&mut self.weights, |adapters| &mut adapters.weights)
     }
 
+    /// Whether the embedding collects a gradient.
+    pub(crate) fn trains_embedding(&self) -> bool {
+        self.weights.get("model.embed_tokens.weight").is_some_and(Weight::is_tracked)
+    }
+
     /// The adapters and their configuration, copied to the host.
     pub fn lora(&self) -> Option<(&LoraConfig, HostWeights)> {
         self.adapters.as_ref().map(|adapters| (&adapters.config, on_host(&adapters.weights)))
@@ -177,119 +170,6 @@ impl Decoder {
             host.insert(name.clone(), tensor);
         });
         host
-    }
-
-    /// Natural log-probabilities of the scored tokens, and the entropies of the distributions they were
-    /// scored under; both `[n]`, in the order of sequences and positions. The output head is applied at
-    /// scored positions only.
-    pub fn score(&self, sequences: &[ScoredSequence<'_>]) -> (Tensor<1>, Tensor<1>) {
-        let targets: Vec<i32> =
-            sequences.iter().flat_map(|s| s.positions.iter().map(|p| s.tokens[*p] as i32)).collect();
-        let targets = Tensor::<1, Int>::from_data(TensorData::new(targets.clone(), [targets.len()]), &self.device);
-        kernels::token_logprobs(self.features(sequences), self.head(), targets)
-    }
-
-    /// The normalised last hidden states from which the scored tokens are predicted, `[n, hidden]`.
-    pub fn features(&self, sequences: &[ScoredSequence<'_>]) -> Tensor<2> {
-        // Nothing behind the last scored token can matter, by causality.
-        let used = |s: &ScoredSequence<'_>| s.positions.last().copied().unwrap_or(1).max(1);
-        let time = sequences.iter().map(used).max().unwrap_or(1);
-        let mut ids = vec![0i32; sequences.len() * time];
-        let mut rows = Vec::new();
-        for (b, sequence) in sequences.iter().enumerate() {
-            let length = used(sequence).min(sequence.tokens.len());
-            for (slot, token) in ids[b * time..].iter_mut().zip(&sequence.tokens[..length]) {
-                *slot = *token as i32;
-            }
-            rows.extend(sequence.positions.iter().map(|p| (b * time + p - 1) as i32));
-        }
-        let hidden = self.hidden(ids, sequences.len(), time);
-        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows.clone(), [rows.len()]), &self.device);
-        kernels::rms_norm(hidden.select(0, rows), self.vector("model.norm.weight"), self.config.rms_norm_eps)
-    }
-
-    /// The output projection `[vocab, hidden]`.
-    pub fn head(&self) -> Tensor<2> {
-        self.matrix(if self.config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" })
-    }
-
-    /// Hidden states before the last norm, `[batch · time, hidden]`. Padding stands on the right,
-    /// where causality hides it from every real token.
-    fn hidden(&self, ids: Vec<i32>, batch: usize, time: usize) -> Tensor<2> {
-        let c = &self.config;
-        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [batch * time]), &self.device);
-        let (cos, sin) = c.rotary_tables(0..time);
-        let table =
-            |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, [time, c.head_dim / 2]), &self.device);
-        let (cos, sin) = (table(cos), table(sin));
-        let shape = AttentionShape { batch, time, heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim };
-        let mut x = self.matrix("model.embed_tokens.weight").select(0, ids);
-        for layer in 0..c.layers {
-            let name = |part: &str| format!("model.layers.{layer}.{part}");
-            let h = kernels::rms_norm(x.clone(), self.vector(&name("input_layernorm.weight")), c.rms_norm_eps);
-            let head_norm = |values: Tensor<2>, part: &str, heads: usize| {
-                if !c.qk_norm {
-                    return values;
-                }
-                let rows = values.reshape([batch * time * heads, c.head_dim]);
-                kernels::rms_norm(rows, self.vector(&name(part)), c.rms_norm_eps)
-                    .reshape([batch * time, heads * c.head_dim])
-            };
-            let q = head_norm(self.linear(h.clone(), &name("self_attn.q_proj")), "self_attn.q_norm.weight", c.heads);
-            let k = head_norm(self.linear(h.clone(), &name("self_attn.k_proj")), "self_attn.k_norm.weight", c.kv_heads);
-            let v = self.linear(h, &name("self_attn.v_proj"));
-            let q = kernels::rotary(q, cos.clone(), sin.clone(), c.heads);
-            let k = kernels::rotary(k, cos.clone(), sin.clone(), c.kv_heads);
-            x = x + self.linear(kernels::causal_attention(q, k, v, shape), &name("self_attn.o_proj"));
-            let h = kernels::rms_norm(x.clone(), self.vector(&name("post_attention_layernorm.weight")), c.rms_norm_eps);
-            let gated =
-                kernels::swiglu(self.linear(h.clone(), &name("mlp.gate_proj")), self.linear(h, &name("mlp.up_proj")));
-            x = x + self.linear(gated, &name("mlp.down_proj"));
-        }
-        x
-    }
-
-    fn linear(&self, x: Tensor<2>, name: &str) -> Tensor<2> {
-        let adapted = self.adapters.as_ref().and_then(|adapters| {
-            let matrix = |name: String| match adapters.weights.get(&name) {
-                Some(Weight::Matrix(tensor)) => Some(tensor.clone()),
-                _ => None,
-            };
-            let seen = match self.dropout {
-                Some(seed) => {
-                    let factors = adapters.config.dropout_factors(seed, name, x.dims().iter().product());
-                    x.clone().mul(Tensor::from_data(TensorData::new(factors, x.dims()), &self.device))
-                }
-                None => x.clone(),
-            };
-            let low = kernels::linear(seen, matrix(a_name(name))?);
-            Some(kernels::linear(low, matrix(b_name(name))?).mul_scalar(adapters.config.scale()))
-        });
-        let y = kernels::linear(x, self.matrix(&format!("{name}.weight")));
-        let y = match adapted {
-            Some(adapted) => y + adapted,
-            None => y,
-        };
-        match self.weights.get(&format!("{name}.bias")) {
-            Some(Weight::Vector(bias)) => y + bias.clone().unsqueeze::<2>(),
-            _ => y,
-        }
-    }
-
-    // The names below come from `ModelConfig::tensor_shapes`, which loading has checked against the
-    // weights, so a missing one is a defect of this file.
-    fn matrix(&self, name: &str) -> Tensor<2> {
-        match self.weights.get(name) {
-            Some(Weight::Matrix(tensor)) => tensor.clone(),
-            _ => unreachable!("no matrix named {name}"),
-        }
-    }
-
-    fn vector(&self, name: &str) -> Tensor<1> {
-        match self.weights.get(name) {
-            Some(Weight::Vector(tensor)) => tensor.clone(),
-            _ => unreachable!("no vector named {name}"),
-        }
     }
 }
 

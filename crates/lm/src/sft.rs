@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use zerosearch_generate::{Stream, TokenId};
 
-use crate::{AdamW, AdamWConfig, Decoder, Gradients, HostWeights, LmError, ModelConfig, ScoredSequence};
+use crate::{AdamW, AdamWConfig, Decoder, Gradients, HostWeights, LmError, ModelConfig, Packer, ScoredSequence};
 
 /// A token sequence and what of it is learnt.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,10 @@ impl SftExample {
     pub fn completion(prompt: &[TokenId], completion: &[TokenId]) -> Self {
         let positions: Vec<usize> = (prompt.len().max(1)..prompt.len() + completion.len()).collect();
         Self { tokens: [prompt, completion].concat(), weights: vec![1.0; positions.len()], positions }
+    }
+
+    fn scored(&self) -> ScoredSequence<'_> {
+        ScoredSequence { tokens: &self.tokens, positions: &self.positions }
     }
 }
 
@@ -60,8 +64,12 @@ pub struct SftConfig {
     pub optimizer: AdamWConfig,
     /// Gradients are scaled down to this global norm.
     pub gradient_norm: f64,
-    /// Most tokens, padding included, in one forward pass.
+    /// Most tokens in one forward pass; what adjacent examples have in common at their beginning counts once.
     pub micro_batch_tokens: usize,
+    /// Whether the backward pass computes each layer's forward pass again instead of keeping its activations (see
+    /// [`Pass`](crate::Pass)).
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
 }
 
 /// What one step did.
@@ -125,15 +133,15 @@ impl SftTrainer {
             if weights.is_empty() {
                 continue;
             }
-            let scored: Vec<ScoredSequence<'_>> =
-                micro.iter().map(|e| ScoredSequence { tokens: &e.tokens, positions: &e.positions }).collect();
+            let scored: Vec<ScoredSequence<'_>> = micro.iter().map(|example| example.scored()).collect();
             let dropout = Stream { purpose: "sft dropout", step: self.step, sample: index as u64, ..Stream::default() };
-            let (logprobs, _) = self.decoder.with_dropout(dropout).score(&scored);
+            let pass = self.decoder.with_dropout(dropout).pass(&scored, self.config.gradient_checkpointing);
+            let (logprobs, _) = pass.score(&scored);
             let weights =
                 Tensor::<1>::from_data(TensorData::new(weights.clone(), [weights.len()]), self.decoder.device());
             let objective = (logprobs * weights).sum().neg();
             loss += f64::from(objective.clone().into_scalar::<f32>());
-            gradients.add(Gradients::of(objective, self.decoder.trained()));
+            gradients.add(pass.gradients(objective));
         }
         let norm = gradients.clip(self.config.gradient_norm);
         if !loss.is_finite() || !norm.is_finite() {
@@ -171,8 +179,7 @@ impl SftTrainer {
         let frozen = self.decoder.without_autodiff();
         let (mut sum, mut count) = (0.0, 0);
         for micro in micro_batches(batch, self.config.micro_batch_tokens) {
-            let scored: Vec<ScoredSequence<'_>> =
-                micro.iter().map(|e| ScoredSequence { tokens: &e.tokens, positions: &e.positions }).collect();
+            let scored: Vec<ScoredSequence<'_>> = micro.iter().map(|example| example.scored()).collect();
             let learnt: usize = micro.iter().map(|e| e.positions.len()).sum();
             if learnt > 0 {
                 sum -= f64::from(frozen.score(&scored).0.sum().into_scalar::<f32>());
@@ -183,15 +190,18 @@ impl SftTrainer {
     }
 }
 
-/// Cuts a batch into groups of similar length whose padded size stays within the budget.
+/// Cuts a batch into adjacent examples whose rows stay within the budget.
 fn micro_batches(batch: &[SftExample], budget: usize) -> Vec<Vec<&SftExample>> {
-    let mut sorted: Vec<&SftExample> = batch.iter().collect();
-    sorted.sort_by_key(|example| std::cmp::Reverse(example.tokens.len()));
     let mut groups: Vec<Vec<&SftExample>> = Vec::new();
-    for example in sorted {
+    let mut packer = Packer::default();
+    for example in batch {
         match groups.last_mut() {
-            Some(group) if (group.len() + 1) * group[0].tokens.len() <= budget => group.push(example),
-            _ => groups.push(vec![example]),
+            Some(group) if packer.push(&example.scored()) <= budget => group.push(example),
+            _ => {
+                packer = Packer::default();
+                packer.push(&example.scored());
+                groups.push(vec![example]);
+            }
         }
     }
     groups

@@ -308,6 +308,7 @@ fn examples_that_cannot_be_learnt_are_refused_by_their_place_in_the_batch() {
         optimizer: AdamWConfig::default(),
         gradient_norm: 1.0,
         micro_batch_tokens: 1000,
+        gradient_checkpointing: false,
     };
     let mut trainer = SftTrainer::new(&config(), &HostWeights::init(&config(), 0), sft, &Device::flex());
     let good = SftExample::completion(&[1, 2], &[3, 4]);

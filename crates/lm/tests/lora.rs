@@ -38,6 +38,7 @@ fn trained_as(lora: &LoraConfig) -> (HostWeights, Decoder) {
         optimizer: AdamWConfig::default(),
         gradient_norm: 1.0,
         micro_batch_tokens: 1000,
+        gradient_checkpointing: false,
     };
     let mut trainer = SftTrainer::of(decoder, sft);
     let example = SftExample::completion(&TOKENS[..3], &TOKENS[3..]);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rand::seq::SliceRandom;
 use zerosearch_algorithms::Aggregation;
 use zerosearch_generate::{Stream, TokenId};
-use zerosearch_lm::ScoredSequence;
+use zerosearch_lm::{Packer, ScoredSequence};
 use zerosearch_rollout::Rollout;
 
 /// The trained tokens of a step's rollouts, laid end to end in the order of the rollouts.
@@ -22,6 +22,12 @@ struct Sequence {
     positions: Vec<usize>,
     /// Where its trained tokens stand among all.
     range: Range<usize>,
+}
+
+impl Sequence {
+    fn scored(&self) -> ScoredSequence<'_> {
+        ScoredSequence { tokens: &self.tokens, positions: &self.positions }
+    }
 }
 
 impl TrainBatch {
@@ -104,18 +110,26 @@ impl<'a> MiniBatch<'a> {
             }
         }
         let shares = shares.into_iter().filter(|(_, share)| !share.is_empty());
-        shares.map(|(_, sequences)| MiniBatch { sequences, full: self.full }).collect()
+        let mini_batch = |(_, mut sequences): (usize, Vec<&'a Sequence>)| {
+            // The samples of a question beside one another again.
+            sequences.sort_by_key(|sequence| sequence.range.start);
+            MiniBatch { sequences, full: self.full }
+        };
+        shares.map(mini_batch).collect()
     }
 
-    /// Groups of sequences of similar length whose padded size stays within the budget.
+    /// Adjacent sequences whose rows in the network stay within the budget: the samples of a question have the prompt's once.
     pub(crate) fn micro_batches(&self, budget: usize) -> Vec<MicroBatch<'a>> {
-        let mut order = self.sequences.clone();
-        order.sort_by_key(|sequence| std::cmp::Reverse(sequence.tokens.len()));
         let mut groups: Vec<MicroBatch<'a>> = Vec::new();
-        for sequence in order {
+        let mut packer = Packer::default();
+        for sequence in &self.sequences {
             match groups.last_mut() {
-                Some(group) if (group.0.len() + 1) * group.0[0].tokens.len() <= budget => group.0.push(sequence),
-                _ => groups.push(MicroBatch(vec![sequence])),
+                Some(group) if packer.push(&sequence.scored()) <= budget => group.0.push(sequence),
+                _ => {
+                    packer = Packer::default();
+                    packer.push(&sequence.scored());
+                    groups.push(MicroBatch(vec![sequence]));
+                }
             }
         }
         groups
@@ -127,7 +141,7 @@ pub(crate) struct MicroBatch<'a>(Vec<&'a Sequence>);
 
 impl MicroBatch<'_> {
     pub(crate) fn scored(&self) -> Vec<ScoredSequence<'_>> {
-        self.0.iter().map(|s| ScoredSequence { tokens: &s.tokens, positions: &s.positions }).collect()
+        self.0.iter().map(|sequence| sequence.scored()).collect()
     }
 
     pub(crate) fn lengths(&self) -> Vec<usize> {
@@ -247,8 +261,9 @@ mod tests {
             let lengths: usize = micro.iter().map(|part| part.lengths().iter().sum::<usize>()).sum();
             assert_eq!(lengths, batch.tokens());
             for part in micro {
-                let longest = part.0.iter().map(|s| s.tokens.len()).max().unwrap();
-                assert!(part.0.len() == 1 || part.0.len() * longest <= budget);
+                let mut packer = Packer::default();
+                let rows = part.scored().iter().map(|sequence| packer.push(sequence)).last().unwrap();
+                assert!(part.0.len() == 1 || rows <= budget);
             }
         }
     }

@@ -55,8 +55,12 @@ pub struct TrainConfig {
     pub optimizer: AdamWConfig,
     /// Gradients are scaled down to this global norm.
     pub gradient_norm: f64,
-    /// Most tokens, padding included, in one forward pass.
+    /// Most tokens in one forward pass; a prompt that several rollouts begin with counts once. It bounds the memory of
+    /// activations and changes a gradient by rounding only.
     pub micro_batch_tokens: usize,
+    /// Whether the backward pass computes each layer's forward pass again instead of keeping its activations: the memory
+    /// of one layer's instead of all, the same gradients, for one more forward pass.
+    pub gradient_checkpointing: bool,
     /// Most bytes that the generator's caches hold; unbounded where it is left out. Rollouts that do not fit wait, or are computed
     /// again: it changes speed, never a token.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,6 +128,7 @@ impl Default for TrainConfig {
             optimizer: AdamWConfig::default(),
             gradient_norm: 1.0,
             micro_batch_tokens: 8192,
+            gradient_checkpointing: false,
             kv_cache_memory_bytes: None,
             mini_batch_size: 0,
             epochs: 1,

@@ -1,7 +1,7 @@
 //! The value of a state: a decoder of its own with one output instead of a vocabulary.
 
 use burn::tensor::Tensor;
-use zerosearch_lm::{Decoder, HostTensor, HostWeights, LanguageModel, ScoredSequence, Weight};
+use zerosearch_lm::{Decoder, HostTensor, HostWeights, LanguageModel, Weight};
 
 /// The name of the output layer among the critic's weights, `[1, hidden]`.
 pub(crate) const VALUE_HEAD: &str = "value_head.weight";
@@ -14,9 +14,8 @@ pub(crate) fn initial_weights(policy: &LanguageModel) -> HostWeights {
     weights
 }
 
-/// The value of the state before each scored token, `[n]`.
-pub(crate) fn values(critic: &Decoder, sequences: &[ScoredSequence<'_>]) -> Tensor<1> {
-    let features = critic.features(sequences);
+/// The values of states, `[n]`, by their features `[n, hidden]`.
+pub(crate) fn values(critic: &Decoder, features: Tensor<2>) -> Tensor<1> {
     let rows = features.dims()[0];
     match critic.weights().get(VALUE_HEAD) {
         Some(Weight::Matrix(head)) => features.matmul(head.clone().transpose()).reshape([rows]),

@@ -236,6 +236,7 @@ impl Update<'_> {
         let reference = self.reference.filter(|_| terms.kl.coefficient != 0.0);
         let compares = totals.updates == 0 && self.config.old_logprobs == OldLogprobs::Generator;
         let (algorithm, budget) = (&*self.algorithm, self.config.micro_batch_tokens);
+        let checkpointing = self.config.gradient_checkpointing;
         let dropout = self.policy.dropout(self.config.seed);
         let mut decoders = vec![(dropout, self.policy.decoder.clone(), reference.cloned())];
         for replica in &mut *self.replicas {
@@ -252,7 +253,8 @@ impl Update<'_> {
                 let scored = micro.scored();
                 let dropout = Stream { sample: index as u64, ..dropout };
                 let clock = Instant::now();
-                let (logprobs, entropy) = policy.with_dropout(dropout).score(&scored);
+                let pass = policy.with_dropout(dropout).pass(&scored, checkpointing);
+                let (logprobs, entropy) = pass.score(&scored);
                 seconds.forward += clock.elapsed().as_secs_f64();
                 let ref_logprobs = reference.as_ref().map(|reference| {
                     let clock = Instant::now();
@@ -275,7 +277,7 @@ impl Update<'_> {
                 })?;
                 sums += output.metrics;
                 let clock = Instant::now();
-                gradients.add(Gradients::of(output.loss, policy.trained()));
+                gradients.add(pass.gradients(output.loss));
                 seconds.backward += clock.elapsed().as_secs_f64();
             }
             Ok((gradients, sums, gaps, seconds))
@@ -316,7 +318,7 @@ impl Update<'_> {
             return Ok(());
         };
         let weights = mini_batch.weights(loss.aggregation, batch.tokens());
-        let budget = self.config.micro_batch_tokens;
+        let (budget, checkpointing) = (self.config.micro_batch_tokens, self.config.gradient_checkpointing);
         let mut decoders = vec![critic.decoder.clone()];
         for replica in self.replicas.iter_mut().filter_map(|replica| replica.critic.as_mut()) {
             replica.copy_trained(&critic.decoder);
@@ -326,14 +328,15 @@ impl Update<'_> {
             let tensor = |values| tensor(values, critic.device());
             let (mut gradients, mut sum) = (Gradients::default(), 0.0);
             for micro in share.micro_batches(budget) {
+                let pass = critic.pass(&micro.scored(), checkpointing);
                 let output = loss.loss(ValueInputs {
-                    values: critic::values(&critic, &micro.scored()),
+                    values: critic::values(&critic, pass.features.clone()),
                     old_values: tensor(micro.gather(values)),
                     returns: tensor(micro.gather(targets.returns)),
                     weights: tensor(micro.gather(&weights)),
                 })?;
                 sum += output.vf_loss;
-                gradients.add(Gradients::of(output.loss, critic.trained()));
+                gradients.add(pass.gradients(output.loss));
             }
             Ok((gradients, sum))
         })?;
@@ -357,7 +360,7 @@ impl Update<'_> {
     /// The critic's values of all trained tokens, as constants.
     fn values(&self, critic: &Decoder, batch: &TrainBatch) -> Vec<f32> {
         let critic = critic.without_autodiff();
-        self.over_tokens(batch, |micro| critic::values(&critic, &micro.scored()))
+        self.over_tokens(batch, |micro| critic::values(&critic, critic.features(&micro.scored())))
     }
 
     /// A value for each trained token, computed in micro-batches.

@@ -29,6 +29,7 @@ pub(super) fn tune(
         optimizer: AdamWConfig::default(),
         gradient_norm: 1.0,
         micro_batch_tokens: config.train.micro_batch_tokens,
+        gradient_checkpointing: false,
     };
     let mut trainer = SftTrainer::new(&base.config, &base.weights, sft, device);
     let bar = Bar::new("fine-tune the simulator", steps);

@@ -1,0 +1,155 @@
+//! What a training pass computes does not depend on the sequences beside, on what they share, on what is kept for the
+//! backward pass; and it is what the generator recorded. All to the bit, save sums of gradients over sequences.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use zerosearch_generate::{Generator, Request, Sampling, Stream, TokenId, Turn, never};
+use zerosearch_lm::{Decoder, Gradients, HostWeights, LocalGenerator, LoraConfig, ModelConfig, ScoredSequence, Weight};
+
+const FAMILIES: [&str; 4] = ["llama-mha-sharded", "llama32-tied-ropescaled", "qwen2-tied", "qwen3-tied"];
+
+fn load(name: &str) -> (ModelConfig, HostWeights) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tiny").join(name);
+    let (config, _) = ModelConfig::read(&folder.join("config.json")).unwrap();
+    let weights = HostWeights::read(&folder, &config).unwrap();
+    (config, weights)
+}
+
+/// Two questions, three samples each, of two turns with an observation between them; and a sequence of its own.
+struct Sampled {
+    tokens: Vec<TokenId>,
+    positions: Vec<usize>,
+    logprobs: Vec<f32>,
+}
+
+fn sampled(config: &ModelConfig, weights: &HostWeights) -> Vec<Sampled> {
+    let mut generator = LocalGenerator::new(config, weights, &[]);
+    let ids = |count: u32, factor: u32| (0..count).map(|i| (i * factor + 3) % config.vocab_size as u32).collect();
+    let prompts: [Vec<TokenId>; 3] = [ids(37, 7), ids(20, 5), ids(2, 1)];
+    let turn = |seed| Turn { max_new_tokens: 5 + seed as usize % 9, seed, stop: never(), deadline: None };
+    let mut sequences = BTreeMap::new();
+    for (index, prompt) in [0, 0, 0, 1, 1, 1, 2].into_iter().map(|index| &prompts[index]).enumerate() {
+        let request = Request { prompt, sampling: Sampling::default(), turn: turn(index as u64) };
+        let sampled = Sampled { tokens: prompt.clone(), positions: Vec::new(), logprobs: Vec::new() };
+        sequences.insert(generator.start(request).unwrap(), (sampled, 0));
+    }
+    loop {
+        let finished = generator.poll().unwrap();
+        if finished.is_empty() {
+            return sequences.into_values().map(|(sampled, _)| sampled).collect();
+        }
+        for finished in finished {
+            let (sampled, turns) = sequences.get_mut(&finished.id).unwrap();
+            let start = sampled.tokens.len();
+            sampled.positions.extend(start..start + finished.tokens.len());
+            sampled.tokens.extend(finished.tokens.iter().map(|token| token.id));
+            sampled.logprobs.extend(finished.tokens.iter().map(|token| token.logprob));
+            *turns += 1;
+            if *turns == 1 {
+                let observation: Vec<TokenId> = ids(11, 3);
+                sampled.tokens.extend(&observation);
+                generator.extend(finished.id, &observation, turn(100 + finished.id.0)).unwrap();
+            }
+        }
+    }
+}
+
+fn scored(sampled: &[Sampled]) -> Vec<ScoredSequence<'_>> {
+    sampled.iter().map(|s| ScoredSequence { tokens: &s.tokens, positions: &s.positions }).collect()
+}
+
+fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().unwrap()
+}
+
+/// A loss to which every log-probability and entropy contributes in its own way.
+fn loss((logprobs, entropies): (Tensor<1>, Tensor<1>)) -> Tensor<1> {
+    (logprobs.clone() * logprobs * 0.1 + entropies * 0.03).sum()
+}
+
+fn by_name(gradients: &Gradients, decoder: &Decoder) -> BTreeMap<String, Vec<f32>> {
+    let of = |name: &String| match gradients.get(name)? {
+        Weight::Matrix(gradient) => Some(numbers(gradient.clone())),
+        Weight::Vector(gradient) => Some(numbers(gradient.clone())),
+    };
+    decoder.trained().keys().filter_map(|name| Some((name.clone(), of(name)?))).collect()
+}
+
+#[test]
+fn the_generators_logprobs_are_the_trainers_to_the_bit_after_several_turns_and_in_groups() {
+    for name in FAMILIES {
+        let (config, weights) = load(name);
+        let sampled = sampled(&config, &weights);
+        let recorded: Vec<f32> = sampled.iter().flat_map(|s| &s.logprobs).copied().collect();
+        let decoder = Decoder::trainable(&config, &weights, &Device::flex());
+        assert_eq!(numbers(decoder.score(&scored(&sampled)).0), recorded, "{name}");
+        let checkpointed = decoder.pass(&scored(&sampled), true).score(&scored(&sampled)).0;
+        assert_eq!(numbers(checkpointed), recorded, "{name}");
+        let alone = scored(&sampled).into_iter().flat_map(|sequence| numbers(decoder.score(&[sequence]).0));
+        assert_eq!(alone.collect::<Vec<_>>(), recorded, "{name}");
+    }
+}
+
+#[test]
+fn gradient_checkpointing_changes_no_bit_of_a_gradient() {
+    for name in FAMILIES {
+        let (config, weights) = load(name);
+        let sampled = sampled(&config, &weights);
+        let lora = LoraConfig { dropout: 0.2, ..LoraConfig::default() };
+        let mut adapters = lora.initial(&config, 1);
+        // Fresh adapters are zero on one side, which would leave the other without a gradient.
+        lora.initial(&config, 2).iter().for_each(|(name, a)| {
+            if let Some(b) = name.strip_suffix("lora_A.weight").map(|module| format!("{module}lora_B.weight")) {
+                let mut tensor = adapters.get(&b).unwrap().clone();
+                tensor.values.iter_mut().zip(a.values.iter().cycle()).for_each(|(b, a)| *b = *a);
+                adapters.insert(b, tensor);
+            }
+        });
+        let device = Device::flex();
+        let with_lora = Decoder::with_lora(&config, &weights, &lora, &adapters, &device);
+        for decoder in [Decoder::trainable(&config, &weights, &device), with_lora] {
+            let decoder = decoder.with_dropout(Stream::default());
+            let gradients = |gradient_checkpointing| {
+                let pass = decoder.pass(&scored(&sampled), gradient_checkpointing);
+                let loss = loss(pass.score(&scored(&sampled)));
+                by_name(&pass.gradients(loss), &decoder)
+            };
+            let plain = gradients(false);
+            assert_eq!(plain.len(), decoder.trained().len(), "{name}");
+            assert!(plain.values().all(|gradient| gradient.iter().any(|value| *value != 0.0)), "{name}");
+            let again = gradients(true);
+            assert_eq!(again.len(), plain.len(), "{name}");
+            for (parameter, gradient) in &plain {
+                assert_eq!(gradient, &again[parameter], "{name} {parameter}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_sequences_share_changes_a_gradient_by_rounding_only() {
+    for name in FAMILIES {
+        let (config, weights) = load(name);
+        let sampled = sampled(&config, &weights);
+        let decoder = Decoder::trainable(&config, &weights, &Device::flex());
+        let gradients = |sequences: &[ScoredSequence<'_>]| {
+            let pass = decoder.pass(sequences, false);
+            let loss = loss(pass.score(sequences));
+            pass.gradients(loss)
+        };
+        let mut apart = Gradients::default();
+        scored(&sampled).into_iter().for_each(|sequence| apart.add(gradients(&[sequence])));
+        let (apart, together) = (by_name(&apart, &decoder), by_name(&gradients(&scored(&sampled)), &decoder));
+        for (parameter, expected) in &apart {
+            let size = expected.iter().fold(0f32, |most, value| most.max(value.abs()));
+            for (expected, found) in expected.iter().zip(&together[parameter]) {
+                assert!(
+                    (expected - found).abs() <= 2e-5 * size,
+                    "{name} {parameter}: {found} for {expected} of {size}"
+                );
+            }
+        }
+    }
+}
