@@ -42,4 +42,4 @@ pub use memory::keep_freed_memory;
 pub use optimizer::{AdamWRule, adamw, add, scale, square_sum};
 pub use rms_norm::rms_norm;
 pub use rotary::rotary;
-pub use swiglu::swiglu;
+pub use swiglu::{swiglu, swiglu_linear};

@@ -1,4 +1,4 @@
-//! `silu(gate) * up`, the gate of a Llama-shaped MLP.
+//! `silu(gate) * up`, the gate of a Llama-shaped MLP, alone and with the projection behind it.
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
@@ -9,7 +9,8 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::buffer::{contiguous, floats, is_cpu_f32, tensor};
+use crate::buffer::{contiguous, floats, is_cpu_f32, rows_and_columns, tensor};
+use crate::linear::{LinearOp, add_weight_gradient, input_gradient};
 use crate::reference;
 use crate::vector::{sigmoid, vectorised};
 
@@ -31,9 +32,34 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::fused_swiglu(gate.into_dispatch(), up.into_dispatch()))
 }
 
+/// [`linear`](crate::linear) of [`swiglu`], with the bits of both. The backward pass computes the gated values, a third
+/// of what an MLP would keep, again.
+///
+/// `gate` and `up` are `[rows, in]`, `weight` `[out, in]`; the result is `[rows, out]`.
+///
+/// # Panics
+///
+/// If the shapes do not fit together.
+pub fn swiglu_linear(gate: Tensor<2>, up: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    assert!(
+        gate.dims() == up.dims() && gate.dims()[1] == weight.dims()[1],
+        "swiglu_linear: `gate`, `up` and `weight` must be of one width"
+    );
+    if !is_cpu_f32(&gate) {
+        return reference::linear(reference::swiglu(gate, up), weight);
+    }
+    let (gate, up, weight) = (gate.into_dispatch(), up.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(Dispatch::fused_swiglu_linear(gate, up, weight))
+}
+
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait SwigluOp: Backend {
     fn fused_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_swiglu_linear(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
 }
 
 impl SwigluOp for Flex {
@@ -41,6 +67,10 @@ impl SwigluOp for Flex {
         let shape = gate.layout().shape().clone();
         let (gate, up) = (contiguous(gate), contiguous(up));
         tensor(forward(floats(&gate), floats(&up)), shape)
+    }
+
+    fn fused_swiglu_linear(gate: FlexTensor, up: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        Self::fused_linear(Self::fused_swiglu(gate, up), weight)
     }
 }
 
@@ -70,6 +100,52 @@ impl<C: CheckpointStrategy> SwigluOp for Autodiff<Flex, C> {
         match SwigluBackward.prepare::<C>([gate_node, up_node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((gate, up), output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+
+    fn fused_swiglu_linear(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let ((gate, gate_node), (up, up_node)) = (gate.into_parts(), up.into_parts());
+        let (weight, weight_node) = weight.into_parts();
+        let (gate, up, weight) = (contiguous(gate), contiguous(up), contiguous(weight));
+        let output = Flex::fused_swiglu_linear(gate.clone(), up.clone(), weight.clone());
+        match SwigluLinearBackward.prepare::<C>([gate_node, up_node, weight_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish([gate, up, weight], output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct SwigluLinearBackward;
+
+impl Backward<Flex, 3> for SwigluLinearBackward {
+    type State = [FlexTensor; 3];
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [gate, up, weight] = ops.state;
+        let upstream = contiguous(grads.consume::<Flex>(&ops.node));
+        let ((rows, inner), (outer, _)) = (rows_and_columns(&gate), rows_and_columns(&weight));
+        let upstream = floats(&upstream);
+        let [gate_parent, up_parent, weight_parent] = ops.parents;
+        if let Some(parent) = weight_parent {
+            let mut gradient = vec![0.0; outer * inner];
+            let gated = forward(floats(&gate), floats(&up));
+            add_weight_gradient(upstream, &gated, [rows, outer, inner], &mut gradient);
+            grads.register::<Flex>(parent.id, tensor(gradient, [outer, inner]));
+        }
+        if gate_parent.is_some() || up_parent.is_some() {
+            let mut d_gated = vec![0.0; rows * inner];
+            input_gradient(upstream, floats(&weight), [rows, outer, inner], &mut d_gated);
+            let (d_gate, d_up) = backward(floats(&gate), floats(&up), &d_gated);
+            for (parent, gradient) in [(gate_parent, d_gate), (up_parent, d_up)] {
+                if let Some(parent) = parent {
+                    grads.register::<Flex>(parent.id, tensor(gradient, [rows, inner]));
+                }
+            }
         }
     }
 }

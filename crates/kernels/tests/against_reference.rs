@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zerosearch_kernels::{
     AdamWRule, AttentionShape, Segment, adamw, add, causal_attention, linear, reference, rms_norm, rotary, scale,
-    square_sum, swiglu, token_logprobs,
+    square_sum, swiglu, swiglu_linear, token_logprobs,
 };
 
 /// How a tensor lies in memory.
@@ -249,6 +249,22 @@ proptest! {
         let shape = [rows, inner, outer];
         let error = difference(&run_linear(seed, shape, (a, b), linear), &run_linear(seed, shape, (a, b), reference::linear));
         prop_assert!(error < 1e-5, "{error}");
+    }
+
+    #[test]
+    fn swiglu_linear_is_linear_of_swiglu_to_the_bit(
+        seed: u64, rows in 1usize..40, inner in 1usize..120, outer in 1usize..120, a in layout(), b in layout()
+    ) {
+        let run = |op: fn(Tensor<2>, Tensor<2>, Tensor<2>) -> Tensor<2>| {
+            run(seed, |draw, device| {
+                let (gate, gate_leaf) = draw.matrix([rows, inner], a, device);
+                let (up, up_leaf) = draw.matrix([rows, inner], b, device);
+                let (weight, weight_leaf) = draw.matrix([outer, inner], b, device);
+                (vec![flat(op(gate, up, weight))], vec![gate_leaf, up_leaf, weight_leaf], None)
+            })
+        };
+        let apart = run(|gate, up, weight| linear(swiglu(gate, up), weight));
+        prop_assert_eq!(run(swiglu_linear), apart);
     }
 
     #[test]

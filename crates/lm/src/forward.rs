@@ -104,31 +104,38 @@ impl Decoder {
         let attended = kernels::causal_attention(q, k, v, &rows.segments, shape);
         let x = x + self.linear(attended, &name("self_attn.o_proj"));
         let h = kernels::rms_norm(x.clone(), self.vector(&name("post_attention_layernorm.weight")), c.rms_norm_eps);
-        let gated =
-            kernels::swiglu(self.linear(h.clone(), &name("mlp.gate_proj")), self.linear(h, &name("mlp.up_proj")));
-        x + self.linear(gated, &name("mlp.down_proj"))
+        let (gate, up) = (self.linear(h.clone(), &name("mlp.gate_proj")), self.linear(h, &name("mlp.up_proj")));
+        let down = name("mlp.down_proj");
+        let base = kernels::swiglu_linear(gate.clone(), up.clone(), self.matrix(&format!("{down}.weight")));
+        x + self.adapted(base, || kernels::swiglu(gate, up), &down)
     }
 
     fn linear(&self, x: Tensor<2>, name: &str) -> Tensor<2> {
+        self.adapted(kernels::linear(x.clone(), self.matrix(&format!("{name}.weight"))), || x, name)
+    }
+
+    /// A projection's product with its adapter's added, where it has one, and its bias, where it has one.
+    fn adapted(&self, base: Tensor<2>, input: impl FnOnce() -> Tensor<2>, name: &str) -> Tensor<2> {
         let adapted = self.adapters.as_ref().and_then(|adapters| {
             let matrix = |name: String| match adapters.weights.get(&name) {
                 Some(Weight::Matrix(tensor)) => Some(tensor.clone()),
                 _ => None,
             };
+            let (a, b) = (matrix(a_name(name))?, matrix(b_name(name))?);
+            let x = input();
             let seen = match self.dropout {
                 Some(seed) => {
                     let factors = adapters.config.dropout_factors(seed, name, x.dims().iter().product());
-                    x.clone().mul(Tensor::from_data(TensorData::new(factors, x.dims()), &self.device))
+                    let factors = TensorData::new(factors, x.dims());
+                    x.mul(Tensor::from_data(factors, &self.device))
                 }
-                None => x.clone(),
+                None => x,
             };
-            let low = kernels::linear(seen, matrix(a_name(name))?);
-            Some(kernels::linear(low, matrix(b_name(name))?).mul_scalar(adapters.config.scale()))
+            Some(kernels::linear(kernels::linear(seen, a), b).mul_scalar(adapters.config.scale()))
         });
-        let y = kernels::linear(x, self.matrix(&format!("{name}.weight")));
         let y = match adapted {
-            Some(adapted) => y + adapted,
-            None => y,
+            Some(adapted) => base + adapted,
+            None => base,
         };
         match self.weights.get(&format!("{name}.bias")) {
             Some(Weight::Vector(bias)) => y + bias.clone().unsqueeze::<2>(),

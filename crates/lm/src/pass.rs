@@ -29,7 +29,7 @@ struct Kept {
 }
 
 impl Decoder {
-    /// The forward pass of [`features`](Self::features), to be followed by [`Pass::gradients`].
+    /// The forward pass of [`features`](Self::features), to be followed by [`Pass::backward`].
     pub fn pass(&self, sequences: &[ScoredSequence<'_>], gradient_checkpointing: bool) -> Pass {
         let decoder = self.clone();
         if !gradient_checkpointing {
@@ -56,15 +56,15 @@ impl Pass {
         self.decoder.score_features(self.features.clone(), sequences)
     }
 
-    /// Back-propagates a scalar loss of [`features`](Self::features) and collects the gradients of what is trained.
-    pub fn gradients(self, loss: Tensor<1>) -> Gradients {
+    /// Back-propagates a scalar loss of [`features`](Self::features) and adds the gradients of what is trained.
+    pub fn backward(self, loss: Tensor<1>, gradients: &mut Gradients) {
         let Self { decoder, features, kept } = self;
         drop(features);
         let Some(Kept { packing, rows, mut inputs, hidden }) = kept else {
-            return Gradients::of(loss, decoder.trained());
+            return gradients.add(Gradients::of(loss, decoder.trained()));
         };
         let mut all = loss.backward();
-        let mut gradients = Gradients::take(&mut all, decoder.trained());
+        gradients.add(Gradients::take(&mut all, decoder.trained()));
         let mut upstream = hidden.grad_remove(&mut all);
         drop((hidden, all));
         let mut through = |output: Tensor<2>, upstream: Tensor<2>| {
@@ -81,6 +81,5 @@ impl Pass {
         if let Some(gradient) = upstream.filter(|_| decoder.trains_embedding()) {
             through(decoder.embed(&packing.tokens), gradient);
         }
-        gradients
     }
 }

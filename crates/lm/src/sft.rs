@@ -141,7 +141,7 @@ impl SftTrainer {
                 Tensor::<1>::from_data(TensorData::new(weights.clone(), [weights.len()]), self.decoder.device());
             let objective = (logprobs * weights).sum().neg();
             loss += f64::from(objective.clone().into_scalar::<f32>());
-            gradients.add(pass.gradients(objective));
+            pass.backward(objective, &mut gradients);
         }
         let norm = gradients.clip(self.config.gradient_norm);
         if !loss.is_finite() || !norm.is_finite() {

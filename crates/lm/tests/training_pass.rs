@@ -114,7 +114,9 @@ fn gradient_checkpointing_changes_no_bit_of_a_gradient() {
             let gradients = |gradient_checkpointing| {
                 let pass = decoder.pass(&scored(&sampled), gradient_checkpointing);
                 let loss = loss(pass.score(&scored(&sampled)));
-                by_name(&pass.gradients(loss), &decoder)
+                let mut gradients = Gradients::default();
+                pass.backward(loss, &mut gradients);
+                by_name(&gradients, &decoder)
             };
             let plain = gradients(false);
             assert_eq!(plain.len(), decoder.trained().len(), "{name}");
@@ -134,14 +136,15 @@ fn what_sequences_share_changes_a_gradient_by_rounding_only() {
         let (config, weights) = load(name);
         let sampled = sampled(&config, &weights);
         let decoder = Decoder::trainable(&config, &weights, &Device::flex());
-        let gradients = |sequences: &[ScoredSequence<'_>]| {
+        let add = |gradients: &mut Gradients, sequences: &[ScoredSequence<'_>]| {
             let pass = decoder.pass(sequences, false);
             let loss = loss(pass.score(sequences));
-            pass.gradients(loss)
+            pass.backward(loss, gradients);
         };
-        let mut apart = Gradients::default();
-        scored(&sampled).into_iter().for_each(|sequence| apart.add(gradients(&[sequence])));
-        let (apart, together) = (by_name(&apart, &decoder), by_name(&gradients(&scored(&sampled)), &decoder));
+        let (mut apart, mut together) = (Gradients::default(), Gradients::default());
+        scored(&sampled).into_iter().for_each(|sequence| add(&mut apart, &[sequence]));
+        add(&mut together, &scored(&sampled));
+        let (apart, together) = (by_name(&apart, &decoder), by_name(&together, &decoder));
         for (parameter, expected) in &apart {
             let size = expected.iter().fold(0f32, |most, value| most.max(value.abs()));
             for (expected, found) in expected.iter().zip(&together[parameter]) {

@@ -277,7 +277,7 @@ impl Update<'_> {
                 })?;
                 sums += output.metrics;
                 let clock = Instant::now();
-                gradients.add(pass.gradients(output.loss));
+                pass.backward(output.loss, &mut gradients);
                 seconds.backward += clock.elapsed().as_secs_f64();
             }
             Ok((gradients, sums, gaps, seconds))
@@ -336,7 +336,7 @@ impl Update<'_> {
                     weights: tensor(micro.gather(&weights)),
                 })?;
                 sum += output.vf_loss;
-                gradients.add(pass.gradients(output.loss));
+                pass.backward(output.loss, &mut gradients);
             }
             Ok((gradients, sum))
         })?;

@@ -197,6 +197,23 @@ fn after_an_update_that_is_not_finite_the_rest_of_the_step_is_left_out() {
 }
 
 #[test]
+fn gradient_checkpointing_changes_no_bit_of_policy_or_critic() {
+    let fixture = Fixture::new();
+    for algorithm in ["grpo", "ppo"] {
+        let config = TrainConfig { micro_batch_tokens: 200, ..config(algorithm) };
+        let run = |gradient_checkpointing| {
+            let config = TrainConfig { gradient_checkpointing, ..config.clone() };
+            let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
+            // The second step's values are those of a critic that has learnt.
+            let metrics = [(); 2].map(|()| trainer.step().unwrap().metrics);
+            let loss = metrics[1].get("critic/vf_loss");
+            (trainer.model().take_weights(), loss)
+        };
+        assert_eq!(run(false), run(true), "{algorithm}");
+    }
+}
+
+#[test]
 fn mini_batches_are_drawn_again_alike() {
     let fixture = Fixture::new();
     let config = |seed| TrainConfig { mini_batch_size: 1, epochs: 2, seed, ..config("grpo") };
@@ -206,22 +223,23 @@ fn mini_batches_are_drawn_again_alike() {
 #[test]
 fn recomputed_log_probabilities_are_those_of_the_training_forward() {
     let fixture = Fixture::new();
-    for lora in [None, Some(LoraConfig { rank: 2, ..LoraConfig::default() })] {
-        let config = TrainConfig { old_logprobs: OldLogprobs::Recomputed, lora, ..config("grpo") };
+    for lora in [false, true] {
+        let adapters = lora.then(|| LoraConfig { rank: 2, ..LoraConfig::default() });
+        let config = TrainConfig { old_logprobs: OldLogprobs::Recomputed, lora: adapters, ..config("grpo") };
         let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
         for _ in 0..2 {
             let metrics = trainer.step().unwrap().metrics;
             // The same numbers to the last bit: every ratio of the only update is 1.
             assert_eq!(figure(&metrics, "actor/ppo_kl"), 0.0);
-            let gap = figure(&metrics, "rollout/logprob_gap");
-            assert!(gap > 0.0 && gap < 1e-5, "{gap}");
+            let gap = figure(&metrics, "rollout/logprob_gap_max");
+            // Merged adapters round otherwise than adapters beside the weights.
+            assert!(gap < if lora { 1e-5 } else { f64::MIN_POSITIVE }, "{gap}");
         }
     }
-    let recorded = step(&fixture, TrainConfig { optimizer: SMOOTH, ..config("grpo") }).1;
-    let config = TrainConfig { old_logprobs: OldLogprobs::Recomputed, optimizer: SMOOTH, ..config("grpo") };
-    let recomputed = step(&fixture, config).1;
-    let moved = largest_difference(&recorded, &fixture.model.weights);
-    assert!(largest_difference(&recorded, &recomputed) < 1e-3 * moved, "moved by {moved}");
+    let recomputed = TrainConfig { old_logprobs: OldLogprobs::Recomputed, ..config("grpo") };
+    let (recorded, recomputed) = (step(&fixture, config("grpo")).1, step(&fixture, recomputed).1);
+    assert_ne!(recorded, *fixture.model.weights);
+    assert_eq!(recorded, recomputed);
 }
 
 #[test]
@@ -235,15 +253,21 @@ fn importance_sampling_leaves_equal_policies_alone_and_counts_what_a_band_keeps_
     };
     let plain = TrainConfig { importance_sampling: None, ..corrected(ImportanceMode::TokenTruncate, 2.0, 0.0) };
     let plain = step(&fixture, plain).1;
-    let moved = largest_difference(&plain, &fixture.model.weights);
     for mode in [ImportanceMode::TokenTruncate, ImportanceMode::SequenceMask] {
         let (metrics, weights) = step(&fixture, corrected(mode, 2.0, 0.0));
-        assert!((figure(&metrics, "rollout/is_weight/mean") - 1.0).abs() < 1e-4);
+        assert_eq!(figure(&metrics, "rollout/is_weight/mean"), 1.0);
         assert_eq!((figure(&metrics, "rollout/is_truncated"), figure(&metrics, "rollout/is_masked")), (0.0, 0.0));
-        assert!(largest_difference(&plain, &weights) < 1e-3 * moved);
+        assert_eq!(weights, plain);
     }
-    // Generator and trainer agree but for rounding: a band of no width lets nearly nothing pass.
-    let (metrics, _) = step(&fixture, corrected(ImportanceMode::TokenMask, 1.0, 1.0));
+    // Generator and trainer agree to the bit, so that even a band of no width lets everything pass.
+    let (metrics, weights) = step(&fixture, corrected(ImportanceMode::TokenMask, 1.0, 1.0));
+    assert_eq!((figure(&metrics, "rollout/is_weight/mean"), figure(&metrics, "rollout/is_masked")), (1.0, 0.0));
+    assert_eq!(weights, plain);
+    // Older weights sampled the second step's rollouts, if it is stale: not all of them are in such a band.
+    let stale = TrainConfig { staleness: 1, ..corrected(ImportanceMode::TokenMask, 1.0, 1.0) };
+    let mut trainer = Trainer::new(stale, fixture.parts()).unwrap();
+    trainer.step().unwrap();
+    let metrics = trainer.step().unwrap().metrics;
     let masked = figure(&metrics, "rollout/is_masked");
     assert!(masked > 0.0 && masked <= 1.0);
     assert!(figure(&metrics, "rollout/is_weight/mean") <= 1.0 - masked + 1e-6);
