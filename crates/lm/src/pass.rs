@@ -64,10 +64,11 @@ impl Pass {
             return gradients.add(Gradients::of(loss, decoder.trained()));
         };
         let mut all = loss.backward();
-        gradients.add(Gradients::take(&mut all, decoder.trained()));
+        // Of head and embedding, which may be one: added up here first, as a pass that keeps everything does.
+        let mut ends = Gradients::take(&mut all, decoder.trained());
         let mut upstream = hidden.grad_remove(&mut all);
         drop((hidden, all));
-        let mut through = |output: Tensor<2>, upstream: Tensor<2>| {
+        let through = |output: Tensor<2>, upstream: Tensor<2>, gradients: &mut Gradients| {
             let mut all = (output * upstream).sum().backward();
             gradients.add(Gradients::take(&mut all, decoder.trained()));
             all
@@ -76,10 +77,11 @@ impl Pass {
             let Some(gradient) = upstream else { break };
             let input = input.autodiff().require_grad();
             let output = decoder.layer(inputs.len(), input.clone(), &rows);
-            upstream = input.grad_remove(&mut through(output, gradient));
+            upstream = input.grad_remove(&mut through(output, gradient, gradients));
         }
         if let Some(gradient) = upstream.filter(|_| decoder.trains_embedding()) {
-            through(decoder.embed(&packing.tokens), gradient);
+            through(decoder.embed(&packing.tokens), gradient, &mut ends);
         }
+        gradients.add(ends);
     }
 }

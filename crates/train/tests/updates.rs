@@ -209,7 +209,7 @@ fn gradient_checkpointing_changes_no_bit_of_policy_or_critic() {
             let loss = metrics[1].get("critic/vf_loss");
             (trainer.model().take_weights(), loss)
         };
-        assert_eq!(run(false), run(true), "{algorithm}");
+        assert!(run(false) == run(true), "{algorithm}");
     }
 }
 
