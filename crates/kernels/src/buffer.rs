@@ -2,12 +2,17 @@
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::{DType, DispatchDevice};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// Whether tensors on this device go through the fused CPU code, as far as they are 32-bit floats.
+pub fn is_cpu(device: &Device) -> bool {
+    matches!(device.clone().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))
+}
 
 /// Whether the fused CPU code can take `x`: 32-bit floats on the flex device, with or without
 /// autodiff. Calling an extension on a device that it does not list would panic.
 pub(crate) fn is_cpu_f32<const D: usize>(x: &Tensor<D>) -> bool {
-    x.dtype() == DType::F32 && matches!(x.device().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))
+    x.dtype() == DType::F32 && is_cpu(&x.device())
 }
 
 /// `x` with its elements side by side, copied if they are not.

@@ -36,6 +36,7 @@ mod swiglu;
 mod vector;
 
 pub use attention::{AttentionShape, Segment, causal_attention};
+pub use buffer::is_cpu;
 pub use linear::linear;
 pub use logprobs::token_logprobs;
 pub use memory::keep_freed_memory;

@@ -1,12 +1,27 @@
 //! The same operations in plain Burn: what the fused ones are tested against, and what runs on
 //! devices that have no fused code.
+//!
+//! Of numbers with less than 32 bits the products are taken as they are; sums over a row, exponentials and rotations are
+//! computed in f32, and rounded back at the end. Log-probabilities and entropies stay in f32.
 
 use std::iter::repeat;
 
 use burn::tensor::activation::{log_softmax, silu, softmax};
-use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, FloatDType, Int, Tensor, TensorData};
 
 use crate::{AdamWRule, AttentionShape, Segment};
+
+/// In at least 32 bits.
+fn single<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if matches!(x.dtype(), DType::F16 | DType::BF16) { x.cast(FloatDType::F32) } else { x }
+}
+
+/// Computes in at least 32 bits, and rounds the result to what it was made of.
+fn in_f32<const D: usize>(x: Tensor<D>, compute: impl FnOnce(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
+    let dtype = x.dtype();
+    let y = compute(single(x));
+    if y.dtype() == dtype { y } else { y.cast(FloatDType::from(dtype)) }
+}
 
 /// [`crate::swiglu`] in plain Burn.
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
@@ -20,19 +35,23 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 
 /// [`crate::rms_norm`] in plain Burn.
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
-    let mean = (x.clone() * x.clone()).mean_dim(1);
-    x / (mean + epsilon).sqrt() * weight.unsqueeze()
+    in_f32(x, |x| {
+        let mean = (x.clone() * x.clone()).mean_dim(1);
+        x / (mean + epsilon).sqrt() * single(weight).unsqueeze()
+    })
 }
 
 /// [`crate::rotary`] in plain Burn.
 pub fn rotary(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>, heads: usize) -> Tensor<2> {
     let ([rows, width], [time, half]) = (x.dims(), cos.dims());
-    let x = x.reshape([rows / time, time, heads, 2 * half]);
-    let (cos, sin) = (cos.reshape([1, time, 1, half]), sin.reshape([1, time, 1, half]));
-    let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-    let rotated_a = a.clone() * cos.clone() - b.clone() * sin.clone();
-    let rotated_b = b * cos + a * sin;
-    Tensor::cat(vec![rotated_a, rotated_b], 3).reshape([rows, width])
+    in_f32(x, |x| {
+        let x = x.reshape([rows / time, time, heads, 2 * half]);
+        let [cos, sin] = [cos, sin].map(|table| single(table).reshape([1, time, 1, half]));
+        let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
+        let rotated_a = a.clone() * cos.clone() - b.clone() * sin.clone();
+        let rotated_b = b * cos + a * sin;
+        Tensor::cat(vec![rotated_a, rotated_b], 3).reshape([rows, width])
+    })
 }
 
 /// [`crate::causal_attention`] in plain Burn, with materialised scores: every segment becomes a padded sequence of its
@@ -65,8 +84,9 @@ pub fn causal_attention(
     let v = v.reshape([batch, time, kv_heads, head_dim]).permute([0, 2, 1, 3]);
     let later = Tensor::<2, Bool>::tril_mask([time, time], 0, &device).reshape([1, 1, 1, time, time]);
     let later = later.expand([batch, kv_heads, group, time, time]);
-    let scores = q.matmul(k).mul_scalar(shape.scale()).reshape([batch, kv_heads, group, time, time]);
-    let weights = softmax(scores.mask_fill(later, f32::NEG_INFINITY), 4);
+    let scores = q.matmul(k).reshape([batch, kv_heads, group, time, time]);
+    let weights =
+        in_f32(scores, |scores| softmax(scores.mul_scalar(shape.scale()).mask_fill(later, f32::NEG_INFINITY), 4));
     let output = weights.reshape([batch, kv_heads, group * time, time]).matmul(v);
     let output = output.reshape([batch, kv_heads, group, time, head_dim]).permute([0, 3, 1, 2, 4]);
     let output = output.reshape([batch * time, heads * head_dim]);
@@ -76,7 +96,7 @@ pub fn causal_attention(
 /// [`crate::token_logprobs`] in plain Burn, with materialised distributions.
 pub fn token_logprobs(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<1>) {
     let [rows, _] = hidden.dims();
-    let all = log_softmax(hidden.matmul(head.transpose()), 1);
+    let all = log_softmax(single(hidden.matmul(head.transpose())), 1);
     let entropies = (all.clone().exp() * all.clone()).sum_dim(1).neg();
     (all.gather(1, targets.reshape([rows, 1])).reshape([rows]), entropies.reshape([rows]))
 }

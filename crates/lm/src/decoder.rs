@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use zerosearch_generate::Stream;
+use zerosearch_kernels::is_cpu;
 
 use crate::{HostTensor, HostWeights, LoraConfig, ModelConfig};
 
@@ -28,6 +29,8 @@ pub struct Decoder {
     pub(crate) adapters: Option<Adapters>,
     /// The seed of a training pass's dropout; other passes have none.
     pub(crate) dropout: Option<u64>,
+    /// What products are computed in.
+    pub(crate) dtype: FloatDType,
     pub(crate) device: Device,
 }
 
@@ -43,7 +46,8 @@ impl Decoder {
     /// copied on the CPU; so with the other constructors.
     pub fn frozen<'w>(config: &ModelConfig, weights: impl Into<Cow<'w, HostWeights>>, device: &Device) -> Self {
         let weights = on_device(weights.into(), device);
-        Self { config: config.clone(), weights, adapters: None, dropout: None, device: device.clone() }
+        let (config, device) = (config.clone(), device.clone());
+        Self { config, weights, adapters: None, dropout: None, dtype: FloatDType::F32, device }.with_bf16(None)
     }
 
     /// Parameters that collect gradients.
@@ -72,6 +76,14 @@ impl Decoder {
         Self { adapters: Some(adapters), ..self.clone() }
     }
 
+    /// The same parameters, whose products are computed in bf16 or not; `None`, as a decoder begins: on a GPU they are. What is summed over a
+    /// row, exponentiated or rotated is so in f32, and parameters and their gradients stay in f32. The CPU's fused
+    /// operations know f32 only.
+    pub fn with_bf16(self, bf16: Option<bool>) -> Self {
+        let bf16 = bf16.unwrap_or_else(|| !is_cpu(&self.device));
+        Self { dtype: if bf16 { FloatDType::BF16 } else { FloatDType::F32 }, ..self }
+    }
+
     /// The same weights without the adapters: the reference policy, at no memory.
     pub fn without_lora(&self) -> Self {
         Self { adapters: None, ..self.clone() }
@@ -96,7 +108,7 @@ impl Decoder {
         let adapters = adapters.map(|a| Adapters { config: a.config.clone(), weights: on(&a.weights, true) });
         let trained = adapters.is_none() && self.weights.values().any(Weight::is_tracked);
         let (config, weights) = (self.config.clone(), on(&self.weights, trained));
-        Self { config, weights, adapters, dropout: None, device: device.clone() }
+        Self { config, weights, adapters, dropout: None, dtype: self.dtype, device: device.clone() }
     }
 
     /// Takes over what another copy has been trained to be.

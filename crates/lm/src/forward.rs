@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use zerosearch_generate::TokenId;
 use zerosearch_kernels::{self as kernels, AttentionShape, Segment};
 
@@ -58,7 +58,7 @@ impl Decoder {
 
     /// The output projection `[vocab, hidden]`.
     pub fn head(&self) -> Tensor<2> {
-        self.matrix(if self.config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" })
+        self.stored(if self.config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" })
     }
 
     pub(crate) fn score_features(
@@ -67,13 +67,13 @@ impl Decoder {
         sequences: &[ScoredSequence<'_>],
     ) -> (Tensor<1>, Tensor<1>) {
         let targets = sequences.iter().flat_map(|s| s.positions.iter().map(|p| s.tokens[*p] as i32));
-        kernels::token_logprobs(features, self.head(), indices(targets.collect(), &self.device))
+        kernels::token_logprobs(features, self.rounded(self.head()), indices(targets.collect(), &self.device))
     }
 
     /// Embeddings of tokens, `[rows, hidden]`.
     pub(crate) fn embed(&self, tokens: &[TokenId]) -> Tensor<2> {
         let tokens = indices(tokens.iter().map(|token| *token as i32).collect(), &self.device);
-        self.matrix("model.embed_tokens.weight").select(0, tokens)
+        self.rounded(self.stored("model.embed_tokens.weight").select(0, tokens))
     }
 
     /// The last norm, of the rows from which scored tokens are predicted.
@@ -118,7 +118,7 @@ impl Decoder {
     fn adapted(&self, base: Tensor<2>, input: impl FnOnce() -> Tensor<2>, name: &str) -> Tensor<2> {
         let adapted = self.adapters.as_ref().and_then(|adapters| {
             let matrix = |name: String| match adapters.weights.get(&name) {
-                Some(Weight::Matrix(tensor)) => Some(tensor.clone()),
+                Some(Weight::Matrix(tensor)) => Some(self.rounded(tensor.clone())),
                 _ => None,
             };
             let (a, b) = (matrix(a_name(name))?, matrix(b_name(name))?);
@@ -127,7 +127,7 @@ impl Decoder {
                 Some(seed) => {
                     let factors = adapters.config.dropout_factors(seed, name, x.dims().iter().product());
                     let factors = TensorData::new(factors, x.dims());
-                    x.mul(Tensor::from_data(factors, &self.device))
+                    x.mul(self.rounded(Tensor::from_data(factors, &self.device)))
                 }
                 None => x,
             };
@@ -138,18 +138,27 @@ impl Decoder {
             None => base,
         };
         match self.weights.get(&format!("{name}.bias")) {
-            Some(Weight::Vector(bias)) => y + bias.clone().unsqueeze::<2>(),
+            Some(Weight::Vector(bias)) => y + self.rounded(bias.clone()).unsqueeze::<2>(),
             _ => y,
         }
     }
 
     // The names below come from `ModelConfig::tensor_shapes`, which loading has checked against the
     // weights, so a missing one is a defect of this file.
-    fn matrix(&self, name: &str) -> Tensor<2> {
+    fn stored(&self, name: &str) -> Tensor<2> {
         match self.weights.get(name) {
             Some(Weight::Matrix(tensor)) => tensor.clone(),
             _ => unreachable!("no matrix named {name}"),
         }
+    }
+
+    /// A matrix as products take it.
+    fn matrix(&self, name: &str) -> Tensor<2> {
+        self.rounded(self.stored(name))
+    }
+
+    fn rounded<const D: usize>(&self, tensor: Tensor<D>) -> Tensor<D> {
+        if self.dtype == FloatDType::F32 { tensor } else { tensor.cast(self.dtype) }
     }
 
     fn vector(&self, name: &str) -> Tensor<1> {

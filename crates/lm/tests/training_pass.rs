@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use zerosearch_generate::{Generator, Request, Sampling, Stream, TokenId, Turn, never};
 use zerosearch_lm::{Decoder, Gradients, HostWeights, LocalGenerator, LoraConfig, ModelConfig, ScoredSequence, Weight};
 
@@ -153,6 +153,34 @@ fn what_sequences_share_changes_a_gradient_by_rounding_only() {
                     "{name} {parameter}: {found} for {expected} of {size}"
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn products_in_bf16_give_nearly_the_same_gradients_in_f32() {
+    for name in FAMILIES {
+        let (config, weights) = load(name);
+        let sampled = sampled(&config, &weights);
+        let run = |bf16, gradient_checkpointing| {
+            let decoder = Decoder::trainable(&config, &weights, &Device::flex()).with_bf16(Some(bf16));
+            let pass = decoder.pass(&scored(&sampled), gradient_checkpointing);
+            let (logprobs, entropies) = pass.score(&scored(&sampled));
+            assert_eq!((logprobs.dtype(), entropies.dtype()), (DType::F32, DType::F32));
+            let mut gradients = Gradients::default();
+            pass.backward(loss((logprobs.clone(), entropies)), &mut gradients);
+            (numbers(logprobs), by_name(&gradients, &decoder))
+        };
+        let (exact, exact_gradients) = run(false, false);
+        let (rounded, gradients) = run(true, false);
+        assert_eq!(run(true, true).1, gradients, "{name}");
+        let worst = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst > 1e-5 && worst < 0.1, "{name}: {worst}");
+        for (parameter, exact) in &exact_gradients {
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+            let found = &gradients[parameter];
+            let cosine = dot(exact, found) / (dot(exact, exact) * dot(found, found)).sqrt();
+            assert!(cosine > 0.99, "{name} {parameter}: {cosine}");
         }
     }
 }

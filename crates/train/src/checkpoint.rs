@@ -164,7 +164,7 @@ impl Trainer<'_> {
         let critic = match &self.critic {
             Some(_) => {
                 let weights = HostWeights::read_file(&folder.join("critic.safetensors"))?;
-                let decoder = Decoder::trainable(&model.config, weights, device);
+                let decoder = Decoder::trainable(&model.config, weights, device).with_bf16(self.config.bf16);
                 Some(Learner { decoder, optimizer: optimizer("critic_optimizer.safetensors")? })
             }
             None => None,
@@ -183,7 +183,9 @@ impl Trainer<'_> {
                 let (_, adapters) = LoraConfig::read(&folder.join("actor").join(ADAPTERS), &model.config)?;
                 self.policy.decoder.with_adapters(lora, &adapters)
             }
-            None => Decoder::trainable(&self.parts.model.config, model.take_weights(), device),
+            None => {
+                Decoder::trainable(&self.parts.model.config, model.take_weights(), device).with_bf16(self.config.bf16)
+            }
         };
         self.set_policy(decoder, policy);
         Ok(true)

@@ -61,6 +61,10 @@ pub struct TrainConfig {
     /// Whether the backward pass computes each layer's forward pass again instead of keeping its activations: the memory
     /// of one layer's instead of all, the same gradients, for one more forward pass.
     pub gradient_checkpointing: bool,
+    /// Whether the products of forward and backward passes are computed in bf16; sums, softmaxes, parameters, gradients and the
+    /// optimizer stay in f32. Left out: on a GPU, not on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bf16: Option<bool>,
     /// Most bytes that the generator's caches hold; unbounded where it is left out. Rollouts that do not fit wait, or are computed
     /// again: it changes speed, never a token.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,6 +133,7 @@ impl Default for TrainConfig {
             gradient_norm: 1.0,
             micro_batch_tokens: 8192,
             gradient_checkpointing: false,
+            bf16: None,
             kv_cache_memory_bytes: None,
             mini_batch_size: 0,
             epochs: 1,

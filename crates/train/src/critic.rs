@@ -1,6 +1,6 @@
 //! The value of a state: a decoder of its own with one output instead of a vocabulary.
 
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use zerosearch_lm::{Decoder, HostTensor, HostWeights, LanguageModel, Weight};
 
 /// The name of the output layer among the critic's weights, `[1, hidden]`.
@@ -18,7 +18,10 @@ pub(crate) fn initial_weights(policy: &LanguageModel) -> HostWeights {
 pub(crate) fn values(critic: &Decoder, features: Tensor<2>) -> Tensor<1> {
     let rows = features.dims()[0];
     match critic.weights().get(VALUE_HEAD) {
-        Some(Weight::Matrix(head)) => features.matmul(head.clone().transpose()).reshape([rows]),
+        Some(Weight::Matrix(head)) => {
+            let features = if features.dtype() == head.dtype() { features } else { features.cast(FloatDType::F32) };
+            features.matmul(head.clone().transpose()).reshape([rows])
+        }
         _ => features.sum_dim(1).mul_scalar(0.0).reshape([rows]),
     }
 }

@@ -136,24 +136,25 @@ impl<'a> Trainer<'a> {
         let (model, device) = (&mut parts.model, parts.device);
         let base_model = of_weights(&model.weights);
         let learner = |decoder| Learner { decoder, optimizer: AdamW::new(config.optimizer) };
+        let precise = |decoder: Decoder| decoder.with_bf16(config.bf16);
         let critic = algorithm
             .value_loss()
-            .map(|_| learner(Decoder::trainable(&model.config, critic::initial_weights(model), device)));
+            .map(|_| learner(precise(Decoder::trainable(&model.config, critic::initial_weights(model), device))));
         let compares = algorithm.terms().kl.coefficient != 0.0 || config.kl_reward.coefficient != 0.0;
         let (policy, reference) = match &config.lora {
             Some(lora) => {
                 let seed = Stream { seed: config.seed, purpose: "adapters", ..Stream::default() }.value();
                 let adapters = lora.initial(&model.config, seed);
                 let weights = model.take_weights();
-                let policy = Decoder::with_lora(&model.config, weights, lora, &adapters, device);
+                let policy = precise(Decoder::with_lora(&model.config, weights, lora, &adapters, device));
                 let reference = compares.then(|| policy.without_lora());
                 (policy, reference)
             }
             None => {
                 // A copy of all weights, which a run without a KL term does not pay for.
-                let reference = compares.then(|| Decoder::frozen(&model.config, &*model.weights, device));
+                let reference = compares.then(|| precise(Decoder::frozen(&model.config, &*model.weights, device)));
                 let weights = model.take_weights();
-                (Decoder::trainable(&model.config, weights, device), reference)
+                (precise(Decoder::trainable(&model.config, weights, device)), reference)
             }
         };
         Ok(Self {
