@@ -261,11 +261,11 @@ fn assert_same(found: &HostWeights, expected: &HostWeights, what: &str) {
 }
 
 #[test]
-fn order_micro_batches_and_padding_change_no_gradient() {
+fn order_micro_batches_and_a_neighbour_change_no_gradient() {
     let fixture = Fixture::new();
     let rows = rows(&fixture);
     let longest = rows.iter().map(|row| row.tokens.len()).max().unwrap();
-    // It weighs nothing, and pads all others.
+    // It weighs nothing, and where sequences are padded it pads all others.
     let neighbour = Row {
         tokens: (0..longest as u32 + 9).map(|i| 10 + i % 50).collect(),
         positions: vec![3, longest + 8],
@@ -274,7 +274,7 @@ fn order_micro_batches_and_padding_change_no_gradient() {
         advantages: vec![3.0; 2],
         counts: false,
     };
-    let padded = [rows.clone(), vec![neighbour]].concat();
+    let beside = [rows.clone(), vec![neighbour]].concat();
     for name in AlgorithmConfig::NAMES {
         let algorithm = algorithm(&format!(r#"{{"name": "{name}"}}"#));
         let of = |rows: &[Row], parts: &[Vec<usize>]| {
@@ -283,7 +283,7 @@ fn order_micro_batches_and_padding_change_no_gradient() {
         let whole = of(&rows, &[vec![0, 1, 2, 3, 4, 5]]);
         assert_same(&of(&rows, &[vec![3, 5, 0, 4, 2, 1]]), &whole, &format!("{name}: another order"));
         assert_same(&of(&rows, &[vec![4], vec![0, 1, 5], vec![3, 2]]), &whole, &format!("{name}: micro-batches"));
-        assert_same(&of(&padded, &[vec![0, 1, 6, 2, 3, 4, 5]]), &whole, &format!("{name}: padding"));
+        assert_same(&of(&beside, &[vec![0, 1, 6, 2, 3, 4, 5]]), &whole, &format!("{name}: a neighbour"));
     }
 }
 
@@ -302,14 +302,14 @@ fn an_observation_behind_the_last_trained_token_changes_no_gradient() {
     assert_same(&with(&[]), &with(&[20, 21, 22]), "an observation at the end");
 }
 
-/// Whichever token fills a ragged batch, as padding it is nothing, and as a token it is one: with two tokens' numbers
+/// No id is special, as what fills a ragged batch somewhere or otherwise: with two tokens' numbers
 /// exchanged in texts and weights, the gradient is the same one with their rows exchanged.
 #[test]
 fn another_pad_id_changes_no_gradient() {
     let fixture = Fixture::new();
     let rows = rows(&fixture);
     let lengths: Vec<usize> = rows.iter().map(|row| row.positions.last().copied().unwrap()).collect();
-    assert!(lengths.iter().any(|length| *length < lengths[0].max(lengths[1])), "nothing is padded: {lengths:?}");
+    assert!(lengths.iter().any(|length| *length < lengths[0].max(lengths[1])), "nothing is ragged: {lengths:?}");
     let other = rows[0].tokens[rows[0].positions[0]];
     let exchanged_id = |id: u32| {
         if id == 0 {
