@@ -1,5 +1,5 @@
-//! One step of GRPO: 4 prompts × 4 samples × 64 new tokens, reward, reference, update with AdamW. And a forward and backward
-//! pass on its own, over every token of 4 × 256.
+//! One step of GRPO: 4 prompts × 4 samples × 64 new tokens, reward, reference, update with AdamW. And forward and backward
+//! passes on their own: over every token of 4 × 256, and over samples with and without a prompt in common.
 //!
 //! With SmolLM2-135M where `crates/lm/tests/real/fetch.sh` has put it (the size at which TRL's GRPOTrainer was measured), else
 //! with the shipped base policy: `cargo bench -p zerosearch-benches --bench train_step`.
@@ -68,18 +68,30 @@ fn benches(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group(folder.file_name().map_or("model".into(), |name| name.to_string_lossy()));
     group.sample_size(10);
-    {
-        group.throughput(Throughput::Elements(4 * 256));
+    // Every token of 4 sequences; and 16 sequences of which the last 64 tokens are trained on, as samples of 4 questions and as
+    // samples of 16.
+    let passes: [(&str, usize, usize, usize, usize); 3] = [
+        ("forward and backward 4 x 256", 4, 1, 0, 256),
+        ("forward and backward 16 x (200 + 64), 4 prompts", 4, 4, 200, 64),
+        ("forward and backward 16 x (200 + 64), 16 prompts", 16, 1, 200, 64),
+    ];
+    for (name, prompts, samples, prompt, new) in passes {
+        group.throughput(Throughput::Elements((prompts * samples * (prompt + new)) as u64));
         let mut decoder = None;
-        group.bench_function("forward and backward 4 x 256", |b| {
+        group.bench_function(name, |b| {
             let decoder = decoder.get_or_insert_with(|| {
                 let mut model = read();
                 let weights = model.take_weights();
                 Decoder::trainable(&model.config, weights, &device)
             });
             let vocabulary = decoder.config().vocab_size as u64;
-            let sequences: Vec<Vec<u32>> = (0..4u64).map(|seed| tokens(256, seed, vocabulary)).collect();
-            let positions: Vec<usize> = (1..256).collect();
+            let sequences: Vec<Vec<u32>> = (0..prompts * samples)
+                .map(|index| {
+                    let (question, sample) = ((index / samples) as u64, (100 + index) as u64);
+                    [tokens(prompt as u64, question, vocabulary), tokens(new as u64, sample, vocabulary)].concat()
+                })
+                .collect();
+            let positions: Vec<usize> = (prompt.max(1)..prompt + new).collect();
             let scored: Vec<ScoredSequence<'_>> =
                 sequences.iter().map(|tokens| ScoredSequence { tokens, positions: &positions }).collect();
             let pass = || Gradients::of(decoder.score(&scored).0.mean().neg(), decoder.trained());

@@ -1,8 +1,11 @@
 //! What a sampled sequence may depend on, and what it may not.
 
+use burn::tensor::Device;
 use proptest::prelude::*;
-use zerosearch_generate::{Finish, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, Turn, never};
-use zerosearch_lm::{HostWeights, LocalGenerator, ModelConfig};
+use zerosearch_generate::{
+    Finish, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, Turn, WeightVersion, never,
+};
+use zerosearch_lm::{Decoder, HostWeights, LocalGenerator, ModelConfig};
 
 fn generator() -> LocalGenerator {
     let config = ModelConfig::tiny_llama(97, 48, 2, 4, 2, 80);
@@ -138,4 +141,26 @@ fn no_end_of_text_before_the_fewest_tokens() {
         assert!(min_new_tokens > 0 || ended.is_some_and(|length| length < 6), "the bound has something to hold back");
         generator.release(id);
     }
+}
+
+#[test]
+fn without_weights_nothing_is_sampled_and_with_them_again_nothing_was_lost() {
+    let config = ModelConfig::tiny_llama(97, 48, 2, 4, 2, 80);
+    let weights = HostWeights::init(&config, 5);
+    let mut generator = generator();
+    let done = |generator: &mut LocalGenerator| generator.poll().unwrap().remove(0).tokens;
+    let id = start(&mut generator, 0);
+    let first = done(&mut generator);
+    generator.release_weights();
+    generator.extend(id, &[1, 2], turn(1, 7)).unwrap();
+    let message = generator.poll().unwrap_err().to_string();
+    assert!(message.contains("released") && message.contains("refit"), "{message}");
+    generator.refit_from(&Decoder::frozen(&config, &weights, &Device::flex()), WeightVersion(1));
+    let second = done(&mut generator);
+
+    let mut awake = self::generator();
+    let id = start(&mut awake, 0);
+    assert_eq!(done(&mut awake), first);
+    awake.extend(id, &[1, 2], turn(1, 7)).unwrap();
+    assert_eq!(done(&mut awake), second);
 }
