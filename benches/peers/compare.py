@@ -20,8 +20,17 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MODEL = ROOT / "target/models/smollm2-135m-instruct"
-# Run one after the other, each in a process of its own. The last one's memory is compared.
-PARTS = {"generate": [""], "train_step": ["forward and backward", "step without KL"]}
+# What of a bench runs in a process of its own, whose peak memory is compared under this name with that of a peer's script.
+PARTS = {
+    "generate": {"": ("peak memory", ["transformers_generate.py"])},
+    "train_step": {
+        "forward and backward 4 x 256": (None, None),
+        "step without KL": ("peak memory, a step", ["trl_step.py"]),
+        "step checkpointed$": ("peak memory, gradient checkpointing in both", ["trl_step.py", "checkpointed"]),
+        "step with LoRA": ("peak memory, LoRA against all weights", ["trl_step.py"]),
+        "step checkpointed with LoRA": ("peak memory, checkpointing and LoRA", ["trl_step.py"]),
+    },
+}
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 
@@ -57,8 +66,9 @@ def ours(executable, only):
     return found, usage.ru_maxrss / 1024
 
 
-def theirs(script):
-    output = subprocess.run([sys.executable, HERE / script, MODEL], check=True, capture_output=True, text=True)
+def theirs(script, *flags):
+    command = [sys.executable, HERE / script, MODEL, *flags]
+    output = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(output.stdout.splitlines()[-1])
 
 
@@ -72,17 +82,25 @@ def main():
     executable = build(arguments.bench)
     worst = {}
     for number in range(1, arguments.rounds + 1):
-        for only in PARTS[arguments.bench]:
+        peaks, peers = {}, {}
+        for only, (memory, script) in PARTS[arguments.bench].items():
             mine, peak = ours(executable, only)
-        peer = theirs({"generate": "transformers_generate.py", "train_step": "trl_step.py"}[arguments.bench])
+            if memory:
+                peaks[memory] = (peak, tuple(script))
+        for _, script in peaks.values():
+            peers[script] = peers.get(script) or theirs(*script)
         print(f"round {number}, load {os.getloadavg()[0]:.1f}")
-        print(f"  {'':44}{'ours':>12}{'peer':>12}{'ratio':>8}")
-        for name, seconds in peer["seconds"].items():
-            ratio = seconds / mine[name]
+        print(f"  {'':48}{'ours':>12}{'peer':>12}{'ratio':>8}")
+        for peer in peers.values():
+            for name, seconds in peer["seconds"].items():
+                ratio = seconds / mine[name]
+                worst[name] = min(ratio, worst.get(name, ratio))
+                tokens = peer["tokens"][name]
+                print(f"  {name:48}{tokens / mine[name]:>8.1f} t/s{tokens / seconds:>8.1f} t/s{ratio:>8.2f}")
+        for name, (peak, script) in peaks.items():
+            ratio = peers[script]["peak_mb"] / peak
             worst[name] = min(ratio, worst.get(name, ratio))
-            tokens = peer["tokens"][name]
-            print(f"  {name:44}{tokens / mine[name]:>8.1f} t/s{tokens / seconds:>8.1f} t/s{ratio:>8.2f}")
-        print(f"  {'peak memory':44}{peak:>9.0f} MB{peer['peak_mb']:>9.0f} MB{peer['peak_mb'] / peak:>8.2f}", flush=True)
+            print(f"  {name:48}{peak:>9.0f} MB{peers[script]['peak_mb']:>9.0f} MB{ratio:>8.2f}", flush=True)
     print("worst ratios:", json.dumps({name: round(ratio, 2) for name, ratio in worst.items()}))
 
 
