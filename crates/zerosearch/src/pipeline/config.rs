@@ -5,7 +5,7 @@ use zerosearch_algorithms::AlgorithmConfig;
 use zerosearch_curriculum::CurriculumConfig;
 use zerosearch_rollout::RolloutConfig;
 use zerosearch_simulator::SimulationConfig;
-use zerosearch_train::TrainConfig;
+use zerosearch_train::{LrSchedulerType, TrainConfig};
 
 use super::PipelineError;
 
@@ -45,8 +45,9 @@ impl Default for PipelineConfig {
             rollout,
             curriculum: CurriculumConfig::Exponential { start: 0.25, end: 0.75, base: 4.0 },
             algorithm: AlgorithmConfig::Grpo(Default::default()),
-            learning_rate: 1e-4,
+            learning_rate: 5e-5,
             warmup_ratio: 0.05,
+            lr_scheduler_type: LrSchedulerType::Cosine,
             critic_learning_rate: 3e-4,
             critic_warmup_ratio: 0.0,
             micro_batch_tokens: 16_384,
