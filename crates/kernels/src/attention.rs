@@ -252,8 +252,9 @@ fn backward(
     let shared: Vec<[Vec<f32>; 2]> = parts
         .map_init(Scratch::default, |scratch, (part, ((d_q, d_k), d_v))| {
             let (kv_head, segment) = (part / segments.len(), &segments[part % segments.len()]);
-            let [k, v] = [k, v].map(|data| shape.gather(data, kv_head, segment.rows()));
-            let gradients = segment_backward(q, &k, &v, upstream, (kv_head, segment), shape, d_q, scratch);
+            let [keys, values] = [k, v].map(|data| shape.gather(data, kv_head, segment.rows()));
+            let task = SegmentBackward { q, keys, values, upstream, segment, kv_head, shape };
+            let gradients = task.run(d_q, scratch);
             let mut outputs = [d_k, d_v].into_iter();
             gradients.map(|mut gradient| {
                 let own = gradient.split_off(segment.shared.len() * head_dim);
@@ -282,57 +283,62 @@ struct Scratch {
     d_scores: Vec<f32>,
 }
 
-/// Writes the gradient of a segment's queries to `d_q`; returns those of the keys and values `[length, head_dim]`.
-#[allow(clippy::too_many_arguments)]
-fn segment_backward(
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    upstream: &[f32],
-    (kv_head, segment): (usize, &Segment),
+/// One segment's rows of one key head.
+struct SegmentBackward<'a> {
+    q: &'a [f32],
+    /// Of the segment's positions, `[length, head_dim]`.
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    upstream: &'a [f32],
+    segment: &'a Segment,
+    kv_head: usize,
     shape: AttentionShape,
-    mut d_q: MatrixMut<'_>,
-    scratch: &mut Scratch,
-) -> [Vec<f32>; 2] {
-    let AttentionShape { heads, kv_heads, head_dim } = shape;
-    let (before, stride, scale) = (segment.shared.len(), heads * head_dim, shape.scale());
-    let (mut d_k, mut d_v) = (vec![0.0; k.len()], vec![0.0; v.len()]);
-    for member in 0..heads / kv_heads {
-        let head = kv_head * (heads / kv_heads) + member;
-        for from in (0..segment.own.len()).step_by(TILE) {
-            let to = segment.own.len().min(from + TILE);
-            let (size, seen) = (to - from, before + to);
-            let start = (segment.own.start + from) * stride + head * head_dim;
-            let queries = Matrix::new(&q[start..], size, head_dim, stride);
-            let d_output = Matrix::new(&upstream[start..], size, head_dim, stride);
-            let [keys, values] = [k, v].map(|data| Matrix::new(data, seen, head_dim, head_dim));
-            scratch.weights.resize(size * seen, 0.0);
-            scratch.d_scores.resize(size * seen, 0.0);
-            let (weights, d_scores) = (&mut scratch.weights[..], &mut scratch.d_scores[..]);
-            multiply(MatrixMut::new(weights, size, seen, seen), false, scale, queries, keys.transposed());
-            multiply(MatrixMut::new(d_scores, size, seen, seen), false, 1.0, d_output, values.transposed());
-            vectorised(
-                #[inline(always)]
-                || {
-                    let rows = weights.chunks_exact_mut(seen).zip(d_scores.chunks_exact_mut(seen));
-                    for (row, (weights, d_scores)) in rows.enumerate() {
-                        let seen = before + from + row + 1;
-                        softmax_backward(&mut weights[..seen], &mut d_scores[..seen]);
-                        weights[seen..].fill(0.0);
-                        d_scores[seen..].fill(0.0);
-                    }
-                },
-            );
-            let weights = Matrix::new(weights, size, seen, seen);
-            let d_scores = Matrix::new(d_scores, size, seen, seen);
-            let columns = member * head_dim..(member + 1) * head_dim;
-            multiply(d_q.part(from..to).strip(columns), false, scale, d_scores, keys);
-            let [d_k, d_v] = [&mut d_k, &mut d_v].map(|data| MatrixMut::new(data, seen, head_dim, head_dim));
-            multiply(d_k, true, scale, d_scores.transposed(), queries);
-            multiply(d_v, true, 1.0, weights.transposed(), d_output);
+}
+
+impl SegmentBackward<'_> {
+    /// Writes the gradient of the segment's queries to `d_q`; returns those of the keys and values.
+    fn run(self, mut d_q: MatrixMut<'_>, scratch: &mut Scratch) -> [Vec<f32>; 2] {
+        let Self { q, keys: k, values: v, upstream, segment, kv_head, shape } = self;
+        let AttentionShape { heads, kv_heads, head_dim } = shape;
+        let (before, stride, scale) = (segment.shared.len(), heads * head_dim, shape.scale());
+        let (mut d_k, mut d_v) = (vec![0.0; k.len()], vec![0.0; v.len()]);
+        for member in 0..heads / kv_heads {
+            let head = kv_head * (heads / kv_heads) + member;
+            for from in (0..segment.own.len()).step_by(TILE) {
+                let to = segment.own.len().min(from + TILE);
+                let (size, seen) = (to - from, before + to);
+                let start = (segment.own.start + from) * stride + head * head_dim;
+                let queries = Matrix::new(&q[start..], size, head_dim, stride);
+                let d_output = Matrix::new(&upstream[start..], size, head_dim, stride);
+                let [keys, values] = [&k, &v].map(|data| Matrix::new(data, seen, head_dim, head_dim));
+                scratch.weights.resize(size * seen, 0.0);
+                scratch.d_scores.resize(size * seen, 0.0);
+                let (weights, d_scores) = (&mut scratch.weights[..], &mut scratch.d_scores[..]);
+                multiply(MatrixMut::new(weights, size, seen, seen), false, scale, queries, keys.transposed());
+                multiply(MatrixMut::new(d_scores, size, seen, seen), false, 1.0, d_output, values.transposed());
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        let rows = weights.chunks_exact_mut(seen).zip(d_scores.chunks_exact_mut(seen));
+                        for (row, (weights, d_scores)) in rows.enumerate() {
+                            let seen = before + from + row + 1;
+                            softmax_backward(&mut weights[..seen], &mut d_scores[..seen]);
+                            weights[seen..].fill(0.0);
+                            d_scores[seen..].fill(0.0);
+                        }
+                    },
+                );
+                let weights = Matrix::new(weights, size, seen, seen);
+                let d_scores = Matrix::new(d_scores, size, seen, seen);
+                let columns = member * head_dim..(member + 1) * head_dim;
+                multiply(d_q.part(from..to).strip(columns), false, scale, d_scores, keys);
+                let [d_k, d_v] = [&mut d_k, &mut d_v].map(|data| MatrixMut::new(data, seen, head_dim, head_dim));
+                multiply(d_k, true, scale, d_scores.transposed(), queries);
+                multiply(d_v, true, 1.0, weights.transposed(), d_output);
+            }
         }
+        [d_k, d_v]
     }
-    [d_k, d_v]
 }
 
 /// Turns one row of scores into its softmax, and the gradient of the softmax into that of the
