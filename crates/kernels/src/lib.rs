@@ -37,7 +37,7 @@ mod vector;
 
 pub use attention::{AttentionShape, Segment, causal_attention};
 pub use buffer::is_cpu;
-pub use linear::linear;
+pub use linear::{adapted_linear, linear};
 pub use logprobs::token_logprobs;
 pub use memory::keep_freed_memory;
 pub use optimizer::{AdamWRule, adamw, add, scale, square_sum};

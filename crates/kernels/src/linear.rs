@@ -1,4 +1,4 @@
-//! Products with a projection's weight.
+//! Products with a projection's weight, alone or with a low-rank adapter.
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::buffer::{contiguous, floats, is_cpu_f32, rows_and_columns, tensor};
-use crate::host::multiply_by_rows;
+use crate::host::{merge_adapter, multiply_by_rows};
 use crate::matrix::{Matrix, MatrixMut, multiply};
 use crate::reference;
 
@@ -34,19 +34,71 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::fused_linear(x.into_dispatch(), weight.into_dispatch()))
 }
 
+/// [`linear`] with a weight to which `scale · b · a` is added: a low-rank adapter (Hu et al. 2021, arXiv:2106.09685).
+/// `a` is `[rank, in]`, `b` `[out, rank]`.
+///
+/// On the CPU the sum is what [`crate::host::merge_adapter`] makes of it, so that a model with adapters beside its weights
+/// says the same, to the bit, as one with the adapters merged. Nothing of the size of `x · aᵀ` is kept for the backward
+/// pass, nor is the sum: both are computed again.
+///
+/// # Panics
+///
+/// If the shapes do not fit together.
+pub fn adapted_linear(x: Tensor<2>, weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f32) -> Tensor<2> {
+    let ([_, inner], [outer, _], [rank, _]) = (x.dims(), weight.dims(), a.dims());
+    assert!(
+        weight.dims() == [outer, inner] && a.dims() == [rank, inner] && b.dims() == [outer, rank],
+        "adapted_linear: x of width {inner}, weight {:?}, a {:?} and b {:?} do not fit together",
+        weight.dims(),
+        a.dims(),
+        b.dims()
+    );
+    if !is_cpu_f32(&x) {
+        return reference::adapted_linear(x, weight, a, b, scale);
+    }
+    let (x, weight, a, b) = (x.into_dispatch(), weight.into_dispatch(), a.into_dispatch(), b.into_dispatch());
+    Tensor::from_dispatch(Dispatch::fused_adapted_linear(x, weight, a, b, scale))
+}
+
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait LinearOp: Backend {
     fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_adapted_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self>;
 }
 
 impl LinearOp for Flex {
     fn fused_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
         let (x, weight) = (contiguous(x), contiguous(weight));
         let ((rows, inner), (outer, _)) = (rows_and_columns(&x), rows_and_columns(&weight));
-        let mut output = vec![0.0; rows * outer];
-        multiply_by_rows(floats(&x), floats(&weight), inner, MatrixMut::new(&mut output, rows, outer, outer));
-        tensor(output, [rows, outer])
+        tensor(forward(floats(&x), floats(&weight), [rows, outer, inner]), [rows, outer])
     }
+
+    fn fused_adapted_linear(x: FlexTensor, weight: FlexTensor, a: FlexTensor, b: FlexTensor, scale: f32) -> FlexTensor {
+        let [x, weight, a, b] = [x, weight, a, b].map(contiguous);
+        let ((rows, inner), (outer, _)) = (rows_and_columns(&x), rows_and_columns(&weight));
+        let weight = merged(&weight, &a, &b, scale);
+        tensor(forward(floats(&x), &weight, [rows, outer, inner]), [rows, outer])
+    }
+}
+
+/// `x · weightᵀ`, `[rows, outer]`.
+fn forward(x: &[f32], weight: &[f32], [rows, outer, inner]: [usize; 3]) -> Vec<f32> {
+    let mut output = vec![0.0; rows * outer];
+    multiply_by_rows(x, weight, inner, MatrixMut::new(&mut output, rows, outer, outer));
+    output
+}
+
+/// A weight with its adapter.
+fn merged(weight: &FlexTensor, a: &FlexTensor, b: &FlexTensor, scale: f32) -> Vec<f32> {
+    let mut merged = floats(weight).to_vec();
+    merge_adapter(&mut merged, floats(a), floats(b), rows_and_columns(a).1, scale);
+    merged
 }
 
 #[derive(Debug)]
@@ -82,6 +134,68 @@ impl<C: CheckpointStrategy> LinearOp for Autodiff<Flex, C> {
         match LinearBackward.prepare::<C>([x_node, weight_node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((x, weight), output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+
+    fn fused_adapted_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        let ((x, x_node), (weight, weight_node)) = (x.into_parts(), weight.into_parts());
+        let ((a, a_node), (b, b_node)) = (a.into_parts(), b.into_parts());
+        let inputs = [x, weight, a, b].map(contiguous);
+        let [x, weight, a, b] = inputs.clone();
+        let output = Flex::fused_adapted_linear(x, weight, a, b, scale);
+        let nodes = [x_node, weight_node, a_node, b_node];
+        match AdaptedLinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((inputs, scale), output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct AdaptedLinearBackward;
+
+impl Backward<Flex, 4> for AdaptedLinearBackward {
+    /// Input, weight, `a`, `b`, and the scale.
+    type State = ([FlexTensor; 4], f32);
+
+    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let ([x, weight, a, b], scale) = ops.state;
+        let upstream = contiguous(grads.consume::<Flex>(&ops.node));
+        let ((rows, inner), (outer, _), (rank, _)) =
+            (rows_and_columns(&x), rows_and_columns(&weight), rows_and_columns(&a));
+        let upstream = floats(&upstream);
+        let [x_parent, weight_parent, a_parent, b_parent] = ops.parents;
+        if let Some(parent) = x_parent {
+            let mut gradient = vec![0.0; rows * inner];
+            input_gradient(upstream, &merged(&weight, &a, &b, scale), [rows, outer, inner], &mut gradient);
+            grads.register::<Flex>(parent.id, tensor(gradient, [rows, inner]));
+        }
+        if let Some(parent) = weight_parent {
+            let mut gradient = vec![0.0; outer * inner];
+            add_weight_gradient(upstream, floats(&x), [rows, outer, inner], &mut gradient);
+            grads.register::<Flex>(parent.id, tensor(gradient, [outer, inner]));
+        }
+        let scaled = |mut gradient: Vec<f32>| {
+            gradient.iter_mut().for_each(|value| *value *= scale);
+            gradient
+        };
+        if let Some(parent) = a_parent {
+            let (mut low, mut gradient) = (vec![0.0; rows * rank], vec![0.0; rank * inner]);
+            input_gradient(upstream, floats(&b), [rows, outer, rank], &mut low);
+            add_weight_gradient(&low, floats(&x), [rows, rank, inner], &mut gradient);
+            grads.register::<Flex>(parent.id, tensor(scaled(gradient), [rank, inner]));
+        }
+        if let Some(parent) = b_parent {
+            let mut gradient = vec![0.0; outer * rank];
+            let low = forward(floats(&x), floats(&a), [rows, rank, inner]);
+            add_weight_gradient(upstream, &low, [rows, outer, rank], &mut gradient);
+            grads.register::<Flex>(parent.id, tensor(scaled(gradient), [outer, rank]));
         }
     }
 }

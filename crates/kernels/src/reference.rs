@@ -33,6 +33,11 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     x.matmul(weight.transpose())
 }
 
+/// [`crate::adapted_linear`] in plain Burn.
+pub fn adapted_linear(x: Tensor<2>, weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f32) -> Tensor<2> {
+    linear(x.clone(), weight) + linear(linear(x, a), b).mul_scalar(scale)
+}
+
 /// [`crate::rms_norm`] in plain Burn.
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
     in_f32(x, |x| {

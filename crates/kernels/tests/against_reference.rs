@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zerosearch_kernels::{
-    AdamWRule, AttentionShape, Segment, adamw, add, causal_attention, linear, reference, rms_norm, rotary, scale,
-    square_sum, swiglu, swiglu_linear, token_logprobs,
+    AdamWRule, AttentionShape, Segment, adamw, adapted_linear, add, causal_attention, linear, reference, rms_norm,
+    rotary, scale, square_sum, swiglu, swiglu_linear, token_logprobs,
 };
 
 /// How a tensor lies in memory.
@@ -248,6 +248,23 @@ proptest! {
     ) {
         let shape = [rows, inner, outer];
         let error = difference(&run_linear(seed, shape, (a, b), linear), &run_linear(seed, shape, (a, b), reference::linear));
+        prop_assert!(error < 1e-5, "{error}");
+    }
+
+    #[test]
+    fn adapted_linear_equals_its_reference(
+        seed: u64, rows in 1usize..40, inner in 1usize..120, outer in 1usize..120, rank in 1usize..5, a in layout(), b in layout()
+    ) {
+        let run = |op: fn(Tensor<2>, Tensor<2>, Tensor<2>, Tensor<2>, f32) -> Tensor<2>| {
+            run(seed, |draw, device| {
+                let (x, x_leaf) = draw.matrix([rows, inner], a, device);
+                let (weight, weight_leaf) = draw.matrix([outer, inner], b, device);
+                let (low, low_leaf) = draw.matrix([rank, inner], a, device);
+                let (high, high_leaf) = draw.matrix([outer, rank], b, device);
+                (vec![flat(op(x, weight, low, high, 0.7))], vec![x_leaf, weight_leaf, low_leaf, high_leaf], None)
+            })
+        };
+        let error = difference(&run(adapted_linear), &run(reference::adapted_linear));
         prop_assert!(error < 1e-5, "{error}");
     }
 

@@ -6,9 +6,10 @@ use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use zerosearch_generate::TokenId;
 use zerosearch_kernels::{self as kernels, AttentionShape, Segment};
 
+use crate::decoder::Adapters;
 use crate::lora::{a_name, b_name};
 use crate::packing::Packing;
-use crate::{Decoder, ModelConfig, Weight};
+use crate::{Decoder, LoraConfig, ModelConfig, Weight};
 
 /// A token sequence and the positions in it whose tokens are to be scored.
 #[derive(Clone, Copy, Debug)]
@@ -106,41 +107,43 @@ impl Decoder {
         let h = kernels::rms_norm(x.clone(), self.vector(&name("post_attention_layernorm.weight")), c.rms_norm_eps);
         let (gate, up) = (self.linear(h.clone(), &name("mlp.gate_proj")), self.linear(h, &name("mlp.up_proj")));
         let down = name("mlp.down_proj");
-        let base = kernels::swiglu_linear(gate.clone(), up.clone(), self.matrix(&format!("{down}.weight")));
-        x + self.adapted(base, || kernels::swiglu(gate, up), &down)
+        x + match self.adapter(&down) {
+            None => self.biased(kernels::swiglu_linear(gate, up, self.matrix(&down)), &down),
+            Some(_) => self.linear(kernels::swiglu(gate, up), &down),
+        }
     }
 
+    /// A projection with its adapter and its bias, where it has them.
     fn linear(&self, x: Tensor<2>, name: &str) -> Tensor<2> {
-        self.adapted(kernels::linear(x.clone(), self.matrix(&format!("{name}.weight"))), || x, name)
+        let weight = self.matrix(name);
+        let y = match (self.adapter(name), self.dropout) {
+            (None, _) => kernels::linear(x, weight),
+            (Some((config, [a, b])), None) => kernels::adapted_linear(x, weight, a, b, config.scale() as f32),
+            (Some((config, [a, b])), Some(seed)) => {
+                let factors = config.dropout_factors(seed, name, x.dims().iter().product());
+                let factors = Tensor::from_data(TensorData::new(factors, x.dims()), &self.device);
+                let low = kernels::linear(x.clone().mul(self.rounded(factors)), a);
+                kernels::linear(x, weight) + kernels::linear(low, b).mul_scalar(config.scale())
+            }
+        };
+        self.biased(y, name)
     }
 
-    /// A projection's product with its adapter's added, where it has one, and its bias, where it has one.
-    fn adapted(&self, base: Tensor<2>, input: impl FnOnce() -> Tensor<2>, name: &str) -> Tensor<2> {
-        let adapted = self.adapters.as_ref().and_then(|adapters| {
-            let matrix = |name: String| match adapters.weights.get(&name) {
-                Some(Weight::Matrix(tensor)) => Some(self.rounded(tensor.clone())),
-                _ => None,
-            };
-            let (a, b) = (matrix(a_name(name))?, matrix(b_name(name))?);
-            let x = input();
-            let seen = match self.dropout {
-                Some(seed) => {
-                    let factors = adapters.config.dropout_factors(seed, name, x.dims().iter().product());
-                    let factors = TensorData::new(factors, x.dims());
-                    x.mul(self.rounded(Tensor::from_data(factors, &self.device)))
-                }
-                None => x,
-            };
-            Some(kernels::linear(kernels::linear(seen, a), b).mul_scalar(adapters.config.scale()))
-        });
-        let y = match adapted {
-            Some(adapted) => base + adapted,
-            None => base,
-        };
+    fn biased(&self, y: Tensor<2>, name: &str) -> Tensor<2> {
         match self.weights.get(&format!("{name}.bias")) {
             Some(Weight::Vector(bias)) => y + self.rounded(bias.clone()).unsqueeze::<2>(),
             _ => y,
         }
+    }
+
+    /// The two matrices beside a projection's weight.
+    fn adapter(&self, name: &str) -> Option<(&LoraConfig, [Tensor<2>; 2])> {
+        let Adapters { config, weights } = self.adapters.as_ref()?;
+        let matrix = |name: String| match weights.get(&name) {
+            Some(Weight::Matrix(tensor)) => Some(self.rounded(tensor.clone())),
+            _ => None,
+        };
+        Some((config, [matrix(a_name(name))?, matrix(b_name(name))?]))
     }
 
     // The names below come from `ModelConfig::tensor_shapes`, which loading has checked against the
@@ -152,9 +155,9 @@ impl Decoder {
         }
     }
 
-    /// A matrix as products take it.
+    /// A projection's weight as products take it.
     fn matrix(&self, name: &str) -> Tensor<2> {
-        self.rounded(self.stored(name))
+        self.rounded(self.stored(&format!("{name}.weight")))
     }
 
     fn rounded<const D: usize>(&self, tensor: Tensor<D>) -> Tensor<D> {

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zerosearch_generate::stream_seed;
+use zerosearch_kernels::host::merge_adapter;
 
 use crate::stored::write_atomic;
 use crate::{HostTensor, HostWeights, LmError, ModelConfig, StoredDtype};
@@ -136,12 +136,7 @@ impl LoraConfig {
     pub(crate) fn add_to(&self, name: &str, values: &mut [f32], adapters: &HostWeights, scale: f32) {
         let Some(module) = self.module_of(name) else { return };
         let (Some(a), Some(b)) = (adapters.get(&a_name(module)), adapters.get(&b_name(module))) else { return };
-        let (rank, columns) = (a.shape[0], a.shape[1]);
-        values.par_chunks_mut(columns).zip(b.values.par_chunks(rank)).for_each(|(row, factors)| {
-            for (factor, from) in factors.iter().zip(a.values.chunks(columns)) {
-                row.iter_mut().zip(from).for_each(|(value, a)| *value += scale * factor * a);
-            }
-        });
+        merge_adapter(values, &a.values, &b.values, a.shape[1], scale);
     }
 
     /// Writes `adapter_config.json` and `adapter_model.safetensors`, which PEFT loads.

@@ -25,7 +25,10 @@ struct Sampled {
 }
 
 fn sampled(config: &ModelConfig, weights: &HostWeights) -> Vec<Sampled> {
-    let mut generator = LocalGenerator::new(config, weights, &[]);
+    sampled_by(LocalGenerator::new(config, weights, &[]), config)
+}
+
+fn sampled_by(mut generator: LocalGenerator, config: &ModelConfig) -> Vec<Sampled> {
     let ids = |count: u32, factor: u32| (0..count).map(|i| (i * factor + 3) % config.vocab_size as u32).collect();
     let prompts: [Vec<TokenId>; 3] = [ids(37, 7), ids(20, 5), ids(2, 1)];
     let turn = |seed| Turn { max_new_tokens: 5 + seed as usize % 9, seed, stop: never(), deadline: None };
@@ -54,6 +57,20 @@ fn sampled(config: &ModelConfig, weights: &HostWeights) -> Vec<Sampled> {
             }
         }
     }
+}
+
+/// Adapters that change something: fresh ones are zero on one side, which would leave the other without a gradient.
+fn adapters(lora: &LoraConfig, config: &ModelConfig) -> HostWeights {
+    let mut adapters = lora.initial(config, 1);
+    for (name, a) in lora.initial(config, 2).iter() {
+        if let Some(module) = name.strip_suffix("lora_A.weight") {
+            let b = format!("{module}lora_B.weight");
+            let mut tensor = adapters.get(&b).unwrap().clone();
+            tensor.values.iter_mut().zip(a.values.iter().cycle()).for_each(|(b, a)| *b = *a);
+            adapters.insert(b, tensor);
+        }
+    }
+    adapters
 }
 
 fn scored(sampled: &[Sampled]) -> Vec<ScoredSequence<'_>> {
@@ -89,6 +106,14 @@ fn the_generators_logprobs_are_the_trainers_to_the_bit_after_several_turns_and_i
         assert_eq!(numbers(checkpointed), recorded, "{name}");
         let alone = scored(&sampled).into_iter().flat_map(|sequence| numbers(decoder.score(&[sequence]).0));
         assert_eq!(alone.collect::<Vec<_>>(), recorded, "{name}");
+
+        // The generator merges adapters, the trainer has them beside the weights.
+        let lora = LoraConfig::default();
+        let decoder = Decoder::with_lora(&config, &weights, &lora, &adapters(&lora, &config), &Device::flex());
+        let sampled = sampled_by(LocalGenerator::of(&decoder, &[]), &config);
+        let adapted: Vec<f32> = sampled.iter().flat_map(|s| &s.logprobs).copied().collect();
+        assert_ne!(adapted, recorded, "{name}");
+        assert_eq!(numbers(decoder.score(&scored(&sampled)).0), adapted, "{name}");
     }
 }
 
@@ -98,15 +123,7 @@ fn gradient_checkpointing_changes_no_bit_of_a_gradient() {
         let (config, weights) = load(name);
         let sampled = sampled(&config, &weights);
         let lora = LoraConfig { dropout: 0.2, ..LoraConfig::default() };
-        let mut adapters = lora.initial(&config, 1);
-        // Fresh adapters are zero on one side, which would leave the other without a gradient.
-        lora.initial(&config, 2).iter().for_each(|(name, a)| {
-            if let Some(b) = name.strip_suffix("lora_A.weight").map(|module| format!("{module}lora_B.weight")) {
-                let mut tensor = adapters.get(&b).unwrap().clone();
-                tensor.values.iter_mut().zip(a.values.iter().cycle()).for_each(|(b, a)| *b = *a);
-                adapters.insert(b, tensor);
-            }
-        });
+        let adapters = adapters(&lora, &config);
         let device = Device::flex();
         let with_lora = Decoder::with_lora(&config, &weights, &lora, &adapters, &device);
         for decoder in [Decoder::trainable(&config, &weights, &device), with_lora] {

@@ -10,7 +10,7 @@ mod rows;
 pub use attention::{Attention, KV_BLOCK, KvBlocks, write_key, write_value};
 pub use matrix::Packed;
 pub(crate) use matrix::multiply_by_rows;
-pub use rows::{Masses, add_rows, rms_norm_rows, rotate_row, swiglu_rows};
+pub use rows::{Masses, add_rows, merge_adapter, rms_norm_rows, rotate_row, swiglu_rows};
 
 /// `a · b + c`, rounded once where the processor can: without the instruction, `mul_add` is a
 /// library call, a hundred times slower.

@@ -38,6 +38,22 @@ pub fn add_rows(x: &mut [f32], y: &[f32]) {
     });
 }
 
+/// Adds `scale · b · a` to a weight `[outer, inner]`, where `a` is `[rank, inner]` and `b` `[outer, rank]`.
+pub fn merge_adapter(weight: &mut [f32], a: &[f32], b: &[f32], inner: usize, scale: f32) {
+    let rank = a.len() / inner.max(1);
+    weight.par_chunks_mut(inner.max(1)).zip(b.par_chunks(rank.max(1))).for_each(|(row, factors)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (factor, from) in factors.iter().zip(a.chunks_exact(inner)) {
+                    let factor = scale * factor;
+                    row.iter_mut().zip(from).for_each(|(value, a)| *value += factor * a);
+                }
+            },
+        );
+    });
+}
+
 /// Rotates the two halves of every head (`[2 · cos.len()]`) of a row, as Hugging Face checkpoints expect.
 pub fn rotate_row(heads: &mut [f32], cos: &[f32], sin: &[f32]) {
     let half = cos.len();
