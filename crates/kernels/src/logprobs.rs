@@ -49,7 +49,8 @@ pub fn token_logprobs(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int
     }
     let both = Dispatch::fused_token_logprobs(hidden.into_dispatch(), head.into_dispatch(), targets.into_dispatch());
     let both = Tensor::<2>::from_dispatch(both);
-    (both.clone().narrow(0, 0, 1).reshape([rows]), both.narrow(0, 1, 1).reshape([rows]))
+    // No `reshape`: to it a length of 0 means another than 0.
+    (both.clone().narrow(0, 0, 1).squeeze_dim(0), both.narrow(0, 1, 1).squeeze_dim(0))
 }
 
 /// One output `[2, rows]`, log-probabilities before entropies: an operation of Burn's graph has

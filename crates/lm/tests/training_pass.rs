@@ -201,3 +201,28 @@ fn products_in_bf16_give_nearly_the_same_gradients_in_f32() {
         }
     }
 }
+
+#[test]
+fn sequences_that_are_equal_or_have_nothing_to_score_are_no_exception() {
+    let (config, weights) = load(FAMILIES[2]);
+    let decoder = Decoder::trainable(&config, &weights, &Device::flex());
+    let sequence = |tokens: &'static [u32], positions: &'static [usize]| ScoredSequence { tokens, positions };
+    let alone = numbers(decoder.score(&[sequence(&[5, 9, 2, 7], &[2, 3])]).0);
+    let scored = [
+        sequence(&[5, 9, 2, 7], &[]),
+        sequence(&[5, 9, 2, 7], &[2, 3]),
+        sequence(&[5, 9, 2, 7], &[2, 3]),
+        sequence(&[5], &[]),
+        sequence(&[5, 9, 2, 7, 1], &[2, 3]),
+    ];
+    for gradient_checkpointing in [false, true] {
+        let pass = decoder.pass(&scored, gradient_checkpointing);
+        let (logprobs, entropies) = pass.score(&scored);
+        assert_eq!(numbers(logprobs.clone()), alone.repeat(3));
+        let mut gradients = Gradients::default();
+        pass.backward(loss((logprobs, entropies)), &mut gradients);
+        assert!(by_name(&gradients, &decoder).values().flatten().all(|value| value.is_finite()));
+    }
+    let (logprobs, entropies) = decoder.score(&[]);
+    assert_eq!((logprobs.dims(), entropies.dims()), ([0], [0]));
+}
