@@ -45,7 +45,7 @@ fn main() -> Result<(), Failure> {
     };
     let device = Device::default();
     let parts = Parts {
-        model: model.clone(),
+        model,
         prompt: &prompt,
         questions: &questions,
         engine: engine.as_ref(),

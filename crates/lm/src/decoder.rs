@@ -213,6 +213,14 @@ impl Weight {
         }
     }
 
+    /// Its dimensions.
+    pub fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::Matrix(tensor) => tensor.dims().to_vec(),
+            Self::Vector(tensor) => tensor.dims().to_vec(),
+        }
+    }
+
     /// Copies values to the host.
     pub fn to_host(&self) -> HostTensor {
         let data = match self {

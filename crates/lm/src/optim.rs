@@ -3,6 +3,7 @@
 //! Burn's optimizers key their records by parameter ids drawn at random, so the record of one process
 //! does not fit the parameters of the next; a resumed run needs names.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use burn::tensor::{Device, Gradients as BurnGradients, Tensor};
 use serde::{Deserialize, Serialize};
 use zerosearch_kernels::{self as kernels, AdamWRule};
 
-use crate::stored::{read_file, write_tensors};
+use crate::stored::{Stored, read_file, stage_tensors};
 use crate::{HostTensor, LmError, StoredDtype, Weight, Weights};
 
 /// Gradients by parameter name, without autodiff.
@@ -171,15 +172,19 @@ impl AdamW {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), LmError> {
-        let mut tensors: BTreeMap<String, HostTensor> = BTreeMap::new();
         // Two halves, each exact in f32.
         let step = [(self.step >> 20) as f32, (self.step & 0xf_ffff) as f32];
-        tensors.insert("step".into(), HostTensor { shape: vec![2], values: step.to_vec() });
+        let step = HostTensor { shape: vec![2], values: step.to_vec() };
+        let mut tensors = vec![Stored::of("step", &step, StoredDtype::F32)];
         for (name, (first, second)) in &self.moments {
-            tensors.insert(format!("exp_avg.{name}"), first.to_host());
-            tensors.insert(format!("exp_avg_sq.{name}"), second.to_host());
+            for (kind, moment) in [("exp_avg", first), ("exp_avg_sq", second)] {
+                // Copied to the host one after another.
+                let values = Box::new(|| Cow::Owned(moment.to_host().values));
+                let (name, shape) = (format!("{kind}.{name}"), moment.shape());
+                tensors.push(Stored { name, dtype: StoredDtype::F32, shape, values });
+            }
         }
-        write_tensors(path, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), StoredDtype::F32)
+        stage_tensors(path, tensors)?.publish()
     }
 
     /// Reads what [`save`](Self::save) wrote.

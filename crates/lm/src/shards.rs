@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 
 use serde_json::{Value, json};
 
-use crate::stored::{Dtypes, Staged, StoredDtype, read_file, serialize, write_atomic};
+use crate::stored::{Dtypes, Staged, Stored, StoredDtype, read_file, stage_tensors, write_atomic};
 use crate::{HostTensor, HostWeights, LmError};
 
 const SINGLE: &str = "model.safetensors";
@@ -76,9 +76,9 @@ pub(crate) fn write(
     let mut staged = Vec::new();
     let (mut kept, mut map) = (BTreeSet::new(), BTreeMap::new());
     for (number, names) in shards.iter().enumerate() {
-        let (file, tensors) = (file(number), names.iter().filter_map(|name| Some((*name, weights.get(name)?))));
-        let path = folder.join(&file);
-        staged.push(Staged::write(&path, &serialize(&path, tensors, dtype_of)?)?);
+        let file = file(number);
+        let tensors = names.iter().filter_map(|name| Some(Stored::of(name, weights.get(name)?, dtype_of(name))));
+        staged.push(stage_tensors(&folder.join(&file), tensors.collect())?);
         map.extend(names.iter().map(|name| (*name, file.clone())));
         kept.insert(file);
     }

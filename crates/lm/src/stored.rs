@@ -1,10 +1,12 @@
 //! Tensors in safetensors files: how numbers are stored, reading them, and writing so that nobody sees half a file.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
 use crate::{HostTensor, LmError};
 
@@ -112,33 +114,59 @@ pub(crate) fn write_tensors<'a>(
     tensors: impl Iterator<Item = (&'a str, &'a HostTensor)>,
     dtype: StoredDtype,
 ) -> Result<(), LmError> {
-    write_atomic(path, &serialize(path, tensors, &|_| dtype)?)
+    stage_tensors(path, tensors.map(|(name, tensor)| Stored::of(name, tensor, dtype)).collect())?.publish()
 }
 
-/// The bytes of a safetensors file; `path` is for messages.
-pub(crate) fn serialize<'a>(
-    path: &Path,
-    tensors: impl Iterator<Item = (&'a str, &'a HostTensor)>,
-    dtype_of: &dyn Fn(&str) -> StoredDtype,
-) -> Result<Vec<u8>, LmError> {
-    let mut stored = Vec::new();
-    for (name, tensor) in tensors {
-        let dtype = dtype_of(name);
-        if let Some(value) = tensor.values.iter().find(|value| value.is_finite() && value.abs() >= dtype.limit()) {
-            let message = format!("holds {value}, too large for {dtype:?}: store it as F32");
-            return Err(LmError::Tensor { path: path.into(), name: name.into(), message });
-        }
-        stored.push((name, dtype, tensor.shape.clone(), dtype.encode(&tensor.values)));
+/// A tensor on its way into a file, whose values are asked for when they are written.
+pub(crate) struct Stored<'a> {
+    pub(crate) name: String,
+    pub(crate) dtype: StoredDtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Box<dyn Fn() -> Cow<'a, [f32]> + 'a>,
+}
+
+impl<'a> Stored<'a> {
+    pub(crate) fn of(name: &str, tensor: &'a HostTensor, dtype: StoredDtype) -> Self {
+        let values = Box::new(|| Cow::Borrowed(&tensor.values[..]));
+        Self { name: name.into(), dtype, shape: tensor.shape.clone(), values }
     }
-    let views = stored
-        .iter()
-        .map(|(name, dtype, shape, bytes)| {
-            TensorView::new(dtype.kind(), shape.clone(), bytes).map(|view| (*name, view))
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| LmError::file(path, error))?;
+
+    /// The bytes that stand in the file; `path` is for messages.
+    fn encode(&self, path: &Path) -> Result<Vec<u8>, LmError> {
+        let values = (self.values)();
+        let wrong = |message: String| LmError::Tensor { path: path.into(), name: self.name.clone(), message };
+        if let Some(value) = values.iter().find(|value| value.is_finite() && value.abs() >= self.dtype.limit()) {
+            return Err(wrong(format!("holds {value}, too large for {:?}: store it as F32", self.dtype)));
+        }
+        if values.len() != self.shape.iter().product::<usize>() {
+            return Err(wrong(format!("has {} values for the shape {:?}", values.len(), self.shape)));
+        }
+        Ok(self.dtype.encode(&values))
+    }
+}
+
+/// Writes a safetensors file under a temporary name, one tensor after another: only one is encoded at a time.
+pub(crate) fn stage_tensors(path: &Path, mut tensors: Vec<Stored<'_>>) -> Result<Staged, LmError> {
+    // The order of the format's own library: by alignment, then by name.
+    tensors.sort_by(|a, b| b.dtype.kind().cmp(&a.dtype.kind()).then_with(|| a.name.cmp(&b.name)));
+    let mut end = 0;
+    let info = |tensor: &Stored<'_>| {
+        let start = end;
+        end += tensor.shape.iter().product::<usize>() * tensor.dtype.size();
+        let info = TensorInfo { dtype: tensor.dtype.kind(), shape: tensor.shape.clone(), data_offsets: (start, end) };
+        (tensor.name.clone(), info)
+    };
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    safetensors::serialize(views, Some(metadata)).map_err(|error| LmError::file(path, error))
+    let metadata = Metadata::new(Some(metadata), tensors.iter().map(info).collect());
+    let metadata = metadata.map_err(|error| LmError::file(path, error))?;
+    let mut header = serde_json::to_vec(&metadata).map_err(|error| LmError::file(path, error))?;
+    header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
+    Staged::write_with(path, |file| {
+        let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(|error| unwritable(path, error));
+        write(&(header.len() as u64).to_le_bytes())?;
+        write(&header)?;
+        tensors.iter().try_for_each(|tensor| write(&tensor.encode(path)?))
+    })
 }
 
 /// Writes to a temporary name beside `path`, syncs, renames: readers see the old file or the whole new one.
@@ -157,12 +185,20 @@ impl Staged {
     pub(crate) const SUFFIX: &str = ".tmp";
 
     pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<Self, LmError> {
+        Self::write_with(path, |file| file.write_all(bytes).map_err(|error| unwritable(path, error)))
+    }
+
+    fn write_with(path: &Path, write: impl FnOnce(&mut File) -> Result<(), LmError>) -> Result<Self, LmError> {
         let mut name = path.as_os_str().to_owned();
         name.push(Self::SUFFIX);
         let temporary = PathBuf::from(name);
-        let written =
-            std::fs::File::create(&temporary).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
-        written.map_err(|error| unwritable(path, error))?;
+        let mut file = File::create(&temporary).map_err(|error| unwritable(path, error))?;
+        let written = write(&mut file).and_then(|()| file.sync_all().map_err(|error| unwritable(path, error)));
+        if let Err(error) = written {
+            // What there is of it is of no use to anybody; if it cannot be deleted, the error is still the first one.
+            let _ = std::fs::remove_file(&temporary);
+            return Err(error);
+        }
         Ok(Self { temporary, path: path.into() })
     }
 
@@ -216,6 +252,8 @@ fn from_f16(bits: u16) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use safetensors::tensor::TensorView;
+
     use super::*;
 
     #[test]
@@ -254,9 +292,36 @@ mod tests {
     #[test]
     fn a_value_that_does_not_fit_is_refused_with_its_tensor() {
         let tensor = HostTensor { shape: vec![2], values: vec![1.0, -70000.0] };
-        let bytes = |dtype| serialize(Path::new("m.safetensors"), std::iter::once(("w", &tensor)), &|_| dtype);
-        let message = bytes(StoredDtype::F16).unwrap_err().to_string();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.safetensors");
+        let write = |dtype| write_tensors(&path, std::iter::once(("w", &tensor)), dtype);
+        let message = write(StoredDtype::F16).unwrap_err().to_string();
         assert!(message.contains("m.safetensors: tensor `w` holds -70000") && message.contains("F32"), "{message}");
-        assert!(bytes(StoredDtype::Bf16).is_ok() && bytes(StoredDtype::F32).is_ok());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+        assert!(write(StoredDtype::Bf16).is_ok() && write(StoredDtype::F32).is_ok());
+    }
+
+    #[test]
+    fn a_file_has_the_bytes_that_the_formats_own_library_writes() {
+        let tensors: Vec<(String, HostTensor)> = ["w", "b", "a.c"]
+            .iter()
+            .zip(1..)
+            .map(|(name, rows)| {
+                let values = (0..rows * 3).map(|value| value as f32 / 8.0).collect();
+                (name.to_string(), HostTensor { shape: vec![rows, 3], values })
+            })
+            .collect();
+        let dtype_of = |name: &str| if name == "b" { StoredDtype::Bf16 } else { StoredDtype::F32 };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.safetensors");
+        let stored = tensors.iter().map(|(name, tensor)| Stored::of(name, tensor, dtype_of(name)));
+        stage_tensors(&path, stored.collect()).unwrap().publish().unwrap();
+        let encoded = tensors.iter().map(|(name, tensor)| (name, tensor, dtype_of(name).encode(&tensor.values)));
+        let encoded: Vec<_> = encoded.collect();
+        let views = encoded.iter().map(|(name, tensor, bytes)| {
+            (name.as_str(), TensorView::new(dtype_of(name).kind(), tensor.shape.clone(), bytes).unwrap())
+        });
+        let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+        assert_eq!(std::fs::read(&path).unwrap(), safetensors::serialize(views, Some(metadata)).unwrap());
     }
 }
