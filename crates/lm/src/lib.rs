@@ -32,7 +32,7 @@ pub use forward::ScoredSequence;
 pub use generator::{LocalGenerator, Statistics};
 pub use lora::LoraConfig;
 pub use optim::{AdamW, AdamWConfig, Gradients};
-pub use packing::Packer;
+pub use packing::micro_batches;
 pub use pass::Pass;
 pub use sft::{LearningRate, SftConfig, SftExample, SftReport, SftTrainer};
 pub use stored::StoredDtype;

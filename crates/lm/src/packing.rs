@@ -11,9 +11,27 @@ use zerosearch_kernels::Segment;
 
 use crate::ScoredSequence;
 
+/// Cuts sequences into adjacent groups whose rows stay within a budget, in tokens; what neighbours have in common at
+/// their beginning counts once. A sequence that is longer has a group of its own.
+pub fn micro_batches(sequences: &[ScoredSequence<'_>], budget: usize) -> Vec<Range<usize>> {
+    let mut groups: Vec<Range<usize>> = Vec::new();
+    let mut packer = Packer::default();
+    for (index, sequence) in sequences.iter().enumerate() {
+        match groups.last_mut() {
+            Some(group) if packer.push(sequence) <= budget => group.end = index + 1,
+            _ => {
+                packer = Packer::default();
+                packer.push(sequence);
+                groups.push(index..index + 1);
+            }
+        }
+    }
+    groups
+}
+
 /// Counts the rows that sequences take, one after another.
 #[derive(Default)]
-pub struct Packer<'a> {
+struct Packer<'a> {
     groups: Vec<Group<'a>>,
     rows: usize,
 }
@@ -27,7 +45,7 @@ struct Group<'a> {
 
 impl<'a> Packer<'a> {
     /// Adds a sequence, and returns how many rows all take now.
-    pub fn push(&mut self, sequence: &ScoredSequence<'a>) -> usize {
+    fn push(&mut self, sequence: &ScoredSequence<'a>) -> usize {
         let tokens = used(sequence);
         if let Some(group) = self.groups.last_mut() {
             let shared = group.sequences.len();
@@ -114,6 +132,17 @@ mod tests {
         let segments = [(0..0, 0..3), (0..3, 3..4), (0..3, 4..6), (0..0, 6..9), (6..9, 9..10)];
         assert_eq!(packing.segments[..], segments.map(|(shared, own)| Segment { shared, own }));
         assert_eq!(packing.scored, [2, 3, 2, 4, 5, 8, 9, 8]);
+    }
+
+    #[test]
+    fn micro_batches_are_adjacent_and_count_a_common_prompt_once() {
+        let sequences = [vec![1, 2, 3, 4, 9], vec![1, 2, 3, 5, 9], vec![1, 2, 3, 6, 9], vec![7; 30], vec![8, 9]];
+        let positions = [vec![4], vec![4], vec![4], vec![29], vec![1]];
+        let scored = scored(&sequences, &positions);
+        assert_eq!(micro_batches(&scored, 6), [0..3, 3..4, 4..5]);
+        assert_eq!(micro_batches(&scored, 5), [0..2, 2..3, 3..4, 4..5]);
+        assert_eq!(micro_batches(&scored, 1000).len(), 1);
+        assert!(micro_batches(&[], 5).is_empty());
     }
 
     proptest! {

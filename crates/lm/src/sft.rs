@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use zerosearch_generate::{Stream, TokenId};
 
-use crate::{AdamW, AdamWConfig, Decoder, Gradients, HostWeights, LmError, ModelConfig, Packer, ScoredSequence};
+use crate::{AdamW, AdamWConfig, Decoder, Gradients, HostWeights, LmError, ModelConfig, ScoredSequence, micro_batches};
 
 /// A token sequence and what of it is learnt.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,16 +127,17 @@ impl SftTrainer {
         }
         let mut gradients = Gradients::default();
         let mut loss = 0.0;
-        for (index, micro) in micro_batches(batch, self.config.micro_batch_tokens).into_iter().enumerate() {
+        let scored: Vec<ScoredSequence<'_>> = batch.iter().map(SftExample::scored).collect();
+        for (index, range) in micro_batches(&scored, self.config.micro_batch_tokens).into_iter().enumerate() {
+            let (micro, scored) = (&batch[range.clone()], &scored[range]);
             let weights: Vec<f32> =
                 micro.iter().flat_map(|e| &e.weights).map(|w| (f64::from(*w) / total) as f32).collect();
             if weights.is_empty() {
                 continue;
             }
-            let scored: Vec<ScoredSequence<'_>> = micro.iter().map(|example| example.scored()).collect();
             let dropout = Stream { purpose: "sft dropout", step: self.step, sample: index as u64, ..Stream::default() };
-            let pass = self.decoder.with_dropout(dropout).pass(&scored, self.config.gradient_checkpointing);
-            let (logprobs, _) = pass.score(&scored);
+            let pass = self.decoder.with_dropout(dropout).pass(scored, self.config.gradient_checkpointing);
+            let (logprobs, _) = pass.score(scored);
             let weights =
                 Tensor::<1>::from_data(TensorData::new(weights.clone(), [weights.len()]), self.decoder.device());
             let objective = (logprobs * weights).sum().neg();
@@ -178,31 +179,14 @@ impl SftTrainer {
     pub fn evaluate(&self, batch: &[SftExample]) -> f64 {
         let frozen = self.decoder.without_autodiff();
         let (mut sum, mut count) = (0.0, 0);
-        for micro in micro_batches(batch, self.config.micro_batch_tokens) {
-            let scored: Vec<ScoredSequence<'_>> = micro.iter().map(|example| example.scored()).collect();
-            let learnt: usize = micro.iter().map(|e| e.positions.len()).sum();
+        let scored: Vec<ScoredSequence<'_>> = batch.iter().map(SftExample::scored).collect();
+        for range in micro_batches(&scored, self.config.micro_batch_tokens) {
+            let learnt: usize = scored[range.clone()].iter().map(|sequence| sequence.positions.len()).sum();
             if learnt > 0 {
-                sum -= f64::from(frozen.score(&scored).0.sum().into_scalar::<f32>());
+                sum -= f64::from(frozen.score(&scored[range]).0.sum().into_scalar::<f32>());
                 count += learnt;
             }
         }
         sum / count.max(1) as f64
     }
-}
-
-/// Cuts a batch into adjacent examples whose rows stay within the budget.
-fn micro_batches(batch: &[SftExample], budget: usize) -> Vec<Vec<&SftExample>> {
-    let mut groups: Vec<Vec<&SftExample>> = Vec::new();
-    let mut packer = Packer::default();
-    for example in batch {
-        match groups.last_mut() {
-            Some(group) if packer.push(&example.scored()) <= budget => group.push(example),
-            _ => {
-                packer = Packer::default();
-                packer.push(&example.scored());
-                groups.push(vec![example]);
-            }
-        }
-    }
-    groups
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rand::seq::SliceRandom;
 use zerosearch_algorithms::Aggregation;
 use zerosearch_generate::{Stream, TokenId};
-use zerosearch_lm::{Packer, ScoredSequence};
+use zerosearch_lm::{ScoredSequence, micro_batches};
 use zerosearch_rollout::Rollout;
 
 /// The trained tokens of a step's rollouts, laid end to end in the order of the rollouts.
@@ -120,19 +120,9 @@ impl<'a> MiniBatch<'a> {
 
     /// Adjacent sequences whose rows in the network stay within the budget: the samples of a question have the prompt's once.
     pub(crate) fn micro_batches(&self, budget: usize) -> Vec<MicroBatch<'a>> {
-        let mut groups: Vec<MicroBatch<'a>> = Vec::new();
-        let mut packer = Packer::default();
-        for sequence in &self.sequences {
-            match groups.last_mut() {
-                Some(group) if packer.push(&sequence.scored()) <= budget => group.0.push(sequence),
-                _ => {
-                    packer = Packer::default();
-                    packer.push(&sequence.scored());
-                    groups.push(MicroBatch(vec![sequence]));
-                }
-            }
-        }
-        groups
+        let scored: Vec<ScoredSequence<'_>> = self.sequences.iter().map(|sequence| sequence.scored()).collect();
+        let ranges = micro_batches(&scored, budget).into_iter();
+        ranges.map(|range| MicroBatch(self.sequences[range].to_vec())).collect()
     }
 }
 
@@ -261,9 +251,7 @@ mod tests {
             let lengths: usize = micro.iter().map(|part| part.lengths().iter().sum::<usize>()).sum();
             assert_eq!(lengths, batch.tokens());
             for part in micro {
-                let mut packer = Packer::default();
-                let rows = part.scored().iter().map(|sequence| packer.push(sequence)).last().unwrap();
-                assert!(part.0.len() == 1 || rows <= budget);
+                assert_eq!(micro_batches(&part.scored(), budget).len(), 1);
             }
         }
     }
