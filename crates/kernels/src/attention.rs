@@ -93,7 +93,7 @@ impl AttentionShape {
         rows.flat_map(|row| &data[row * stride + kv_head * self.head_dim..][..self.head_dim]).copied().collect()
     }
 
-    /// The part of every key head and segment in a matrix of `heads` heads per key head, key head after key head.
+    /// The part of every key head and segment in a matrix that has `width` columns for a key head, key head after key head.
     fn parts<'a>(&self, data: &'a mut [f32], width: usize, segments: &[Segment]) -> Vec<MatrixMut<'a>> {
         let (columns, rows) = (width * self.kv_heads, data.len() / (width * self.kv_heads));
         let strips = MatrixMut::new(data, rows, columns, columns).strips(width);

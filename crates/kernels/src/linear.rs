@@ -119,8 +119,7 @@ impl Backward<Flex, 2> for LinearBackward {
             grads.register::<Flex>(parent.id, tensor(gradient, [rows, inner]));
         }
         if let Some(parent) = weight_parent {
-            let mut gradient = vec![0.0; outer * inner];
-            add_weight_gradient(upstream, floats(&x), [rows, outer, inner], &mut gradient);
+            let gradient = weight_gradient(upstream, floats(&x), [rows, outer, inner]);
             grads.register::<Flex>(parent.id, tensor(gradient, [outer, inner]));
         }
     }
@@ -177,8 +176,7 @@ impl Backward<Flex, 4> for AdaptedLinearBackward {
             grads.register::<Flex>(parent.id, tensor(gradient, [rows, inner]));
         }
         if let Some(parent) = weight_parent {
-            let mut gradient = vec![0.0; outer * inner];
-            add_weight_gradient(upstream, floats(&x), [rows, outer, inner], &mut gradient);
+            let gradient = weight_gradient(upstream, floats(&x), [rows, outer, inner]);
             grads.register::<Flex>(parent.id, tensor(gradient, [outer, inner]));
         }
         let scaled = |mut gradient: Vec<f32>| {
@@ -186,15 +184,14 @@ impl Backward<Flex, 4> for AdaptedLinearBackward {
             gradient
         };
         if let Some(parent) = a_parent {
-            let (mut low, mut gradient) = (vec![0.0; rows * rank], vec![0.0; rank * inner]);
+            let mut low = vec![0.0; rows * rank];
             input_gradient(upstream, floats(&b), [rows, outer, rank], &mut low);
-            add_weight_gradient(&low, floats(&x), [rows, rank, inner], &mut gradient);
+            let gradient = weight_gradient(&low, floats(&x), [rows, rank, inner]);
             grads.register::<Flex>(parent.id, tensor(scaled(gradient), [rank, inner]));
         }
         if let Some(parent) = b_parent {
-            let mut gradient = vec![0.0; outer * rank];
             let low = forward(floats(&x), floats(&a), [rows, rank, inner]);
-            add_weight_gradient(upstream, &low, [rows, outer, rank], &mut gradient);
+            let gradient = weight_gradient(upstream, &low, [rows, outer, rank]);
             grads.register::<Flex>(parent.id, tensor(scaled(gradient), [outer, rank]));
         }
     }
@@ -209,6 +206,13 @@ pub(crate) fn input_gradient(upstream: &[f32], weight: &[f32], [rows, outer, inn
         let weight = Matrix::new(&weight[strip * TASK..], outer, columns, inner);
         multiply(gradient, false, 1.0, upstream, weight);
     });
+}
+
+/// `upstreamᵀ · x`, `[outer, inner]`.
+pub(crate) fn weight_gradient(upstream: &[f32], x: &[f32], [rows, outer, inner]: [usize; 3]) -> Vec<f32> {
+    let mut gradient = vec![0.0; outer * inner];
+    add_weight_gradient(upstream, x, [rows, outer, inner], &mut gradient);
+    gradient
 }
 
 /// Adds `upstreamᵀ · x`, `[outer, inner]`.

@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::buffer::{contiguous, floats, is_cpu_f32, rows_and_columns, tensor};
-use crate::linear::{LinearOp, add_weight_gradient, input_gradient};
+use crate::linear::{LinearOp, input_gradient, weight_gradient};
 use crate::reference;
 use crate::vector::{sigmoid, vectorised};
 
@@ -132,9 +132,8 @@ impl Backward<Flex, 3> for SwigluLinearBackward {
         let upstream = floats(&upstream);
         let [gate_parent, up_parent, weight_parent] = ops.parents;
         if let Some(parent) = weight_parent {
-            let mut gradient = vec![0.0; outer * inner];
             let gated = forward(floats(&gate), floats(&up));
-            add_weight_gradient(upstream, &gated, [rows, outer, inner], &mut gradient);
+            let gradient = weight_gradient(upstream, &gated, [rows, outer, inner]);
             grads.register::<Flex>(parent.id, tensor(gradient, [outer, inner]));
         }
         if gate_parent.is_some() || up_parent.is_some() {

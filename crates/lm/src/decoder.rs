@@ -76,9 +76,9 @@ impl Decoder {
         Self { adapters: Some(adapters), ..self.clone() }
     }
 
-    /// The same parameters, whose products are computed in bf16 or not; `None`, as a decoder begins: on a GPU they are. What is summed over a
-    /// row, exponentiated or rotated is so in f32, and parameters and their gradients stay in f32. The CPU's fused
-    /// operations know f32 only.
+    /// The same parameters, whose products are computed in bf16 or not; `None`, as a decoder begins: on a GPU they are.
+    /// What is summed over a row, exponentiated or rotated is so in f32, and parameters and their gradients stay in f32.
+    /// The CPU's fused operations know f32 only.
     pub fn with_bf16(self, bf16: Option<bool>) -> Self {
         let bf16 = bf16.unwrap_or_else(|| !is_cpu(&self.device));
         Self { dtype: if bf16 { FloatDType::BF16 } else { FloatDType::F32 }, ..self }
