@@ -12,7 +12,7 @@ use zerosearch::Failure;
 use zerosearch::data::read_questions;
 use zerosearch::eval::{EvalConfig, Strategy, evaluate, write_predictions};
 use zerosearch::lm::{LanguageModel, LocalGenerator};
-use zerosearch::metrics::{Progress, write_atomic};
+use zerosearch::metrics::{ProgressBar, write_atomic};
 use zerosearch::search::{Bm25Index, RetrieverServer, SearchEngine, WebSearch, key_from_env};
 
 #[derive(Parser)]
@@ -79,8 +79,8 @@ fn main() -> Result<(), Failure> {
         ..EvalConfig::default()
     };
     let prompt = arguments.strategy.prompt(&model.codec)?;
-    let mut generator = LocalGenerator::new(&model.config, &model.weights, model.codec.eos_ids());
-    let bar = Progress::new("evaluate", questions.len() as u64);
+    let mut generator = LocalGenerator::for_model(&model);
+    let bar = ProgressBar::new("evaluate", questions.len() as u64);
     let result = evaluate(&mut generator, engine.as_deref(), &model.codec, &prompt, &questions, &config, &bar)?;
     bar.finish();
 

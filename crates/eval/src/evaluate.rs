@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use zerosearch_data::Question;
 use zerosearch_generate::{Generator, Sampling};
-use zerosearch_metrics::Progress;
-use zerosearch_rollout::{Noise, RolloutConfig, Rollouts, Task};
+use zerosearch_metrics::ProgressBar;
+use zerosearch_rollout::{Noise, RolloutConfig, RolloutPlan, Task};
 use zerosearch_search::{Document, Query, SearchEngine, SearchError};
 use zerosearch_text::{Codec, PromptTemplate};
 
@@ -85,7 +85,7 @@ pub fn evaluate(
     prompt: &PromptTemplate,
     questions: &[Question],
     config: &EvalConfig,
-    progress: &Progress,
+    progress: &ProgressBar,
 ) -> Result<Evaluation, EvalError> {
     if questions.is_empty() {
         return Err(EvalError::NoQuestions);
@@ -98,7 +98,8 @@ pub fn evaluate(
         None if config.strategy.needs_engine() => return Err(EvalError::NoEngine(config.strategy)),
         None => &Never,
     };
-    let rollouts = Rollouts { engine, codec, config: config.rollouts(), noise: Noise::Off, seed: config.seed, step: 0 };
+    let rollouts =
+        RolloutPlan { engine, codec, config: config.rollouts(), noise: Noise::Off, seed: config.seed, step: 0 };
     let mut predictions = Vec::with_capacity(questions.len());
     // The last chunk is as good as any other, however short.
     for chunk in questions.chunks(config.chunk) {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use scripted::{Engine, Scripted, codec, question};
 use zerosearch_data::Question;
 use zerosearch_eval::{EvalConfig, EvalError, Evaluation, Prediction, Strategy, evaluate, write_predictions};
-use zerosearch_metrics::{Author, Progress};
+use zerosearch_metrics::{Author, ProgressBar};
 use zerosearch_search::SearchEngine;
 
 fn with(strategy: Strategy) -> EvalConfig {
@@ -21,7 +21,7 @@ fn run(
 ) -> Result<Evaluation, EvalError> {
     let codec = codec();
     let prompt = config.strategy.prompt(&codec)?;
-    evaluate(generator, engine, &codec, &prompt, questions, &config, &Progress::hidden())
+    evaluate(generator, engine, &codec, &prompt, questions, &config, &ProgressBar::hidden())
 }
 
 /// One direct answer to one question.

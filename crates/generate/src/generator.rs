@@ -88,7 +88,7 @@ pub trait Generator {
     fn release(&mut self, id: SequenceId);
 
     /// The version of the weights that sample now.
-    fn weights(&self) -> WeightVersion;
+    fn weight_version(&self) -> WeightVersion;
 }
 
 impl<G: Generator + ?Sized> Generator for &mut G {
@@ -112,7 +112,7 @@ impl<G: Generator + ?Sized> Generator for &mut G {
         (**self).release(id);
     }
 
-    fn weights(&self) -> WeightVersion {
-        (**self).weights()
+    fn weight_version(&self) -> WeightVersion {
+        (**self).weight_version()
     }
 }

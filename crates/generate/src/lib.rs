@@ -48,7 +48,7 @@
 //!         self.last.remove(&id);
 //!     }
 //!
-//!     fn weights(&self) -> WeightVersion {
+//!     fn weight_version(&self) -> WeightVersion {
 //!         WeightVersion(0)
 //!     }
 //! }

@@ -19,8 +19,7 @@ pub struct LocalCompleter {
 impl LocalCompleter {
     /// Completes with this model.
     pub fn new(model: &LanguageModel) -> Self {
-        let generator = LocalGenerator::new(&model.config, &model.weights, model.codec.eos_ids());
-        Self { codec: model.codec.clone(), generator: Mutex::new(generator) }
+        Self { codec: model.codec.clone(), generator: Mutex::new(LocalGenerator::for_model(model)) }
     }
 
     fn finish(&self, request: &CompletionRequest, turn: Finished) -> Completion {

@@ -17,7 +17,7 @@ use zerosearch_kernels::host::Masses;
 use crate::cache::{Cache, Pool};
 use crate::engine::{Engine, Work};
 use crate::sampler::sample;
-use crate::{Decoder, HostWeights, ModelConfig};
+use crate::{Decoder, HostWeights, LanguageModel, ModelConfig};
 
 /// Decodes on the host. A sampled sequence depends on its prompt, its observations, its seeds and the
 /// weights, and on nothing else: not on the batch, the slot, the memory or the number of threads.
@@ -104,6 +104,11 @@ impl LocalGenerator {
             pool: Arc::default(),
             statistics: Statistics::default(),
         }
+    }
+
+    /// Decodes with a model; sampling any of its end-of-text tokens ends a turn.
+    pub fn for_model(model: &LanguageModel) -> Self {
+        Self::new(&model.config, &model.weights, model.codec.eos_ids())
     }
 
     /// Decodes with the weights of a decoder, its adapters merged; sampling any of `eos` ends a turn.
@@ -316,7 +321,7 @@ impl Generator for LocalGenerator {
         self.sequences.remove(&id);
     }
 
-    fn weights(&self) -> WeightVersion {
+    fn weight_version(&self) -> WeightVersion {
         self.weights
     }
 }

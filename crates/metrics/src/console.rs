@@ -19,7 +19,7 @@ impl ConsoleSink {
         })
     }
 
-    /// Hands each line to `print`, for example to [`Progress::print`](crate::Progress::print).
+    /// Hands each line to `print`, for example to [`ProgressBar::print`](crate::ProgressBar::print).
     pub fn new(columns: &[(&str, &str)], print: impl FnMut(&str) + Send + 'static) -> Self {
         let columns = columns.iter().map(|(label, name)| ((*label).to_owned(), (*name).to_owned())).collect();
         Self { columns, print: Box::new(print) }

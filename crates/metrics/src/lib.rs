@@ -40,7 +40,7 @@ pub use console::ConsoleSink;
 pub use error::MetricsError;
 pub use jsonl::{JsonlSink, Row, read_jsonl, series};
 pub use metrics::Metrics;
-pub use progress::Progress;
+pub use progress::ProgressBar;
 pub use report::{Author, Chart, Line, Report, ReportTrajectory, Table, TrajectorySpan, write_report};
 pub use sink::{Sink, Sinks};
 pub use tensorboard::{TensorBoardSink, unix_seconds};

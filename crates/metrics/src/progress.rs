@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar as Terminal, ProgressStyle};
 
 /// Between two plain lines.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -15,27 +15,27 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// Clones show the same stage. Nothing is ever read back from it, so results cannot depend on it.
 ///
 /// ```
-/// use zerosearch_metrics::Progress;
+/// use zerosearch_metrics::ProgressBar;
 ///
-/// let progress = Progress::new("collect", 3);
+/// let progress = ProgressBar::new("collect", 3);
 /// for _ in 0..3 {
 ///     progress.advance(1);
 /// }
 /// progress.finish();
 /// ```
 #[derive(Clone)]
-pub struct Progress {
+pub struct ProgressBar {
     output: Output,
 }
 
 #[derive(Clone)]
 enum Output {
-    Bar(ProgressBar),
+    Bar(Terminal),
     Plain(Arc<Mutex<Plain>>),
     Hidden,
 }
 
-impl Progress {
+impl ProgressBar {
     /// A stage of `total` units of work, none done.
     pub fn new(label: &str, total: u64) -> Self {
         Self::resumed(label, total, 0)
@@ -44,7 +44,7 @@ impl Progress {
     /// A stage of which `done` units were done by an earlier process; they do not count for the rate.
     pub fn resumed(label: &str, total: u64, done: u64) -> Self {
         if std::io::stderr().is_terminal() {
-            let bar = ProgressBar::new(total).with_style(style()).with_prefix(label.to_owned()).with_position(done);
+            let bar = Terminal::new(total).with_style(style()).with_prefix(label.to_owned()).with_position(done);
             bar.reset_eta();
             bar.enable_steady_tick(Duration::from_millis(250));
             return Self { output: Output::Bar(bar) };

@@ -257,7 +257,7 @@ impl Generator for SglangGenerator {
         self.sequences.remove(&id);
     }
 
-    fn weights(&self) -> WeightVersion {
+    fn weight_version(&self) -> WeightVersion {
         self.weights
     }
 }

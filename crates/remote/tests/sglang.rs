@@ -188,7 +188,7 @@ fn refit_pauses_loads_and_continues() {
     });
     let mut generator = SglangGenerator::new(&url, 100).with_retry(impatient());
     generator.refit("/weights/7", WeightVersion(7)).unwrap();
-    assert_eq!(generator.weights(), WeightVersion(7));
+    assert_eq!(generator.weight_version(), WeightVersion(7));
     let log = log.lock().unwrap();
     let paths: Vec<&str> = log.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(paths, ["/pause_generation", "/update_weights_from_disk", "/continue_generation"]);
@@ -209,7 +209,7 @@ fn a_failed_refit_keeps_the_version_and_never_leaves_the_server_paused() {
         let mut generator = SglangGenerator::new(&url, 100).with_retry(impatient());
         let error = generator.refit("/weights/7", WeightVersion(7)).unwrap_err().to_string();
         assert!(error.contains("update_weights_from_disk") && error.contains("shape mismatch"), "{error}");
-        assert_eq!(generator.weights(), WeightVersion(0));
+        assert_eq!(generator.weight_version(), WeightVersion(0));
         assert_eq!(log.lock().unwrap().last().unwrap().0, "/continue_generation");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use zerosearch_generate::*;
-//! use zerosearch_rollout::{Noise, RolloutConfig, RolloutEnd, Rollouts, Task};
+//! use zerosearch_rollout::{Noise, RolloutConfig, RolloutEnd, RolloutPlan, Task};
 //! use zerosearch_search::{Document, Query, SearchEngine, SearchError};
 //! use zerosearch_text::{Codec, SpecialTokens, train_bpe};
 //!
@@ -37,7 +37,7 @@
 //!         Ok(vec![Finished { id: SequenceId(0), tokens, finish: Finish::Stop }])
 //!     }
 //!     fn release(&mut self, _: SequenceId) {}
-//!     fn weights(&self) -> WeightVersion {
+//!     fn weight_version(&self) -> WeightVersion {
 //!         WeightVersion(0)
 //!     }
 //! }
@@ -54,7 +54,7 @@
 //!     prompt: codec.encode("What is the capital of Peru?"),
 //! };
 //! let rollouts =
-//!     Rollouts { engine: &Lima, codec: &codec, config: RolloutConfig::default(), noise: Noise::Off, seed: 0, step: 0 };
+//!     RolloutPlan { engine: &Lima, codec: &codec, config: RolloutConfig::default(), noise: Noise::Off, seed: 0, step: 0 };
 //! let rollout = rollouts.run(&mut policy, vec![task], &mut |_| {})?.remove(0);
 //!
 //! assert_eq!(rollout.end, RolloutEnd::Answered);
@@ -83,5 +83,5 @@ pub use config::RolloutConfig;
 pub use error::RolloutError;
 pub use noise::Noise;
 pub use record::{Rollout, RolloutEnd, Task, TurnRecord};
-pub use run::{RolloutProgress, Rollouts};
+pub use run::{RolloutPlan, RolloutProgress};
 pub use stats::{RolloutStats, Spread};

@@ -14,7 +14,7 @@ use crate::{Noise, Rollout, RolloutConfig, RolloutEnd, RolloutError, Task};
 
 /// Everything that a rollout is a function of, except the tasks and the weights.
 #[derive(Clone, Copy)]
-pub struct Rollouts<'a> {
+pub struct RolloutPlan<'a> {
     /// Answers the searches.
     pub engine: &'a dyn SearchEngine,
     /// The policy's tokenizer.
@@ -42,7 +42,7 @@ pub struct RolloutProgress {
     pub searches: usize,
 }
 
-impl Rollouts<'_> {
+impl RolloutPlan<'_> {
     /// Runs every task to its end. Rollouts stand in the order of the tasks.
     ///
     /// A rollout depends on the weights, the seed and step, its task and the engine's answers,
@@ -107,7 +107,7 @@ fn refuse_duplicates(tasks: &[Task]) -> Result<(), RolloutError> {
 
 /// A run in progress. Episodes are named by their index, so that all order is the tasks' order.
 struct Run<'r> {
-    plan: &'r Rollouts<'r>,
+    plan: &'r RolloutPlan<'r>,
     observations: Observations<'r>,
     generator: &'r mut dyn Generator,
     episodes: Vec<Episode>,
@@ -172,7 +172,7 @@ impl Run<'_> {
     fn take(&mut self, turn: Finished) -> Result<(), RolloutError> {
         let index = self.decoding.remove(&turn.id).ok_or(RolloutError::UnknownSequence(turn.id.0))?;
         self.tally.tokens += turn.tokens.len();
-        let weights = self.generator.weights();
+        let weights = self.generator.weight_version();
         let text = self.text(&turn);
         match self.episodes[index].take(turn, text, weights, self.plan.config.max_turns) {
             Some(end) => self.end(index, end),

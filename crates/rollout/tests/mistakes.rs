@@ -286,13 +286,13 @@ fn a_prompt_that_shows_an_example_answer_has_answered_nothing() {
 
 #[test]
 fn the_probability_of_noise_is_that_of_noisy() {
-    use zerosearch_rollout::{Noise, Rollouts};
+    use zerosearch_rollout::{Noise, RolloutPlan};
     let codec = codec();
     let progress = zerosearch_curriculum::Progress::at(0, 10);
     let share = |probability: f64| {
         let (engine, always) = (Engine::echo(), Always(probability));
         let noise = Noise::Curriculum { curriculum: &always, progress };
-        let plan = Rollouts { engine: &engine, codec: &codec, config: turns(2), noise, seed: 1, step: 0 };
+        let plan = RolloutPlan { engine: &engine, codec: &codec, config: turns(2), noise, seed: 1, step: 0 };
         let mut generator = Scripted::writing(&codec, &["<search>x</search>", "<answer>y</answer>"]);
         let rollouts = plan.run(&mut generator, tasks(&codec, 200, 1), &mut |_| {}).unwrap();
         let asked = engine.asked();

@@ -8,7 +8,7 @@ use support::*;
 use zerosearch_curriculum::{Curriculum, Progress};
 use zerosearch_generate::{Finished, GenerateError, Generator, Request, SampledToken, SequenceId, Turn, WeightVersion};
 use zerosearch_rollout::{
-    Noise, Rollout, RolloutConfig, RolloutEnd, RolloutError, RolloutProgress, RolloutStats, Rollouts,
+    Noise, Rollout, RolloutConfig, RolloutEnd, RolloutError, RolloutPlan, RolloutProgress, RolloutStats,
 };
 use zerosearch_trajectory::{Finish, Segment, Trajectory};
 
@@ -46,7 +46,7 @@ fn a_smaller_batch_does_not_wait_for_the_slowest() {
 fn without_noise_an_engine_is_told_the_query_alone() {
     let codec = codec();
     let engine = Engine::echo();
-    let plan = Rollouts { engine: &engine, codec: &codec, config: config(2), noise: Noise::Off, seed: 0, step: 0 };
+    let plan = RolloutPlan { engine: &engine, codec: &codec, config: config(2), noise: Noise::Off, seed: 0, step: 0 };
     let mut generator = Scripted::writing(&codec, &["<search>x</search>", "<answer>y</answer>"]);
     let rollouts = plan.run(&mut generator, tasks(&codec, 2, 1), &mut |_| {}).unwrap();
     assert!(engine.asked().iter().all(|asked| asked.context.is_none()));
@@ -65,7 +65,7 @@ fn the_curriculum_is_told_the_turn() {
     let codec = codec();
     let engine = Engine::echo();
     let noise = Noise::Curriculum { curriculum: &ByTurn, progress: Progress::at(4, 9) };
-    let plan = Rollouts { engine: &engine, codec: &codec, config: config(5), noise, seed: 0, step: 4 };
+    let plan = RolloutPlan { engine: &engine, codec: &codec, config: config(5), noise, seed: 0, step: 4 };
     let mut generator = Scripted::writing(&codec, &["<search>x</search>"]);
     let rollouts = plan.run(&mut generator, tasks(&codec, 3, 1), &mut |_| {}).unwrap();
     use zerosearch_search::Quality::{Noisy, Useful};
@@ -80,7 +80,7 @@ fn seed_and_step_name_the_draws() {
     let codec = codec();
     let seeds = |seed, step| {
         let engine = Engine::echo();
-        let plan = Rollouts { engine: &engine, codec: &codec, config: config(2), noise: HALF, seed, step };
+        let plan = RolloutPlan { engine: &engine, codec: &codec, config: config(2), noise: HALF, seed, step };
         let mut generator = Scripted::writing(&codec, &["<search>x</search>"]);
         plan.run(&mut generator, tasks(&codec, 1, 1), &mut |_| {}).unwrap();
         (generator.seeds, engine.asked())
@@ -97,7 +97,7 @@ fn progress_ends_at_the_total() {
         Scripted { schedule: 3, ..Scripted::writing(&codec, &["<search>x</search>", "<answer>y</answer>"]) };
     let seen = RefCell::new(Vec::new());
     let engine = Engine::echo();
-    let plan = Rollouts { engine: &engine, codec: &codec, config: config(2), noise: HALF, seed: 0, step: 0 };
+    let plan = RolloutPlan { engine: &engine, codec: &codec, config: config(2), noise: HALF, seed: 0, step: 0 };
     let rollouts =
         plan.run(&mut generator, tasks(&codec, 4, 1), &mut |progress| seen.borrow_mut().push(progress)).unwrap();
     let seen = seen.into_inner();
@@ -224,7 +224,7 @@ impl Generator for Broken {
 
     fn release(&mut self, _: SequenceId) {}
 
-    fn weights(&self) -> WeightVersion {
+    fn weight_version(&self) -> WeightVersion {
         WeightVersion(0)
     }
 }
@@ -233,7 +233,7 @@ impl Generator for Broken {
 fn a_broken_generator_is_an_error_and_no_endless_loop() {
     let codec = codec();
     let engine = Engine::echo();
-    let plan = Rollouts { engine: &engine, codec: &codec, config: config(2), noise: HALF, seed: 0, step: 0 };
+    let plan = RolloutPlan { engine: &engine, codec: &codec, config: config(2), noise: HALF, seed: 0, step: 0 };
     let run = |generator: &mut Broken| plan.run(generator, tasks(&codec, 1, 1), &mut |_| {}).unwrap_err();
     assert!(matches!(run(&mut Broken(None)), RolloutError::Stalled(1)));
     assert!(matches!(run(&mut Broken(Some(SequenceId(9)))), RolloutError::UnknownSequence(9)));

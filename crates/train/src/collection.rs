@@ -13,7 +13,7 @@ use zerosearch_generate::{Generator, Sampling, Stream, WeightVersion};
 use zerosearch_lm::LocalGenerator;
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::{Episode, RewardFn};
-use zerosearch_rollout::{Noise, Rollout, RolloutConfig, Rollouts, Task};
+use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutPlan, Task};
 
 use crate::trainer::Parts;
 use crate::{TrainConfig, TrainError};
@@ -61,7 +61,7 @@ impl Collection<'_> {
         let began = Instant::now();
         generator.take_statistics();
         let progress = Progress { success_rate: self.success_rate, ..Progress::at(self.step, self.config.steps) };
-        let plan = Rollouts {
+        let plan = RolloutPlan {
             engine: self.parts.engine,
             codec: &self.parts.model.codec,
             config: self.config.rollout,
@@ -89,7 +89,7 @@ impl Collection<'_> {
     /// Adds the rollouts of these places in the step's list of questions.
     fn ask(
         &self,
-        plan: &Rollouts<'_>,
+        plan: &RolloutPlan<'_>,
         slots: Range<u64>,
         generator: &mut dyn Generator,
         collected: &mut Collected,
@@ -98,7 +98,7 @@ impl Collection<'_> {
         let greedy_tasks: Vec<Task> =
             tasks.iter().filter(|task| self.greedy_baseline && task.sample == 0).cloned().collect();
         let rollouts = plan.run(generator, tasks, &mut |_| {})?;
-        let greedy = Rollouts { config: RolloutConfig { sampling: Sampling::greedy(), ..plan.config }, ..*plan };
+        let greedy = RolloutPlan { config: RolloutConfig { sampling: Sampling::greedy(), ..plan.config }, ..*plan };
         let greedy = greedy.run(generator, greedy_tasks, &mut |_| {})?;
         let greedy: BTreeMap<u64, f32> =
             greedy.iter().map(|rollout| (rollout.question_index, self.parts.score(rollout))).collect();

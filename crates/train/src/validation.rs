@@ -8,7 +8,7 @@ use zerosearch_data::Question;
 use zerosearch_generate::Sampling;
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::{contains, exact_match, extract_answer, f1};
-use zerosearch_rollout::{Noise, RolloutConfig, Rollouts};
+use zerosearch_rollout::{Noise, RolloutConfig, RolloutPlan};
 use zerosearch_search::SearchEngine;
 
 use crate::{TrainError, Trainer};
@@ -75,7 +75,7 @@ impl<'a> Trainer<'a> {
         };
         let tasks = validation.questions.iter().enumerate();
         let tasks = tasks.map(|(index, question)| self.parts.task(index as u64, question)).collect::<Result<_, _>>()?;
-        let plan = Rollouts {
+        let plan = RolloutPlan {
             engine: validation.engine,
             codec: &self.parts.model.codec,
             config: RolloutConfig { sampling: Sampling::greedy(), ..self.config.rollout },

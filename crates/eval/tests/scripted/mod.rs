@@ -91,7 +91,7 @@ impl Generator for Scripted {
         self.live.remove(&id);
     }
 
-    fn weights(&self) -> WeightVersion {
+    fn weight_version(&self) -> WeightVersion {
         WeightVersion(0)
     }
 }

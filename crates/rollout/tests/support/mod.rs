@@ -10,7 +10,7 @@ use zerosearch_generate::{
     Finish, Finished, GenerateError, Generator, Request, SampledToken, SequenceId, TokenId, Turn, WeightVersion,
     stream_seed,
 };
-use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutError, Rollouts, Task};
+use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutError, RolloutPlan, Task};
 use zerosearch_search::{Document, Quality, Query, SearchEngine, SearchError};
 use zerosearch_text::{Codec, SpecialTokens, train_bpe};
 
@@ -186,7 +186,7 @@ impl Generator for Scripted<'_> {
         self.live.remove(&id);
     }
 
-    fn weights(&self) -> WeightVersion {
+    fn weight_version(&self) -> WeightVersion {
         WeightVersion(self.polls)
     }
 }
@@ -274,6 +274,6 @@ pub fn run(
     config: RolloutConfig,
     tasks: Vec<Task>,
 ) -> Result<Vec<Rollout>, RolloutError> {
-    let rollouts = Rollouts { engine, codec, config, noise: HALF, seed: 7, step: 3 };
+    let rollouts = RolloutPlan { engine, codec, config, noise: HALF, seed: 7, step: 3 };
     rollouts.run(generator, tasks, &mut |_| {})
 }

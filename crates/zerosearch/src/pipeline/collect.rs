@@ -5,8 +5,8 @@ use zerosearch_curriculum::{Constant, Progress};
 use zerosearch_data::Question;
 use zerosearch_generate::Stream;
 use zerosearch_lm::{LanguageModel, LocalGenerator};
-use zerosearch_metrics::Progress as Bar;
-use zerosearch_rollout::{Noise, Rollout, RolloutConfig, Rollouts, Task};
+use zerosearch_metrics::ProgressBar;
+use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutPlan, Task};
 use zerosearch_search::SearchEngine;
 use zerosearch_simulator::Interaction;
 use zerosearch_text::PromptTemplate;
@@ -38,7 +38,7 @@ impl Collector<'_> {
             .collect::<Result<Vec<_>, _>>()?;
         let silent = Constant::new(0.0).map_err(zerosearch_train::TrainError::from)?;
         let seed = Stream { seed: self.seed, purpose, ..Stream::default() }.value();
-        let rollouts = Rollouts {
+        let rollouts = RolloutPlan {
             engine: self.engine,
             codec: &self.model.codec,
             config: self.rollout,
@@ -47,8 +47,8 @@ impl Collector<'_> {
             seed,
             step: 0,
         };
-        let mut generator = LocalGenerator::new(&self.model.config, &self.model.weights, self.model.codec.eos_ids());
-        let bar = Bar::new(label, tasks.len() as u64);
+        let mut generator = LocalGenerator::for_model(self.model);
+        let bar = ProgressBar::new(label, tasks.len() as u64);
         let mut finished = 0;
         let rollouts = rollouts.run(&mut generator, tasks, &mut |now| {
             bar.advance((now.finished - finished) as u64);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use zerosearch_data::Question;
 use zerosearch_eval::{EvalConfig, Prediction, Scores, Strategy, evaluate, write_predictions};
 use zerosearch_lm::{LanguageModel, LocalGenerator};
-use zerosearch_metrics::Progress as Bar;
+use zerosearch_metrics::ProgressBar;
 use zerosearch_rollout::RolloutConfig;
 use zerosearch_search::SearchEngine;
 use zerosearch_simulator::Obedience;
@@ -83,8 +83,8 @@ impl Examination<'_> {
             ..EvalConfig::default()
         };
         let prompt = strategy.prompt(&model.codec)?;
-        let mut generator = LocalGenerator::new(&model.config, &model.weights, model.codec.eos_ids());
-        let bar = Bar::new(label, self.questions.len() as u64);
+        let mut generator = LocalGenerator::for_model(model);
+        let bar = ProgressBar::new(label, self.questions.len() as u64);
         let result = evaluate(&mut generator, Some(self.engine), &model.codec, &prompt, self.questions, &config, &bar)?;
         bar.finish();
         write_predictions(file, &result.predictions)?;

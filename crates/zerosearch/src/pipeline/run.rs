@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zerosearch_eval::Strategy;
 use zerosearch_lm::{LanguageModel, StoredDtype};
-use zerosearch_metrics::{ConsoleSink, JsonlSink, Progress as Bar, Sinks, TensorBoardSink, unix_seconds, write_atomic};
+use zerosearch_metrics::{ConsoleSink, JsonlSink, ProgressBar, Sinks, TensorBoardSink, unix_seconds, write_atomic};
 use zerosearch_reward::F1Reward;
 use zerosearch_search::{Bm25Index, CallCount, Counted, SearchEngine};
 use zerosearch_simulator::{
@@ -254,7 +254,7 @@ impl<'a> Pipeline<'a> {
         sinks.push(JsonlSink::resume(&self.out.join("metrics.jsonl"), next)?);
         sinks.push(TensorBoardSink::resume(&self.out.join("tensorboard"), next, unix_seconds)?);
         sinks.push(ConsoleSink::stdout(&COLUMNS));
-        let bar = Bar::resumed("train against the simulator", self.config.train.steps, trainer.steps_done());
+        let bar = ProgressBar::resumed("train against the simulator", self.config.train.steps, trainer.steps_done());
         let (samples, per_question) = (self.out.join(SAMPLES), self.config.train.samples_per_question);
         let mut failure = None;
         let end = trainer.run(&checkpoints, &mut sinks, interrupted, &mut |report| {

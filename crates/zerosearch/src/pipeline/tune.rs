@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use rand::seq::SliceRandom;
 use zerosearch_generate::Stream;
 use zerosearch_lm::{AdamWConfig, LanguageModel, LearningRate, LocalCompleter, SftConfig, SftTrainer};
-use zerosearch_metrics::Progress as Bar;
+use zerosearch_metrics::ProgressBar;
 use zerosearch_simulator::{LabelledInteraction, SimulatedEngine, SimulationConfig, SimulatorPrompt, sft_examples};
 
 use super::{PipelineConfig, PipelineError};
@@ -32,7 +32,7 @@ pub(super) fn tune(
         gradient_checkpointing: false,
     };
     let mut trainer = SftTrainer::new(&base.config, &base.weights, sft, device);
-    let bar = Bar::new("fine-tune the simulator", steps);
+    let bar = ProgressBar::new("fine-tune the simulator", steps);
     let mut order = Vec::new();
     for step in 0..steps {
         let batch: Vec<_> = (0..config.simulator_batch as u64)
