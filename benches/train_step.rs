@@ -5,6 +5,7 @@
 //! with the shipped base policy: `cargo bench -p zerosearch-benches --bench train_step`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use zerosearch::algorithms::{AlgorithmConfig, Grpo, Kl};
@@ -16,7 +17,7 @@ use zerosearch::reward::{Episode, RewardFn};
 use zerosearch::rollout::RolloutConfig;
 use zerosearch::search::{Bm25Index, Document};
 use zerosearch::text::PromptTemplate;
-use zerosearch::train::{Parts, TrainConfig, Trainer};
+use zerosearch::train::{TrainConfig, Trainer};
 
 const PROMPTS: usize = 4;
 const SAMPLES: usize = 4;
@@ -56,15 +57,13 @@ fn benches(criterion: &mut Criterion) {
     let topics = ["why the sky is blue", "what iron is used for", "how magnets work", "who lives in Uganda"];
     let questions: Vec<Question> =
         topics.iter().map(|topic| Question::new(*topic, *topic, vec!["nothing".into()])).collect();
-    let engine = Bm25Index::from_documents([Document::default()]).expect("an index");
+    let engine = Arc::new(Bm25Index::from_documents([Document::default()]).expect("an index"));
     let device = Device::flex();
-    let parts = || Parts {
-        model: read(),
-        prompt: &prompt,
-        questions: &questions,
-        engine: &engine,
-        reward: &Vowels,
-        device: &device,
+    let builder = || {
+        Trainer::builder(read(), questions.clone(), engine.clone())
+            .prompt(prompt.clone())
+            .reward(Vowels)
+            .device(device.clone())
     };
     let mut group = criterion.benchmark_group(folder.file_name().map_or("model".into(), |name| name.to_string_lossy()));
     group.sample_size(10);
@@ -80,9 +79,8 @@ fn benches(criterion: &mut Criterion) {
         let mut decoder = None;
         group.bench_function(name, |b| {
             let decoder = decoder.get_or_insert_with(|| {
-                let mut model = read();
-                let weights = model.take_weights();
-                Decoder::trainable(&model.config, weights, &device)
+                let (files, weights) = read().into_parts();
+                Decoder::trainable(&files.config, weights, &device)
             });
             let vocabulary = decoder.config().vocab_size as u64;
             let sequences: Vec<Vec<u32>> = (0..prompts * samples)
@@ -130,12 +128,12 @@ fn benches(criterion: &mut Criterion) {
         let mut last = None;
         group.bench_function(format!("GRPO step {name}"), |b| {
             let trainer = trainer.get_or_insert_with(|| {
-                let mut trainer = Trainer::new(config.clone(), parts()).expect("a valid configuration");
+                let mut trainer = builder().config(config.clone()).build().expect("a valid configuration");
                 // As above; and after the first step, the moments lie where activations were.
-                (0..3).for_each(|_| drop(trainer.step().expect("a step")));
+                (0..3).for_each(|_| drop(trainer.next_step().expect("a step")));
                 trainer
             });
-            b.iter(|| last = Some(trainer.step().expect("a step")));
+            b.iter(|| last = trainer.next_step().expect("a step"));
         });
         // Where the time of the last step went.
         for (name, seconds) in

@@ -11,13 +11,10 @@ use zerosearch::Failure;
 use zerosearch::algorithms::{
     Advantages, Aggregation, Algorithm, AlgorithmError, Kl, LossInputs, LossTerms, RewardBatch, TokenLoss,
 };
-use zerosearch::burn::tensor::Device;
 use zerosearch::lm::{LanguageModel, LocalCompleter};
 use zerosearch::pipeline::{PipelineConfig, world_material};
-use zerosearch::reward::F1Reward;
 use zerosearch::simulator::{SimulatedEngine, SimulatorPrompt};
-use zerosearch::text::PromptTemplate;
-use zerosearch::train::{Parts, TrainConfig, Trainer};
+use zerosearch::train::{TrainConfig, Trainer};
 
 #[derive(Debug)]
 struct BestOfGroup;
@@ -56,26 +53,17 @@ fn main() -> Result<(), Failure> {
     let defaults = PipelineConfig::default();
     let engine =
         SimulatedEngine::new(LocalCompleter::new(&model), SimulatorPrompt::for_model(folder)?, defaults.simulation);
-    let (prompt, device, questions) =
-        (PromptTemplate::for_model(&model.codec)?, Device::default(), world_material()?.train);
-    let parts = Parts {
-        model: model.clone(),
-        prompt: &prompt,
-        questions: &questions,
-        engine: &engine,
-        reward: &F1Reward,
-        device: &device,
-    };
-    let config = TrainConfig { steps: 3, ..defaults.train };
-
-    let mut trainer = Trainer::with_algorithm(config, parts, Box::new(BestOfGroup))?;
-    while trainer.steps_done() < 3 {
-        let report = trainer.step()?;
+    let mut trainer = Trainer::builder(model.clone(), world_material()?.train, engine)
+        .algorithm(BestOfGroup)
+        .config(TrainConfig { steps: 3, ..defaults.train })
+        .build()?;
+    while let Some(report) = trainer.next_step()? {
         let figure = |name: &str| report.metrics.get(name).unwrap_or(f64::NAN);
         let (reward, norm) = (figure("critic/score/mean"), figure("actor/grad_norm"));
         println!("step {}: reward {reward:.3}, gradient norm {norm:.4}", report.step);
-        assert!(report.advantages.iter().flatten().all(|advantage| *advantage == 0.0 || *advantage == 1.0));
+        let mut advantages = report.samples.iter().flat_map(|sample| &sample.advantages);
+        assert!(advantages.all(|advantage| *advantage == 0.0 || *advantage == 1.0));
     }
-    assert!(trainer.model().weights != model.weights, "three steps change the weights");
+    assert!(trainer.into_model()?.weights != model.weights, "three steps change the weights");
     Ok(())
 }

@@ -10,13 +10,11 @@ use std::path::PathBuf;
 use clap::Parser;
 use zerosearch::Failure;
 use zerosearch::algorithms::{AlgorithmConfig, KlReward};
-use zerosearch::burn::tensor::Device;
 use zerosearch::data::Question;
 use zerosearch::lm::LanguageModel;
 use zerosearch::reward::{ContainsReward, ExactMatchReward, F1Reward, RewardFn};
 use zerosearch::search::{Document, Query, SearchEngine, SearchError};
-use zerosearch::text::PromptTemplate;
-use zerosearch::train::{Parts, Sample, TrainConfig, Trainer, latest_config, read_samples, rescore, samples_path};
+use zerosearch::train::{Sample, TrainConfig, Trainer, latest_config, read_samples, rescore, samples_path};
 
 #[derive(Parser)]
 struct Arguments {
@@ -67,7 +65,7 @@ fn main() -> Result<(), Failure> {
         text += &format!("{count} rollouts; F1 and the run's algorithm, {name}, give what was recorded\n");
     }
 
-    let reward: &dyn RewardFn = match arguments.reward.as_str() {
+    let reward: &'static dyn RewardFn = match arguments.reward.as_str() {
         "em" => &ExactMatchReward,
         "contains" => &ContainsReward,
         _ => &F1Reward,
@@ -82,19 +80,10 @@ fn main() -> Result<(), Failure> {
 
     if let Some(folder) = arguments.model {
         let model = LanguageModel::read(&folder)?;
-        let prompt = PromptTemplate::for_model(&model.codec)?;
         let ask = |sample: &Sample| Question::new("", &sample.rollout.question, sample.rollout.golden_answers.clone());
         let questions: Vec<Question> = samples.iter().map(ask).collect();
-        let device = Device::default();
-        let parts = Parts {
-            model: model.clone(),
-            prompt: &prompt,
-            questions: &questions,
-            engine: &NoEngine,
-            reward,
-            device: &device,
-        };
-        let mut trainer = Trainer::new(TrainConfig { algorithm, ..config }, parts)?;
+        let config = TrainConfig { algorithm, ..config };
+        let mut trainer = Trainer::builder(model, questions, NoEngine).reward(reward).config(config).build()?;
         let report = trainer.replay(samples.into_iter().map(|sample| sample.rollout).collect())?;
         text += &format!("the update that {} would be given:\n", folder.display());
         for (name, value) in report.metrics.iter().filter(|(name, _)| name.starts_with("actor/")) {

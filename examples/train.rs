@@ -10,14 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use zerosearch::Failure;
-use zerosearch::burn::tensor::Device;
 use zerosearch::config::RunConfig;
 use zerosearch::data::read_questions;
 use zerosearch::lm::{LanguageModel, StoredDtype};
-use zerosearch::metrics::{ConsoleSink, JsonlSink, Sinks, TensorBoardSink, unix_seconds};
-use zerosearch::reward::F1Reward;
-use zerosearch::text::PromptTemplate;
-use zerosearch::train::{Parts, RunEnd, Trainer, Validation, latest_step, write_samples};
+use zerosearch::metrics::ConsoleSink;
+use zerosearch::train::{Trainer, Validation, latest_step};
 
 #[derive(Parser)]
 struct Arguments {
@@ -35,63 +32,44 @@ fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     zerosearch::kernels::keep_freed_memory();
     let config = RunConfig::read(&arguments.config, &arguments.assignments)?;
-    let model = LanguageModel::read(&config.model)?;
-    let prompt = PromptTemplate::for_model(&model.codec)?;
-    let questions = read_questions(&config.questions)?;
-    let engine = config.engine.open()?;
-    let validation = match &config.validation {
-        Some(validation) => Some((read_questions(&validation.questions)?, validation.engine.open()?, validation.noise)),
-        None => None,
-    };
-    let device = Device::default();
-    let parts = Parts {
-        model,
-        prompt: &prompt,
-        questions: &questions,
-        engine: engine.as_ref(),
-        reward: &F1Reward,
-        device: &device,
-    };
-    let mut trainer = Trainer::new(config.train, parts)?;
-    if let Some((questions, engine, noise)) = &validation {
-        trainer = trainer.with_validation(Validation { questions, engine: engine.as_ref(), noise: *noise });
-    }
     let checkpoints = config.out.join("checkpoints");
-    std::fs::create_dir_all(&checkpoints)?;
     if !arguments.resume && latest_step(&checkpoints)?.is_some() {
         let out = config.out.display();
         return Err(Failure::message(format!("{out} holds a run: go on with --resume, or set another `out`")));
     }
-    if arguments.resume && trainer.resume(&checkpoints)? {
+    let (model, questions) = (LanguageModel::read(&config.model)?, read_questions(&config.questions)?);
+    let mut builder = Trainer::builder(model, questions, config.engine.open()?)
+        .config(config.train)
+        .checkpoints(checkpoints)
+        .logs(&config.out)
+        .samples(config.out.join("rollouts"), 10)
+        .sink(ConsoleSink::stdout(&[
+            ("reward", "critic/score/mean"),
+            ("noise", "curriculum/noise_probability"),
+            ("searches", "env/number_of_valid_search"),
+            ("s", "timing_s/step"),
+        ]));
+    if let Some(validation) = config.validation {
+        let (questions, engine) = (read_questions(&validation.questions)?, validation.engine.open()?);
+        builder = builder.validation(Validation { noise: validation.noise, ..Validation::new(questions, engine) });
+    }
+    let mut trainer = builder.build()?;
+    if trainer.steps_done() > 0 {
         println!("resumed after step {}", trainer.steps_done());
     }
 
-    let next = trainer.steps_done() + 1;
-    let mut sinks = Sinks::new();
-    sinks.push(JsonlSink::resume(&config.out.join("metrics.jsonl"), next)?);
-    sinks.push(TensorBoardSink::resume(&config.out.join("tensorboard"), next, unix_seconds)?);
-    sinks.push(ConsoleSink::stdout(&[
-        ("reward", "critic/score/mean"),
-        ("noise", "curriculum/noise_probability"),
-        ("searches", "env/number_of_valid_search"),
-        ("s", "timing_s/step"),
-    ]));
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
-    let (samples, mut written) = (config.out.join("rollouts"), Ok(()));
-    let end = trainer.run(&checkpoints, &mut sinks, &interrupted, &mut |report| {
-        if written.is_ok() {
-            written = write_samples(&samples, report, 10);
+    while trainer.next_step()?.is_some() {
+        if interrupted.load(Ordering::Relaxed) {
+            trainer.checkpoint()?;
+            println!("stopped after step {}; repeat with --resume", trainer.steps_done());
+            return Ok(());
         }
-    })?;
-    written?;
-    match end {
-        RunEnd::Finished => {
-            trainer.model().save(&config.out.join("policy"), StoredDtype::F32)?;
-            println!("trained policy in {}", config.out.join("policy").display());
-        }
-        RunEnd::Interrupted => println!("stopped after step {}; repeat with --resume", trainer.steps_done()),
     }
+    let policy = config.out.join("policy");
+    trainer.into_model()?.save(&policy, StoredDtype::F32)?;
+    println!("trained policy in {}", policy.display());
     Ok(())
 }

@@ -42,6 +42,14 @@ macro_rules! algorithms {
             }
         }
 
+        $(
+            impl From<$variant> for AlgorithmConfig {
+                fn from(algorithm: $variant) -> Self {
+                    Self::$variant(algorithm)
+                }
+            }
+        )+
+
         impl FromStr for AlgorithmConfig {
             type Err = AlgorithmError;
 

@@ -80,12 +80,14 @@
 mod completer;
 mod error;
 mod generator;
+mod rollout;
 mod sampling;
 mod stream;
 
 pub use completer::{Completer, Completion, CompletionRequest};
 pub use error::GenerateError;
 pub use generator::{Finished, Generator, Request, SequenceId, Stop, Turn, never};
+pub use rollout::{RolloutGenerator, Statistics};
 pub use sampling::Sampling;
 pub use stream::{Stream, stream_seed};
 pub use zerosearch_trajectory::{Finish, SampledToken, TokenId, WeightVersion};

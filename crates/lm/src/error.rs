@@ -50,6 +50,9 @@ pub enum LmError {
     /// Text that could not be tokenized or a template that could not be rendered.
     #[error(transparent)]
     Text(#[from] zerosearch_text::TextError),
+    /// A generator that cannot take new weights.
+    #[error(transparent)]
+    Generate(#[from] zerosearch_generate::GenerateError),
     /// A batch that cannot be trained on.
     #[error("{0}")]
     Batch(String),

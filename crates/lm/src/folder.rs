@@ -18,6 +18,23 @@ pub struct LanguageModel {
     pub weights: Arc<HostWeights>,
     /// The tokenizer.
     pub codec: Codec,
+    form: Form,
+}
+
+/// A model folder without its weights: shape, tokenizer, and how the folder is written. A trainer keeps it beside weights
+/// that live on a device.
+#[derive(Clone)]
+pub struct ModelFiles {
+    /// The shape.
+    pub config: ModelConfig,
+    /// The tokenizer.
+    pub codec: Codec,
+    form: Form,
+}
+
+/// How the folder was written that a model was read from.
+#[derive(Clone)]
+struct Form {
     /// `config.json` as it was read, so that saving keeps keys that we do not interpret.
     config_json: Map<String, Value>,
     /// The same, letter for letter.
@@ -59,7 +76,8 @@ impl LanguageModel {
             config_json.insert("eos_token_id".into(), (*id).into());
         }
         let config_text = pretty(&config_json);
-        Self { config, weights: weights.into(), codec, config_json, config_text, dtypes: Dtypes::new() }
+        let form = Form { config_json, config_text, dtypes: Dtypes::new() };
+        Self { config, weights: weights.into(), codec, form }
     }
 
     /// Reads a folder: `config.json`, `model.safetensors` (or shards and index), `tokenizer.json`.
@@ -91,7 +109,7 @@ impl LanguageModel {
                 });
             }
         }
-        Ok(Self { config, weights: Arc::new(weights), codec, config_json, config_text, dtypes })
+        Ok(Self { config, weights: Arc::new(weights), codec, form: Form { config_json, config_text, dtypes } })
     }
 
     /// The same model with other weights.
@@ -99,9 +117,19 @@ impl LanguageModel {
         Self { weights: weights.into(), ..self.clone() }
     }
 
-    /// Takes the weights out, which are copied only if another model shares them. None are left.
-    pub fn take_weights(&mut self) -> HostWeights {
-        Arc::unwrap_or_clone(std::mem::take(&mut self.weights))
+    /// All of the folder but the weights.
+    pub fn files(&self) -> ModelFiles {
+        ModelFiles { config: self.config.clone(), codec: self.codec.clone(), form: self.form.clone() }
+    }
+
+    /// The weights alone, which are copied only if another model shares them.
+    pub fn into_weights(self) -> HostWeights {
+        Arc::unwrap_or_clone(self.weights)
+    }
+
+    /// The weights, as by [`into_weights`](Self::into_weights), and all the rest of the folder.
+    pub fn into_parts(self) -> (ModelFiles, HostWeights) {
+        (self.files(), self.into_weights())
     }
 
     /// Writes the folder in the layout that transformers, vLLM and SGLang load: `config.json`, the weights in one file
@@ -116,13 +144,23 @@ impl LanguageModel {
         let SaveOptions { dtype, max_shard_bytes } = options.into();
         std::fs::create_dir_all(folder)
             .map_err(|error| LmError::file(folder, format!("cannot be created: {error}")))?;
-        let dtype_of = |name: &str| dtype.or(self.dtypes.get(name).copied()).unwrap_or(StoredDtype::F32);
+        let dtype_of = |name: &str| dtype.or(self.form.dtypes.get(name).copied()).unwrap_or(StoredDtype::F32);
         shards::write(folder, &self.weights, &dtype_of, max_shard_bytes)?;
-        write_atomic(&folder.join("config.json"), self.config_text(dtype).as_bytes())?;
+        write_atomic(&folder.join("config.json"), self.form.config_text(dtype).as_bytes())?;
         self.codec.save(folder)?;
         Ok(())
     }
+}
 
+impl ModelFiles {
+    /// The model with these weights.
+    pub fn with_weights(&self, weights: impl Into<Arc<HostWeights>>) -> LanguageModel {
+        let Self { config, codec, form } = self.clone();
+        LanguageModel { config, weights: weights.into(), codec, form }
+    }
+}
+
+impl Form {
     /// `config.json` as it was, unless it names another format than this one.
     fn config_text(&self, dtype: Option<StoredDtype>) -> String {
         let key = if self.config_json.contains_key("dtype") { "dtype" } else { "torch_dtype" };

@@ -9,8 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 use zerosearch_generate::{
-    Finish, Finished, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, Stop, TokenId, Turn,
-    WeightVersion,
+    Finish, Finished, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, Statistics, Stop, TokenId,
+    Turn, WeightVersion,
 };
 use zerosearch_kernels::host::Masses;
 
@@ -31,21 +31,6 @@ pub struct LocalGenerator {
     pub(crate) sequences: BTreeMap<SequenceId, Sequence>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) statistics: Statistics,
-}
-
-/// What a generator has done since it was made, or since this was [taken](LocalGenerator::take_statistics).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// Tokens sampled.
-    pub sampled: u64,
-    /// Prompt and observation tokens computed, those computed again included.
-    pub prefilled: u64,
-    /// Prompt tokens whose cache came from another sequence of the group.
-    pub shared: u64,
-    /// Tokens whose cache was given up for want of memory, to be computed again.
-    pub evicted: u64,
-    /// Most bytes that the caches held at once.
-    pub peak_cache_bytes: u64,
 }
 
 pub(crate) struct Sequence {

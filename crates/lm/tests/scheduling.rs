@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use zerosearch_generate::{Finish, Generator, Request, SampledToken, Sampling, SequenceId, Turn, never};
-use zerosearch_lm::{HostWeights, LocalGenerator, ModelConfig, Statistics};
+use zerosearch_generate::{Finish, Generator, Request, SampledToken, Sampling, SequenceId, Statistics, Turn, never};
+use zerosearch_lm::{HostWeights, LocalGenerator, ModelConfig};
 
 /// Bytes of sixteen positions of this model: 2 layers, 2 key heads of 12 (keys) and 16 (values) floats.
 const BLOCK: usize = 2 * 2 * 16 * (12 + 16) * 4;

@@ -20,7 +20,13 @@ pub trait Sink: Send {
 /// Several sinks as one.
 #[derive(Default)]
 pub struct Sinks {
-    sinks: Vec<Box<dyn Sink>>,
+    sinks: Vec<Entry>,
+}
+
+struct Entry {
+    sink: Box<dyn Sink>,
+    /// The last step that it has recorded.
+    last: Option<u64>,
 }
 
 impl Sinks {
@@ -31,18 +37,25 @@ impl Sinks {
 
     /// Adds one.
     pub fn push(&mut self, sink: impl Sink + 'static) {
-        self.sinks.push(Box::new(sink));
+        self.sinks.push(Entry { sink: Box::new(sink), last: None });
     }
 }
 
 impl Sink for Sinks {
-    /// Every sink is tried, also after one has failed; the first error is returned.
+    /// Every sink is tried, also after one has failed; the first error is returned. Logged again, the step goes to those that
+    /// have failed alone.
     fn log(&mut self, step: u64, metrics: &Metrics) -> Result<(), MetricsError> {
-        self.sinks.iter_mut().map(|sink| sink.log(step, metrics)).fold(Ok(()), Result::and)
+        let missing = self.sinks.iter_mut().filter(|entry| entry.last != Some(step));
+        let log = |entry: &mut Entry| {
+            entry.sink.log(step, metrics)?;
+            entry.last = Some(step);
+            Ok(())
+        };
+        missing.map(log).fold(Ok(()), Result::and)
     }
 
     fn flush(&mut self) -> Result<(), MetricsError> {
-        self.sinks.iter_mut().map(|sink| sink.flush()).fold(Ok(()), Result::and)
+        self.sinks.iter_mut().map(|entry| entry.sink.flush()).fold(Ok(()), Result::and)
     }
 }
 
@@ -76,5 +89,8 @@ mod tests {
         sinks.push(Recorder { seen: seen.clone(), fails: false });
         assert!(sinks.log(7, &Metrics::new()).unwrap_err().to_string().contains("from 7"));
         assert_eq!(*seen.lock().unwrap(), [7, 7]);
+        // Once more for the one that failed, and for no other.
+        assert!(sinks.log(7, &Metrics::new()).is_err());
+        assert_eq!(*seen.lock().unwrap(), [7, 7, 7]);
     }
 }

@@ -21,3 +21,19 @@ pub trait RewardFn: Send + Sync {
     /// The reward of `episode`.
     fn reward(&self, episode: &Episode<'_>) -> f32;
 }
+
+macro_rules! through_a_pointer {
+    ($($pointer:ty),+) => {$(
+        impl<R: RewardFn + ?Sized> RewardFn for $pointer {
+            fn name(&self) -> &str {
+                (**self).name()
+            }
+
+            fn reward(&self, episode: &Episode<'_>) -> f32 {
+                (**self).reward(episode)
+            }
+        }
+    )+};
+}
+
+through_a_pointer!(&R, Box<R>, std::sync::Arc<R>);

@@ -47,9 +47,10 @@ pub struct Spread {
 
 impl RolloutStats {
     /// Sums up.
-    pub fn of(rollouts: &[Rollout]) -> Self {
-        let mean = |value: &dyn Fn(&Rollout) -> f64| ratio(rollouts.iter().map(value).sum(), rollouts.len());
-        let sum = |value: &dyn Fn(&Rollout) -> usize| rollouts.iter().map(value).sum::<usize>();
+    pub fn of<'r>(rollouts: impl IntoIterator<Item = &'r Rollout>) -> Self {
+        let rollouts: Vec<&Rollout> = rollouts.into_iter().collect();
+        let mean = |value: &dyn Fn(&Rollout) -> f64| ratio(rollouts.iter().copied().map(value).sum(), rollouts.len());
+        let sum = |value: &dyn Fn(&Rollout) -> usize| rollouts.iter().copied().map(value).sum::<usize>();
         let ended = |end: RolloutEnd| mean(&|rollout| f64::from(u8::from(rollout.end == end)));
         let noisy =
             |rollout: &Rollout| rollout.turns.iter().filter(|turn| turn.quality == Some(Quality::Noisy)).count();

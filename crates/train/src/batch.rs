@@ -3,18 +3,25 @@
 use std::ops::Range;
 
 use rand::seq::SliceRandom;
-use zerosearch_algorithms::Aggregation;
+use zerosearch_algorithms::{Aggregation, RewardBatch};
 use zerosearch_generate::{Stream, TokenId};
 use zerosearch_lm::{ScoredSequence, micro_batches};
-use zerosearch_rollout::Rollout;
 
-/// The trained tokens of a step's rollouts, laid end to end in the order of the rollouts.
+use crate::{Experience, TrainError};
+
+/// The trained tokens of a step's rollouts, laid end to end in the order of the rollouts, and the rewards.
+#[derive(Default)]
 pub(crate) struct TrainBatch {
     sequences: Vec<Sequence>,
     /// Log-probabilities that the generator recorded, one for each trained token.
     pub(crate) generator_logprobs: Vec<f32>,
     /// Trained tokens of each rollout.
     pub(crate) lengths: Vec<usize>,
+    rewards: Vec<f32>,
+    /// The question of each rollout.
+    groups: Vec<usize>,
+    /// The reward of the greedy rollout of each one's question; empty where the algorithm does not ask for it.
+    baselines: Vec<f32>,
 }
 
 struct Sequence {
@@ -31,17 +38,31 @@ impl Sequence {
 }
 
 impl TrainBatch {
-    pub(crate) fn new<'r>(rollouts: impl Iterator<Item = &'r Rollout>) -> Self {
-        let mut batch = Self { sequences: Vec::new(), generator_logprobs: Vec::new(), lengths: Vec::new() };
-        for rollout in rollouts {
+    pub(crate) fn new(experiences: &[&Experience]) -> Self {
+        let mut batch = Self::default();
+        for Experience { rollout, reward, baseline, .. } in experiences {
             let positions: Vec<usize> = rollout.trajectory.mask().trained_positions().collect();
             let start = batch.generator_logprobs.len();
             batch.generator_logprobs.extend(rollout.trajectory.logprobs());
             batch.lengths.push(positions.len());
+            batch.rewards.push(*reward);
+            batch.groups.push(rollout.question_index as usize);
+            batch.baselines.extend(*baseline);
             let range = start..start + positions.len();
             batch.sequences.push(Sequence { tokens: rollout.trajectory.tokens(), positions, range });
         }
         batch
+    }
+
+    /// The rewards as an algorithm takes them.
+    pub(crate) fn rewards(&self) -> Result<RewardBatch<'_>, TrainError> {
+        let batch = RewardBatch::new(&self.rewards, &self.groups, &self.lengths)?;
+        Ok(if self.baselines.is_empty() { batch } else { batch.with_baselines(&self.baselines)? })
+    }
+
+    /// The part of each rollout of a value for every trained token.
+    pub(crate) fn rows<'v>(&self, values: &'v [f32]) -> impl Iterator<Item = &'v [f32]> {
+        self.sequences.iter().map(move |sequence| &values[sequence.range.clone()])
     }
 
     /// Number of trained tokens.
@@ -84,8 +105,8 @@ pub(crate) struct MiniBatch<'a> {
 }
 
 impl<'a> MiniBatch<'a> {
-    /// How much of a full mini-batch it is.
-    pub(crate) fn share(&self) -> f64 {
+    /// Its size as a fraction of a full mini-batch's.
+    pub(crate) fn fraction(&self) -> f64 {
         self.sequences.len() as f64 / self.full.max(1) as f64
     }
 
@@ -98,24 +119,24 @@ impl<'a> MiniBatch<'a> {
     }
 
     /// Its sequences dealt to so many devices: each, the longest first, to the one that has the fewest tokens so far. A device for
-    /// which there is none has no share.
-    pub(crate) fn shares(&self, devices: usize) -> Vec<MiniBatch<'a>> {
+    /// which there is none has no part.
+    pub(crate) fn deal(&self, devices: usize) -> Vec<MiniBatch<'a>> {
         let mut order = self.sequences.clone();
         order.sort_by_key(|sequence| std::cmp::Reverse(sequence.tokens.len()));
-        let mut shares: Vec<(usize, Vec<&Sequence>)> = vec![(0, Vec::new()); devices];
+        let mut parts: Vec<(usize, Vec<&Sequence>)> = vec![(0, Vec::new()); devices];
         for sequence in order {
-            if let Some((tokens, share)) = shares.iter_mut().min_by_key(|(tokens, _)| *tokens) {
+            if let Some((tokens, part)) = parts.iter_mut().min_by_key(|(tokens, _)| *tokens) {
                 *tokens += sequence.tokens.len();
-                share.push(sequence);
+                part.push(sequence);
             }
         }
-        let shares = shares.into_iter().filter(|(_, share)| !share.is_empty());
+        let parts = parts.into_iter().filter(|(_, part)| !part.is_empty());
         let mini_batch = |(_, mut sequences): (usize, Vec<&'a Sequence>)| {
             // The samples of a question beside one another again.
             sequences.sort_by_key(|sequence| sequence.range.start);
             MiniBatch { sequences, full: self.full }
         };
-        shares.map(mini_batch).collect()
+        parts.map(mini_batch).collect()
     }
 
     /// Adjacent sequences whose rows in the network stay within the budget: the samples of a question have the prompt's once.
@@ -167,7 +188,12 @@ mod tests {
             Sequence { tokens: vec![0; 3 + length], positions: (3..3 + length).collect(), range }
         };
         let sequences = lengths.iter().map(sequence).collect();
-        TrainBatch { sequences, generator_logprobs: vec![0.0; start], lengths: lengths.to_vec() }
+        TrainBatch {
+            sequences,
+            generator_logprobs: vec![0.0; start],
+            lengths: lengths.to_vec(),
+            ..TrainBatch::default()
+        }
     }
 
     fn starts(mini_batches: &[MiniBatch<'_>]) -> Vec<Vec<usize>> {
@@ -222,24 +248,24 @@ mod tests {
             let weights = part.weights(Aggregation::TokenMean, 15);
             let inside: Vec<usize> = part.sequences.iter().flat_map(|s| s.range.clone()).collect();
             assert!((0..15).all(|token| (weights[token] > 0.0) == inside.contains(&token)));
-            assert!((f64::from(weights.iter().sum::<f32>()) - part.share()).abs() < 1e-6);
+            assert!((f64::from(weights.iter().sum::<f32>()) - part.fraction()).abs() < 1e-6);
         }
-        assert_eq!(parts.iter().map(MiniBatch::share).collect::<Vec<_>>(), [1.0, 1.0, 0.5]);
+        assert_eq!(parts.iter().map(MiniBatch::fraction).collect::<Vec<_>>(), [1.0, 1.0, 0.5]);
     }
 
     #[test]
-    fn shares_hold_every_sequence_once_and_about_as_many_tokens() {
+    fn the_parts_of_devices_hold_every_sequence_once_and_about_as_many_tokens() {
         let batch = batch(&[1, 9, 2, 5, 1, 8, 2]);
         let whole = batch.whole();
         for devices in 1..10 {
-            let shares = whole.shares(devices);
-            assert_eq!(shares.len(), devices.min(7));
-            let mut all = starts(&shares).concat();
+            let parts = whole.deal(devices);
+            assert_eq!(parts.len(), devices.min(7));
+            let mut all = starts(&parts).concat();
             all.sort_unstable();
             assert_eq!(all, [0, 1, 10, 12, 17, 18, 26]);
         }
-        let tokens = |share: &MiniBatch<'_>| share.sequences.iter().map(|s| s.tokens.len()).sum::<usize>();
-        assert_eq!(whole.shares(2).iter().map(tokens).collect::<Vec<_>>(), [26, 23]);
+        let tokens = |part: &MiniBatch<'_>| part.sequences.iter().map(|s| s.tokens.len()).sum::<usize>();
+        assert_eq!(whole.deal(2).iter().map(tokens).collect::<Vec<_>>(), [26, 23]);
     }
 
     #[test]

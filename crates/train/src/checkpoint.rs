@@ -8,13 +8,14 @@
 //!     actor_optimizer.safetensors
 //!     critic.safetensors, critic_optimizer.safetensors     where the algorithm has a critic
 //!     rollouts_ahead.json                  with a staleness: the rollouts collected for the steps to come
+//!     unrecorded.json                      a step whose figures or samples could not be written
 //!     trainer.json                         step, questions asked, configuration, what the run is made of, state of the algorithm
 //! ```
 //!
 //! Random streams, the curriculum and the order of questions need no state: they follow from the seed, the step and the number of
 //! questions asked.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -26,9 +27,9 @@ use zerosearch_lm::{AdamW, Decoder, HostWeights, LanguageModel, LoraConfig, Stor
 use zerosearch_metrics::write_atomic;
 
 use crate::identity::Identity;
-use crate::trainer::Learner;
+use crate::learner::Learner;
 use crate::validation::Best;
-use crate::{TrainConfig, TrainError, Trainer};
+use crate::{Sample, StepReport, TrainConfig, TrainError, Trainer};
 
 const LATEST: &str = "latest_checkpointed_iteration.txt";
 const PREFIX: &str = "global_step_";
@@ -36,12 +37,12 @@ const STATE: &str = "trainer.json";
 /// Beside the policy with the adapters merged into it.
 const ADAPTERS: &str = "lora_adapter";
 const AHEAD: &str = "rollouts_ahead.json";
+const UNRECORDED: &str = "unrecorded.json";
 
 #[derive(Serialize, Deserialize)]
 struct State {
     step: u64,
-    /// Absent in checkpoints of older versions, when every step asked the same number.
-    cursor: Option<u64>,
+    cursor: u64,
     config: Value,
     #[serde(flatten)]
     identity: Identity,
@@ -52,12 +53,43 @@ struct State {
     skipped: u64,
 }
 
+/// A step whose figures or samples could not be written.
+#[derive(Serialize, Deserialize)]
+struct Unrecorded {
+    step: u64,
+    /// JSON has no NaN and no infinity: such a figure is null.
+    metrics: BTreeMap<String, Option<f64>>,
+    samples: Vec<Sample>,
+}
+
+impl From<&StepReport> for Unrecorded {
+    fn from(report: &StepReport) -> Self {
+        let figure = |(name, value): (&str, f64)| (name.to_owned(), Some(value).filter(|value| value.is_finite()));
+        Self {
+            step: report.step,
+            metrics: report.metrics.iter().map(figure).collect(),
+            samples: report.samples.clone(),
+        }
+    }
+}
+
+impl From<Unrecorded> for StepReport {
+    fn from(unrecorded: Unrecorded) -> Self {
+        let figures = unrecorded.metrics.into_iter();
+        Self {
+            step: unrecorded.step,
+            metrics: figures.map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect(),
+            samples: unrecorded.samples,
+        }
+    }
+}
+
 /// The step of the newest whole checkpoint, or `None` where there is none.
 ///
 /// # Errors
 /// When the file that names it cannot be read or is no number.
-pub fn latest_step(checkpoints: &Path) -> Result<Option<u64>, TrainError> {
-    let path = checkpoints.join(LATEST);
+pub fn latest_step(checkpoints: impl AsRef<Path>) -> Result<Option<u64>, TrainError> {
+    let path = checkpoints.as_ref().join(LATEST);
     if !path.exists() {
         return Ok(None);
     }
@@ -71,97 +103,117 @@ pub fn latest_step(checkpoints: &Path) -> Result<Option<u64>, TrainError> {
 ///
 /// # Errors
 /// When its `trainer.json` is damaged, or of a version whose configuration is not understood.
-pub fn latest_config(checkpoints: &Path) -> Result<Option<TrainConfig>, TrainError> {
+pub fn latest_config(checkpoints: impl AsRef<Path>) -> Result<Option<TrainConfig>, TrainError> {
+    let checkpoints = checkpoints.as_ref();
     let Some(step) = latest_step(checkpoints)? else { return Ok(None) };
     let path = checkpoints.join(format!("{PREFIX}{step}")).join(STATE);
     let state: State = read_json(&path)?;
     serde_json::from_value(state.config).map(Some).map_err(|error| failed(&path, format!("`config`: {error}")))
 }
 
-impl Trainer<'_> {
-    /// Writes a checkpoint of the present state and deletes those beyond `keep_checkpoints`.
+impl Trainer {
+    /// Writes a checkpoint of the present state into the folder that the builder was given, and deletes those beyond
+    /// `keep_checkpoints`.
     ///
     /// # Errors
-    /// When it cannot be written; an older checkpoint is then still whole.
-    pub fn save(&self, checkpoints: &Path) -> Result<(), TrainError> {
+    /// When there is no such folder or it cannot be written; an older checkpoint is then still whole.
+    pub fn checkpoint(&self) -> Result<(), TrainError> {
+        self.refuse_broken()?;
+        let checkpoints = self.outputs.checkpoints.as_deref().ok_or(TrainError::NoCheckpoints)?;
         let folder = checkpoints.join(format!("{PREFIX}{}", self.step));
         let temporary = checkpoints.join(format!(".{PREFIX}{}.tmp", self.step));
-        let state = format!("{:#}\n", json(&self.state()?));
+        let state = format!("{:#}\n", json(&self.state()));
         let there = || fs::read_to_string(folder.join(STATE)).is_ok_and(|there| there == state);
-        if latest_step(checkpoints)? == Some(self.step) && there() {
+        let is_recorded = self.outputs.unrecorded.is_none() && !folder.join(UNRECORDED).exists();
+        if latest_step(checkpoints)? == Some(self.step) && is_recorded && there() {
             // The same step of the same run: what is there is what would be written.
             return Ok(());
         }
         remove(&temporary)?;
         fs::create_dir_all(&temporary).map_err(|error| failed(&temporary, error))?;
-        self.model().save(&temporary.join("actor"), StoredDtype::F32)?;
-        if let Some((lora, adapters)) = self.policy.decoder.lora() {
-            lora.save(&temporary.join("actor").join(ADAPTERS), &adapters)?;
+        let written = self.write(&temporary, &state);
+        if written.is_err() {
+            // Nothing half-written is left to fill a disk that is full.
+            let _ = fs::remove_dir_all(&temporary);
         }
-        self.policy.optimizer.save(&temporary.join("actor_optimizer.safetensors"))?;
-        if let Some(critic) = &self.critic {
-            critic.decoder.to_host().write(&temporary.join("critic.safetensors"), StoredDtype::F32)?;
-            critic.optimizer.save(&temporary.join("critic_optimizer.safetensors"))?;
-        }
-        if self.config.staleness > 0 {
-            let path = temporary.join(AHEAD);
-            let ahead = serde_json::to_vec(&self.ahead).map_err(|error| failed(&path, error))?;
-            write_atomic(&path, &ahead)?;
-        }
-        write_atomic(&temporary.join(STATE), state.as_bytes())?;
-        sync(&temporary)?;
+        written?;
         remove(&folder)?;
         fs::rename(&temporary, &folder).map_err(|error| failed(&folder, error))?;
         write_atomic(&checkpoints.join(LATEST), self.step.to_string().as_bytes())?;
         self.retain(checkpoints)
     }
 
-    fn state(&self) -> Result<State, TrainError> {
-        Ok(State {
-            step: self.step,
-            cursor: Some(self.cursor),
-            config: json(&self.config),
-            identity: Identity::of(self)?,
-            algorithm: self.algorithm.state(),
-            success: self.success,
-            kl_beta: self.kl_beta,
-            best: self.best,
-            skipped: self.skipped,
-        })
+    /// Writes every file of a checkpoint into a folder.
+    fn write(&self, folder: &Path, state: &str) -> Result<(), TrainError> {
+        let policy = &self.updater.policy;
+        self.model()?.save(&folder.join("actor"), StoredDtype::F32)?;
+        if let Some((lora, adapters)) = policy.decoder.lora() {
+            lora.save(&folder.join("actor").join(ADAPTERS), &adapters)?;
+        }
+        policy.optimizer.save(&folder.join("actor_optimizer.safetensors"))?;
+        if let Some(critic) = &self.updater.critic {
+            critic.decoder.to_host().write(&folder.join("critic.safetensors"), StoredDtype::F32)?;
+            critic.optimizer.save(&folder.join("critic_optimizer.safetensors"))?;
+        }
+        if self.config.staleness > 0 || !self.collector.ahead.is_empty() {
+            write_json(&folder.join(AHEAD), &self.collector.ahead)?;
+        }
+        if let Some(report) = &self.outputs.unrecorded {
+            write_json(&folder.join(UNRECORDED), &Unrecorded::from(report))?;
+        }
+        write_atomic(&folder.join(STATE), state.as_bytes())?;
+        sync(folder)
     }
 
-    /// Goes on from the newest checkpoint. `false` when there is none.
+    fn state(&self) -> State {
+        State {
+            step: self.step,
+            cursor: self.collector.cursor,
+            config: json(&*self.config),
+            identity: self.identity.clone(),
+            algorithm: self.updater.algorithm.state(),
+            success: self.collector.success,
+            kl_beta: self.updater.kl_beta,
+            best: self.best,
+            skipped: self.skipped,
+        }
+    }
+
+    /// Goes on from the newest checkpoint in the folder that the builder was given, or goes back to it after an error. `false`
+    /// when there is none. [`TrainerBuilder::build`](crate::TrainerBuilder::build) has done so already.
     ///
-    /// Keys of the configuration that an older version did not know count as their defaults, and what it did not
-    /// name in `trainer.json` is not compared.
+    /// Keys of the configuration that are missing in the checkpoint count as their defaults.
     ///
     /// # Errors
     /// When it is damaged, or belongs to a run of another configuration, algorithm, data set, tokenizer, base model,
     /// prompt template or reward.
-    pub fn resume(&mut self, checkpoints: &Path) -> Result<bool, TrainError> {
-        let Some(step) = latest_step(checkpoints)? else { return Ok(false) };
+    pub fn resume(&mut self) -> Result<bool, TrainError> {
+        let checkpoints = self.outputs.checkpoints.clone().ok_or(TrainError::NoCheckpoints)?;
+        let Some(step) = latest_step(&checkpoints)? else { return Ok(false) };
         let folder = checkpoints.join(format!("{PREFIX}{step}"));
         let path = folder.join(STATE);
         let state: State = read_json(&path)?;
         let config = serde_json::from_value::<TrainConfig>(state.config.clone());
-        if let Some(key) = difference(&config.map_or(state.config, |config| json(&config)), &json(&self.config)) {
+        if let Some(key) = difference(&config.map_or(state.config, |config| json(&config)), &json(&*self.config)) {
             return Err(failed(
                 &path,
                 format!("this run had another `{key}`: resume with the same configuration, or start in another folder"),
             ));
         }
-        if let Some(what) = state.identity.differs_from(&Identity::of(self)?) {
+        if let Some(what) = state.identity.differs_from(&self.identity) {
             return Err(failed(&path, format!("this run {what}, or start in another folder")));
         }
-        let ahead = if self.config.staleness > 0 { read_json(&folder.join(AHEAD))? } else { VecDeque::new() };
-        let mut model = LanguageModel::read(&folder.join("actor"))?;
-        if model.config != self.parts.model.config {
+        let optional = |name: &str| Some(folder.join(name)).filter(|path| path.exists());
+        let ahead = if self.config.staleness > 0 { Some(folder.join(AHEAD)) } else { optional(AHEAD) };
+        let ahead = ahead.map_or(Ok(VecDeque::new()), |path| read_json(&path))?;
+        let unrecorded = optional(UNRECORDED).map(|path| read_json::<Unrecorded>(&path)).transpose()?;
+        let model = LanguageModel::read(&folder.join("actor"))?;
+        if model.config != self.files.config {
             return Err(failed(&folder.join("actor"), "this run trained a model of another shape"));
         }
-        let device = self.parts.device;
+        let device = &self.updater.device;
         let optimizer = |name: &str| AdamW::load(self.config.optimizer, &folder.join(name), device);
-        let policy = optimizer("actor_optimizer.safetensors")?;
-        let critic = match &self.critic {
+        let critic = match &self.updater.critic {
             Some(_) => {
                 let weights = HostWeights::read_file(&folder.join("critic.safetensors"))?;
                 let decoder = Decoder::trainable(&model.config, weights, device).with_bf16(self.config.bf16);
@@ -169,30 +221,47 @@ impl Trainer<'_> {
             }
             None => None,
         };
-        self.critic = critic;
-        self.algorithm.restore(&state.algorithm)?;
-        self.success = state.success;
-        self.kl_beta = state.kl_beta;
-        self.best = state.best;
-        self.skipped = state.skipped;
-        self.step = state.step;
-        self.cursor = state.cursor.unwrap_or(state.step * self.config.questions_per_step as u64);
-        self.ahead = ahead;
         let decoder = match &self.config.lora {
             Some(lora) => {
                 let (_, adapters) = LoraConfig::read(&folder.join("actor").join(ADAPTERS), &model.config)?;
-                self.policy.decoder.with_adapters(lora, &adapters)
+                self.updater.policy.decoder.with_adapters(lora, &adapters)
             }
-            None => {
-                Decoder::trainable(&self.parts.model.config, model.take_weights(), device).with_bf16(self.config.bf16)
-            }
+            None => Decoder::trainable(&self.files.config, model.into_weights(), device).with_bf16(self.config.bf16),
         };
-        self.set_policy(decoder, policy);
+        let policy = Learner { decoder, optimizer: optimizer("actor_optimizer.safetensors")? };
+        self.updater.algorithm.restore(&state.algorithm)?;
+        (self.updater.policy, self.updater.critic, self.updater.kl_beta) = (policy, critic, state.kl_beta);
+        (self.collector.cursor, self.collector.success, self.collector.ahead) = (state.cursor, state.success, ahead);
+        self.collector.is_current = false;
+        (self.step, self.best, self.skipped) = (state.step, state.best, state.skipped);
+        self.outputs.unrecorded = unrecorded.map(StepReport::from);
+        self.is_broken = false;
         Ok(true)
     }
 
-    /// Deletes what is not whole, and the oldest checkpoints beyond `keep_checkpoints`, save the best.
-    pub(crate) fn retain(&self, checkpoints: &Path) -> Result<(), TrainError> {
+    /// Looks at the folder of the checkpoints before the first step: it must hold none of a later one.
+    pub(crate) fn begin(&mut self) -> Result<(), TrainError> {
+        if self.outputs.has_begun {
+            return Ok(());
+        }
+        if let Some(checkpoints) = &self.outputs.checkpoints {
+            match latest_step(checkpoints)? {
+                Some(step) if step > self.step => {
+                    let message =
+                        format!("holds a checkpoint of step {step}: resume from it, or start in another folder");
+                    return Err(failed(checkpoints, message));
+                }
+                // A process that was killed right after this checkpoint has left older ones to be deleted.
+                Some(step) if step == self.step => self.retain(checkpoints)?,
+                _ => {}
+            }
+        }
+        self.outputs.has_begun = true;
+        Ok(())
+    }
+
+    /// Deletes unfinished checkpoints, and the oldest checkpoints beyond `keep_checkpoints`, save the best.
+    fn retain(&self, checkpoints: &Path) -> Result<(), TrainError> {
         let entries = fs::read_dir(checkpoints).map_err(|error| failed(checkpoints, error))?;
         let paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         let name = |path: &PathBuf| Some(path.file_name()?.to_str()?.to_string());
@@ -212,7 +281,7 @@ impl Trainer<'_> {
 }
 
 fn failed(path: &Path, message: impl std::fmt::Display) -> TrainError {
-    TrainError::Checkpoint { path: path.into(), message: message.to_string() }
+    TrainError::file(path, message)
 }
 
 fn remove(folder: &Path) -> Result<(), TrainError> {
@@ -222,6 +291,11 @@ fn remove(folder: &Path) -> Result<(), TrainError> {
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
     let text = fs::read_to_string(path).map_err(|error| failed(path, error))?;
     serde_json::from_str(&text).map_err(|error| failed(path, format!("{error}; was the write cut short?")))
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainError> {
+    let text = serde_json::to_vec(value).map_err(|error| failed(path, error))?;
+    Ok(write_atomic(path, &text)?)
 }
 
 /// Makes a folder and all in it survive a power failure.

@@ -150,6 +150,34 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// Sized for a model of some million parameters on a machine without a GPU: short turns, small batches, a high learning
+    /// rate that falls along a cosine. The default is the paper's, for billions of parameters.
+    pub fn small(algorithm: impl Into<AlgorithmConfig>) -> Self {
+        let rollout = RolloutConfig {
+            max_turns: 5,
+            max_new_tokens: 64,
+            max_observation_tokens: 320,
+            top_k: 3,
+            ..RolloutConfig::default()
+        };
+        Self {
+            steps: 40,
+            questions_per_step: 8,
+            samples_per_question: 5,
+            rollout,
+            curriculum: CurriculumConfig::Exponential { start: 0.25, end: 0.75, base: 4.0 },
+            algorithm: algorithm.into(),
+            learning_rate: 5e-5,
+            warmup_ratio: 0.05,
+            lr_scheduler_type: LrSchedulerType::Cosine,
+            critic_learning_rate: 3e-4,
+            critic_warmup_ratio: 0.0,
+            micro_batch_tokens: 16_384,
+            checkpoint_every: 10,
+            ..Self::default()
+        }
+    }
+
     /// Checks what the parts do not check themselves.
     ///
     /// # Errors

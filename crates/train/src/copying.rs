@@ -9,7 +9,7 @@ use zerosearch_lm::{LanguageModel, LocalGenerator};
 use zerosearch_search::SearchEngine;
 use zerosearch_text::{PromptTemplate, StopScanner};
 
-use crate::demonstration::{Habits, Part, demonstrate, encode_demonstration};
+use crate::demonstration::{Habits, ScriptedTurn, demonstrate, encode_demonstration};
 use crate::pretraining::PretrainingError;
 
 /// Shares of spans that the model writes exactly, greedily, after the right beginning.
@@ -45,7 +45,7 @@ pub fn measure_copying(
         let rendered = prompt.render(&question.question)?;
         let parts = demonstrate(question, engine, &CHAIN, "", top_k, &mut rng)?;
         for (index, part) in parts.iter().enumerate() {
-            let Part::Policy(text) = part else { continue };
+            let ScriptedTurn::Policy(text) = part else { continue };
             let history = encode_demonstration(codec, &rendered, &parts[..index], 0.0).tokens;
             for (kind, open, close) in [
                 ("query", "<search>", "</search>"),

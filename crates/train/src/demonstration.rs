@@ -15,7 +15,7 @@ use zerosearch_text::{Codec, encode_information};
 
 /// One part of a scripted episode.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Part {
+pub enum ScriptedTurn {
     /// Written by the demonstrator.
     Policy(String),
     /// Documents that the engine returned, best first.
@@ -44,10 +44,10 @@ pub fn demonstrate(
     guess: &str,
     top_k: usize,
     rng: &mut ChaCha8Rng,
-) -> Result<Vec<Part>, SearchError> {
+) -> Result<Vec<ScriptedTurn>, SearchError> {
     let mut chance = |probability: f64| f64::from(rng.next_u32()) / 4_294_967_296.0 < probability;
     if chance(habits.guess) {
-        return Ok(vec![Part::Policy(format!("<think>I know it.</think><answer> {guess} </answer>"))]);
+        return Ok(vec![ScriptedTurn::Policy(format!("<think>I know it.</think><answer> {guess} </answer>"))]);
     }
     let stop_early = question.hops > 1 && chance(habits.stop_early / (1.0 - habits.guess));
     let mut parts = Vec::new();
@@ -64,7 +64,7 @@ pub fn demonstrate(
         } else {
             current.ask.as_str()
         };
-        parts.push(Part::Policy(format!("<think>{thought}</think><search> {query} </search>")));
+        parts.push(ScriptedTurn::Policy(format!("<think>{thought}</think><search> {query} </search>")));
         let found = engine.search(&Query { text: query, top_k, context: None })?;
         let documents: Vec<String> = found.into_iter().map(|document| document.contents).collect();
         // The end of the chain may come into sight early: a document that states the link and the answer.
@@ -72,11 +72,11 @@ pub fn demonstrate(
             question.steps[step..].iter().all(|step| mentions(document, std::slice::from_ref(&step.answer)))
         });
         let step_in_sight = documents.iter().any(|document| mentions(document, std::slice::from_ref(&current.answer)));
-        parts.push(Part::Documents(documents));
+        parts.push(ScriptedTurn::Documents(documents));
         if step == last || final_in_sight || (stop_early && step_in_sight) {
             let answer = if final_in_sight { &question.steps[last].answer } else { &current.answer };
             if step_in_sight || final_in_sight {
-                parts.push(Part::Policy(format!("<think>Found it.</think><answer> {answer} </answer>")));
+                parts.push(ScriptedTurn::Policy(format!("<think>Found it.</think><answer> {answer} </answer>")));
                 return Ok(parts);
             }
         }
@@ -92,20 +92,20 @@ pub fn demonstrate(
         }
         bare = false;
     }
-    parts.push(Part::Policy("<think>Not there.</think><answer> unknown </answer>".into()));
+    parts.push(ScriptedTurn::Policy("<think>Not there.</think><answer> unknown </answer>".into()));
     Ok(parts)
 }
 
 /// Turns an episode into tokens. The demonstrator's tokens weigh 1, the documents' `document_weight`,
 /// the prompt's nothing.
-pub fn encode_demonstration(codec: &Codec, prompt: &str, parts: &[Part], document_weight: f32) -> SftExample {
+pub fn encode_demonstration(codec: &Codec, prompt: &str, parts: &[ScriptedTurn], document_weight: f32) -> SftExample {
     let mut tokens = codec.encode(prompt);
     let mut positions = Vec::new();
     let mut weights = Vec::new();
     for part in parts {
         let (ids, weight) = match part {
-            Part::Policy(text) => (codec.encode(text), 1.0),
-            Part::Documents(documents) => {
+            ScriptedTurn::Policy(text) => (codec.encode(text), 1.0),
+            ScriptedTurn::Documents(documents) => {
                 let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
                 (encode_information(codec, &documents), document_weight)
             }

@@ -1,9 +1,10 @@
-//! What can end a training run.
+//! Errors of a training run.
 
 use std::path::PathBuf;
 
 use zerosearch_algorithms::AlgorithmError;
 use zerosearch_curriculum::CurriculumError;
+use zerosearch_generate::GenerateError;
 use zerosearch_lm::LmError;
 use zerosearch_metrics::MetricsError;
 use zerosearch_rollout::RolloutError;
@@ -47,28 +48,31 @@ pub enum TrainError {
         /// The gradient's norm.
         norm: f64,
     },
-    /// A checkpoint that cannot be written or read, or belongs to another run.
+    /// A file of the run that cannot be written or read, or belongs to another run.
     #[error("{path}: {message}")]
-    Checkpoint {
+    File {
         /// The file or folder.
         path: PathBuf,
         /// What is wrong, and what to do.
         message: String,
     },
-    /// A file of sampled rollouts that cannot be written or read.
-    #[error("{path}: {message}")]
-    Samples {
-        /// The file or folder.
-        path: PathBuf,
-        /// What is wrong.
-        message: String,
-    },
+    /// A checkpoint without a place.
+    #[error("the trainer was built without a folder for checkpoints: give the builder one by `checkpoints`")]
+    NoCheckpoints,
+    /// A trainer whose last step failed half-way.
+    #[error(
+        "an earlier step failed after it had begun to change the weights: go back to the newest checkpoint by `resume`"
+    )]
+    Broken,
     /// A part failed.
     #[error(transparent)]
     Algorithm(#[from] AlgorithmError),
     /// A part failed.
     #[error(transparent)]
     Curriculum(#[from] CurriculumError),
+    /// A part failed.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
     /// A part failed.
     #[error(transparent)]
     Lm(#[from] LmError),
@@ -81,4 +85,10 @@ pub enum TrainError {
     /// A part failed.
     #[error(transparent)]
     Text(#[from] TextError),
+}
+
+impl TrainError {
+    pub(crate) fn file(path: impl Into<PathBuf>, message: impl std::fmt::Display) -> Self {
+        Self::File { path: path.into(), message: message.to_string() }
+    }
 }

@@ -1,15 +1,14 @@
-//! What a run is made of beside its configuration: a resumed one must be made of the same.
+//! The parts of a run beside its configuration: a resumed one must have the same.
 
 use serde::{Deserialize, Serialize};
 use zerosearch_data::{Fingerprint, Question, fingerprint};
-use zerosearch_lm::HostWeights;
-use zerosearch_text::Codec;
+use zerosearch_lm::{HostWeights, LanguageModel};
+use zerosearch_text::{Codec, PromptTemplate};
 
-use crate::{TrainError, Trainer};
+use crate::{TrainError, Validation};
 
-/// Short names of what a run is made of. A checkpoint of an older version lacks some of them; what is not there is
-/// not compared.
-#[derive(Debug, Serialize, Deserialize)]
+/// Short names of all parts of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Identity {
     algorithm_name: String,
     questions: String,
@@ -23,21 +22,27 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn of(trainer: &Trainer<'_>) -> Result<Self, TrainError> {
-        let parts = &trainer.parts;
-        let first = parts.questions.first().map_or("", |question: &Question| &question.question);
+    pub(crate) fn of(
+        policy: &LanguageModel,
+        prompt: &PromptTemplate,
+        questions: &[Question],
+        algorithm: &str,
+        reward: &str,
+        validation: Option<&Validation>,
+    ) -> Result<Self, TrainError> {
+        let first = questions.first().map_or("", |question| &question.question);
         Ok(Self {
-            algorithm_name: trainer.algorithm.name().into(),
-            questions: fingerprint(parts.questions),
-            tokenizer: Some(of_tokenizer(&parts.model.codec)),
-            base_model: Some(trainer.base_model.clone()),
-            prompt: Some(parts.prompt.render(first)?),
-            reward: Some(parts.reward.name().into()),
-            validation: trainer.validation.map(|validation| fingerprint(validation.questions)),
+            algorithm_name: algorithm.into(),
+            questions: fingerprint(questions),
+            tokenizer: Some(of_tokenizer(&policy.codec)),
+            base_model: Some(of_weights(&policy.weights)),
+            prompt: Some(prompt.render(first)?),
+            reward: Some(reward.into()),
+            validation: validation.map(|validation| fingerprint(&validation.questions)),
         })
     }
 
-    /// What this run had and the one that wants to go on has not, with the remedy.
+    /// The first difference between this run and the one that wants to go on with it, with the remedy.
     pub(crate) fn differs_from(&self, now: &Self) -> Option<String> {
         let other = |before: &Option<String>, now: &Option<String>| before.is_some() && before != now;
         let (before, after) = (&self.algorithm_name, &now.algorithm_name);
@@ -81,7 +86,7 @@ fn of_tokenizer(codec: &Codec) -> String {
     name.to_string()
 }
 
-pub(crate) fn of_weights(weights: &HostWeights) -> String {
+fn of_weights(weights: &HostWeights) -> String {
     let mut name = Fingerprint::default();
     for (tensor, values) in weights.iter() {
         name.text(tensor);

@@ -3,34 +3,39 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod builder;
 mod checkpoint;
 mod collection;
+mod collector;
 mod config;
 mod copying;
 mod critic;
 mod demonstration;
 mod error;
+mod experience;
 mod identity;
+mod learner;
+mod outputs;
 mod pretraining;
 mod replay;
 mod replicas;
-mod run;
 mod samples;
 mod schedule;
 mod totals;
 mod trainer;
-mod update;
+mod updater;
 mod validation;
 
+pub use builder::TrainerBuilder;
 pub use checkpoint::{latest_config, latest_step};
 pub use config::{OldLogprobs, TrainConfig};
 pub use copying::{Copying, measure_copying};
-pub use demonstration::{Habits, Part, demonstrate, encode_demonstration};
+pub use demonstration::{Habits, ScriptedTurn, demonstrate, encode_demonstration};
 pub use error::TrainError;
+pub use experience::Experience;
 pub use pretraining::{Mixture, Pretraining, PretrainingError, index, sources, world};
 pub use replay::rescore;
-pub use run::RunEnd;
-pub use samples::{Sample, read_samples, samples_path, write_samples};
+pub use samples::{Sample, StepReport, read_samples, samples_path, write_samples};
 pub use schedule::LrSchedulerType;
-pub use trainer::{Parts, StepReport, Trainer};
+pub use trainer::Trainer;
 pub use validation::Validation;

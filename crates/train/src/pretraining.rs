@@ -14,7 +14,7 @@ use zerosearch_simulator::{
 };
 use zerosearch_text::{Codec, PromptTemplate, TextError};
 
-use crate::demonstration::{Habits, Part, demonstrate, encode_demonstration};
+use crate::demonstration::{Habits, ScriptedTurn, demonstrate, encode_demonstration};
 
 /// What can go wrong while a base model's text is made.
 #[derive(Debug, thiserror::Error)]
@@ -197,10 +197,10 @@ pub fn index(world: &World, seed: u64) -> Result<Bm25Index, SearchError> {
 }
 
 /// The searches of an episode as a judge by the exact rule would label them.
-fn labelled(question: &WorldQuestion, parts: &[Part]) -> Vec<LabelledInteraction> {
+fn labelled(question: &WorldQuestion, parts: &[ScriptedTurn]) -> Vec<LabelledInteraction> {
     let query = |text: &str| Some(text.split_once("<search> ")?.1.split_once(" </search>")?.0.to_string());
-    let row = |pair: &[Part]| match pair {
-        [Part::Policy(text), Part::Documents(documents)] if !documents.is_empty() => {
+    let row = |pair: &[ScriptedTurn]| match pair {
+        [ScriptedTurn::Policy(text), ScriptedTurn::Documents(documents)] if !documents.is_empty() => {
             let useful = documents.iter().any(|document| mentions(document, &question.golden_answers));
             let interaction = Interaction {
                 question: question.question.clone(),

@@ -5,11 +5,11 @@ use zerosearch_metrics::Metrics;
 use zerosearch_reward::RewardFn;
 use zerosearch_rollout::Rollout;
 
-use crate::collection::Collected;
-use crate::update::Rewarded;
-use crate::{Sample, StepReport, TrainError, Trainer};
+use crate::batch::TrainBatch;
+use crate::collection::Collection;
+use crate::{Experience, Sample, StepReport, TrainError, Trainer};
 
-/// What recorded rollouts earn from `reward`, and the advantages that `algorithm` makes of it.
+/// The rewards of recorded rollouts by `reward`, and the advantages that `algorithm` makes of them.
 ///
 /// The rollouts of a step are one batch, those of one of its questions a group; steps are taken as they come, which
 /// matters to an algorithm that remembers earlier ones. With the reward and the algorithm of the run, and all rollouts
@@ -27,45 +27,36 @@ pub fn rescore(
     let mut rescored = Vec::with_capacity(samples.len());
     for step in samples.chunk_by(|a, b| a.step == b.step) {
         let rollouts = step.iter().map(|sample| sample.rollout.clone()).collect();
-        let collected = Collected::recorded(rollouts, reward, algorithm.dynamic_sampling())?;
-        let rewarded = Rewarded::of(&collected);
-        let lengths: Vec<usize> = rewarded.rollouts.iter().map(|r| r.trajectory.mask().trained()).collect();
-        let mut advantages = Vec::new().into_iter();
-        if !lengths.is_empty() {
-            advantages = algorithm.advantages(&rewarded.batch(&lengths)?)?.advantages.into_iter();
-        }
-        let mut lengths = lengths.into_iter();
-        let Collected { rollouts, rewards, kept, .. } = &collected;
-        for ((rollout, reward), kept) in rollouts.iter().zip(rewards).zip(kept) {
-            let length = if *kept { lengths.next().unwrap_or(0) } else { 0 };
-            let advantages = advantages.by_ref().take(length).collect();
-            rescored.push(Sample { step: step[0].step, reward: *reward, advantages, rollout: rollout.clone() });
-        }
+        let collection = Collection::recorded(rollouts, reward, algorithm.dynamic_sampling())?;
+        let kept: Vec<&Experience> = collection.experiences.iter().filter(|experience| experience.kept).collect();
+        let batch = TrainBatch::new(&kept);
+        let tokens = if kept.is_empty() { Vec::new() } else { algorithm.advantages(&batch.rewards()?)?.advantages };
+        let mut rows = batch.rows(&tokens);
+        let of = |experience: &Experience| experience.kept.then(|| rows.next()).flatten().unwrap_or_default().to_vec();
+        let advantages = collection.experiences.iter().map(of).collect();
+        rescored.extend(Sample::of_step(step[0].step, collection, advantages));
     }
     Ok(rescored)
 }
 
-impl Trainer<'_> {
-    /// A step on recorded rollouts of one batch: rewards, advantages and update as in [`step`](Self::step), and no
+impl Trainer {
+    /// A step on recorded rollouts of one batch: rewards, advantages and update as in [`next_step`](Self::next_step), and no
     /// generator or engine is asked. From the state before a step and with all of its rollouts, the update is that step's,
-    /// to the bit. There is no validation, and the curriculum hears of nothing.
+    /// to the bit. There is no validation, the curriculum hears of nothing, and nothing is written.
     ///
     /// # Errors
     /// When the algorithm needs greedy rollouts, which are not recorded, or a loss or gradient is not finite.
     pub fn replay(&mut self, rollouts: Vec<Rollout>) -> Result<StepReport, TrainError> {
+        self.refuse_broken()?;
         let mut metrics = Metrics::new();
-        let collected = Collected::recorded(rollouts, self.parts.reward, self.algorithm.dynamic_sampling())?;
-        self.generator.release_weights();
-        let (_, _, mut update) = self.split(self.step);
-        let learnt = update.learn(&collected, &mut metrics);
-        if learnt.is_err() {
-            self.refit();
-        }
-        let advantages = learnt?;
-        metrics.summary("critic/score", &collected.rewards);
+        let dynamic_sampling = self.collector.dynamic_sampling;
+        let collection = Collection::recorded(rollouts, self.collector.reward.as_ref(), dynamic_sampling)?;
+        self.collector.sleep()?;
+        self.is_broken = true;
+        let advantages = self.updater.learn(self.step, &collection.experiences, &mut metrics)?;
+        self.is_broken = false;
+        collection.score_metrics(&mut metrics);
         self.step += 1;
-        self.refit();
-        let Collected { rollouts, rewards, .. } = collected;
-        Ok(StepReport { step: self.step, metrics, rollouts, rewards, advantages })
+        Ok(StepReport { step: self.step, metrics, samples: Sample::of_step(self.step, collection, advantages) })
     }
 }

@@ -10,7 +10,7 @@ pub(crate) struct Totals {
     /// Optimizer steps of the policy.
     pub(crate) updates: usize,
     /// The same, a ragged mini-batch counted for the part of a full one that it is.
-    shares: f64,
+    fractions: f64,
     sums: LossMetrics,
     norms: f64,
     rate: f64,
@@ -83,27 +83,27 @@ impl AddAssign for Seconds {
 #[derive(Debug, Default)]
 struct CriticTotals {
     updates: usize,
-    shares: f64,
+    fractions: f64,
     loss: f64,
     norms: f64,
     rate: f64,
 }
 
 impl Totals {
-    /// Takes in an update of the policy on `share` of a full mini-batch.
-    pub(crate) fn policy(&mut self, sums: LossMetrics, share: f64, norm: f64, rate: f64) {
+    /// Takes in an update of the policy on a `fraction` of a full mini-batch.
+    pub(crate) fn policy(&mut self, sums: LossMetrics, fraction: f64, norm: f64, rate: f64) {
         self.updates += 1;
-        self.shares += share;
+        self.fractions += fraction;
         self.sums += sums;
         self.norms += norm;
         self.rate = rate;
     }
 
     /// Takes in an update of the critic, likewise.
-    pub(crate) fn critic(&mut self, loss: f64, share: f64, norm: f64, rate: f64) {
+    pub(crate) fn critic(&mut self, loss: f64, fraction: f64, norm: f64, rate: f64) {
         let critic = self.critic.get_or_insert_default();
         critic.updates += 1;
-        critic.shares += share;
+        critic.fractions += fraction;
         critic.loss += loss;
         critic.norms += norm;
         critic.rate = rate;
@@ -120,9 +120,9 @@ impl Totals {
         scalars.push(("actor/updates", self.updates as f64));
         if self.updates > 0 {
             let mean = LossMetrics {
-                loss: self.sums.loss / self.shares,
-                pg_loss: self.sums.pg_loss / self.shares,
-                kl_loss: self.sums.kl_loss / self.shares,
+                loss: self.sums.loss / self.fractions,
+                pg_loss: self.sums.pg_loss / self.fractions,
+                kl_loss: self.sums.kl_loss / self.fractions,
                 ..self.sums
             };
             scalars.extend(mean.scalars());
@@ -134,7 +134,7 @@ impl Totals {
             scalars.push(("timing_s/optimizer", optimizer));
         }
         if let Some(critic) = &self.critic {
-            scalars.push(("critic/vf_loss", critic.loss / critic.shares));
+            scalars.push(("critic/vf_loss", critic.loss / critic.fractions));
             scalars.push(("critic/grad_norm", critic.norms / critic.updates as f64));
             scalars.push(("critic/lr", critic.rate));
         }

@@ -1,27 +1,34 @@
-//! How well the policy does on questions that it is not trained on, every few steps.
+//! The policy's scores on questions that it is not trained on, every few steps.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zerosearch_curriculum::{Constant, Progress};
 use zerosearch_data::Question;
-use zerosearch_generate::Sampling;
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::{contains, exact_match, extract_answer, f1};
-use zerosearch_rollout::{Noise, RolloutConfig, RolloutPlan};
+use zerosearch_rollout::Noise;
 use zerosearch_search::SearchEngine;
 
 use crate::{TrainError, Trainer};
 
-/// A fixed set of questions, and what answers their searches.
-#[derive(Clone, Copy)]
-pub struct Validation<'a> {
+/// A fixed set of questions, and the engine for their searches.
+#[derive(Clone)]
+pub struct Validation {
     /// Asked every `validate_every` steps, greedily, once each.
-    pub questions: &'a [Question],
+    pub questions: Arc<[Question]>,
     /// A real engine, or a simulated one.
-    pub engine: &'a dyn SearchEngine,
-    /// The share of noisy documents that a simulated engine is told to write; `None` for a real engine, which is told nothing.
+    pub engine: Arc<dyn SearchEngine>,
+    /// The probability of noisy documents of a simulated engine; `None` for a real engine, which is told nothing.
     pub noise: Option<f64>,
+}
+
+impl Validation {
+    /// Questions for a real engine.
+    pub fn new(questions: impl Into<Arc<[Question]>>, engine: impl SearchEngine + 'static) -> Self {
+        Self { questions: questions.into(), engine: Arc::new(engine), noise: None }
+    }
 }
 
 /// The best validation so far.
@@ -35,19 +42,12 @@ pub(crate) struct Best {
     pub(crate) since: u64,
 }
 
-impl<'a> Trainer<'a> {
-    /// Has the policy answer these questions every `validate_every` steps.
-    #[must_use]
-    pub fn with_validation(mut self, validation: Validation<'a>) -> Self {
-        self.validation = Some(validation);
-        self
-    }
-
+impl Trainer {
     /// Validates if it is due, and keeps the best. Metrics: `val/{em,f1,contains}/<data_source>`, and over all questions
     /// `val/{em,f1,contains}`.
     pub(crate) fn validate_if_due(&mut self, metrics: &mut Metrics) -> Result<(), TrainError> {
         let every = self.config.validate_every;
-        let Some(validation) = self.validation.filter(|v| !v.questions.is_empty()) else { return Ok(()) };
+        let Some(validation) = self.validation.clone().filter(|v| !v.questions.is_empty()) else { return Ok(()) };
         if every == 0 || !(self.step.is_multiple_of(every) || self.step == self.config.steps) {
             return Ok(());
         }
@@ -67,25 +67,15 @@ impl<'a> Trainer<'a> {
         patience > 0 && self.best.is_some_and(|best| best.since >= patience)
     }
 
-    fn validate(&mut self, validation: &Validation<'_>) -> Result<Metrics, TrainError> {
+    fn validate(&mut self, validation: &Validation) -> Result<Metrics, TrainError> {
         let told = Constant::new(validation.noise.unwrap_or(0.0))?;
         let noise = match validation.noise {
             Some(_) => Noise::Curriculum { curriculum: &told, progress: Progress::at(0, 1) },
             None => Noise::Off,
         };
-        let tasks = validation.questions.iter().enumerate();
-        let tasks = tasks.map(|(index, question)| self.parts.task(index as u64, question)).collect::<Result<_, _>>()?;
-        let plan = RolloutPlan {
-            engine: validation.engine,
-            codec: &self.parts.model.codec,
-            config: RolloutConfig { sampling: Sampling::greedy(), ..self.config.rollout },
-            noise,
-            seed: self.config.seed,
-            step: 0,
-        };
-        let rollouts = plan.run(&mut self.generator, tasks, &mut |_| {})?;
+        let rollouts = self.collector.answer(&validation.questions, validation.engine.as_ref(), noise)?;
         let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
-        for (rollout, question) in rollouts.iter().zip(validation.questions) {
+        for (rollout, question) in rollouts.iter().zip(&*validation.questions) {
             let answer = extract_answer(&rollout.policy_turns()).unwrap_or_default();
             let golden = &question.golden_answers;
             for (name, score) in [

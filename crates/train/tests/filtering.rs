@@ -3,12 +3,13 @@
 mod fixture;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use fixture::{Fixture, Letters, config, metrics, run};
+use fixture::{Fixture, Letters, RunEnd, build_in, config, metrics, run, step};
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::{Episode, RewardFn};
 use zerosearch_rollout::RolloutConfig;
-use zerosearch_train::{Parts, RunEnd, StepReport, TrainConfig, Trainer};
+use zerosearch_train::{StepReport, TrainConfig};
 
 /// One question earns the same whatever is written; the others earn letters.
 struct OneDullQuestion;
@@ -48,25 +49,25 @@ const COUNTS: [&str; 4] =
 /// The questions of a step in the order in which they were asked.
 fn asked(report: &StepReport) -> Vec<String> {
     let by_slot: BTreeMap<u64, String> =
-        report.rollouts.iter().map(|rollout| (rollout.question_index, rollout.question.clone())).collect();
+        report.samples.iter().map(|s| (s.rollout.question_index, s.rollout.question.clone())).collect();
     by_slot.into_values().collect()
 }
 
 #[test]
 fn groups_without_signal_are_replaced_by_the_next_questions() {
     let fixture = Fixture::new();
-    let parts = || Parts { reward: &OneDullQuestion, ..fixture.parts() };
-    let mut trainer = Trainer::new(TrainConfig { steps: 6, ..config("dapo") }, parts()).unwrap();
+    let config = TrainConfig { steps: 6, ..config("dapo") };
+    let mut trainer = fixture.builder(config).reward(OneDullQuestion).build().unwrap();
     let (mut stream, mut filtered) = (Vec::new(), 0.0);
     for _ in 0..6 {
-        let report = trainer.step().unwrap();
+        let report = step(&mut trainer);
         let dull = asked(&report).iter().filter(|question| *question == DULL).count() as f64;
         let [out, refilled, given_up, gen_batches] = figures(&report.metrics, COUNTS);
         assert_eq!((out, refilled, given_up), (dull, dull, 0.0));
         assert_eq!(gen_batches > 1.0, dull > 0.0);
         assert_eq!(figures(&report.metrics, ["rollout/groups", "rollout/constant_groups"]), [2.0, 0.0]);
-        for (rollout, advantages) in report.rollouts.iter().zip(&report.advantages) {
-            assert_eq!(advantages.is_empty(), rollout.question == DULL);
+        for sample in &report.samples {
+            assert_eq!(sample.advantages.is_empty(), sample.rollout.question == DULL);
         }
         filtered += out;
         stream.extend(asked(&report));
@@ -84,35 +85,35 @@ fn groups_without_signal_are_replaced_by_the_next_questions() {
 #[test]
 fn places_that_nothing_fills_are_given_up_and_nothing_is_learnt() {
     let fixture = Fixture::new();
-    let parts = || Parts { reward: &Dull, ..fixture.parts() };
-    let mut trainer = Trainer::new(TrainConfig { max_num_gen_batches: 3, ..config("dapo") }, parts()).unwrap();
-    let report = trainer.step().unwrap();
+    let build = |max_num_gen_batches| {
+        fixture.builder(TrainConfig { max_num_gen_batches, ..config("dapo") }).reward(Dull).build()
+    };
+    let mut trainer = build(3).unwrap();
+    let report = step(&mut trainer);
     assert_eq!(figures(&report.metrics, COUNTS), [6.0, 0.0, 2.0, 3.0]);
-    assert_eq!(report.rollouts.len(), 18);
-    assert!(report.advantages.iter().all(Vec::is_empty));
-    assert_eq!(trainer.model().weights, fixture.model.weights);
+    assert_eq!(report.samples.len(), 18);
+    assert!(report.samples.iter().all(|sample| sample.advantages.is_empty()));
+    assert_eq!(trainer.model().unwrap().weights, fixture.model.weights);
 
-    let once = TrainConfig { max_num_gen_batches: 1, ..config("dapo") };
-    let report = Trainer::new(once, parts()).unwrap().step().unwrap();
+    let report = step(&mut build(1).unwrap());
     assert_eq!(figures(&report.metrics, COUNTS), [2.0, 0.0, 2.0, 1.0]);
-    let never = TrainConfig { max_num_gen_batches: 0, ..config("dapo") };
-    let message = Trainer::new(never, parts()).err().unwrap().to_string();
+    let message = build(0).err().unwrap().to_string();
     assert!(message.contains("`max_num_gen_batches` is 0"), "{message}");
 }
 
 #[test]
 fn a_resumed_run_goes_on_in_the_stream_where_refills_left_it() {
     let fixture = Fixture::new();
-    let parts = || Parts { reward: &OneDullQuestion, ..fixture.parts() };
     let config = TrainConfig { steps: 5, ..config("dapo") };
     let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut trainer = Trainer::new(config.clone(), parts()).unwrap();
-    assert_eq!(run(&mut trainer, whole.path(), u64::MAX), RunEnd::Finished);
-    assert_eq!(run(&mut Trainer::new(config.clone(), parts()).unwrap(), cut.path(), 3), RunEnd::Interrupted);
-    let mut resumed = Trainer::new(config, parts()).unwrap();
-    assert!(resumed.resume(&cut.path().join("checkpoints")).unwrap());
-    assert_eq!(run(&mut resumed, cut.path(), u64::MAX), RunEnd::Finished);
-    assert_eq!(resumed.model().weights, trainer.model().weights);
+    let trainer_in = |folder: &Path| build_in(folder, fixture.builder(config.clone()).reward(OneDullQuestion));
+    let mut trainer = trainer_in(whole.path());
+    assert_eq!(run(&mut trainer, u64::MAX), RunEnd::Finished);
+    assert_eq!(run(&mut trainer_in(cut.path()), 3), RunEnd::Interrupted);
+    let mut resumed = trainer_in(cut.path());
+    assert_eq!(resumed.steps_done(), 3);
+    assert_eq!(run(&mut resumed, u64::MAX), RunEnd::Finished);
+    assert_eq!(resumed.model().unwrap().weights, trainer.model().unwrap().weights);
     assert_eq!(metrics(cut.path()), metrics(whole.path()));
 }
 
@@ -121,32 +122,32 @@ fn cut_off_and_invalid_rollouts_are_masked_and_counted() {
     let fixture = Fixture::new();
     // Long enough that about half of the turns of a model that guesses end by themselves.
     let rollout = RolloutConfig { max_turns: 1, max_new_tokens: 160, ..config("grpo").rollout };
-    let step = |mask_truncated_completions, mask_invalid_completions| {
+    let first_step = |mask_truncated_completions, mask_invalid_completions| {
         let config = TrainConfig { rollout, mask_truncated_completions, mask_invalid_completions, ..config("grpo") };
-        let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
-        (trainer.step().unwrap(), trainer.model().weights)
+        let mut trainer = fixture.trainer(config);
+        (step(&mut trainer), trainer.model().unwrap().weights)
     };
-    let (plain, weights) = step(false, false);
-    let truncated = plain.rollouts.iter().filter(|rollout| rollout.is_truncated()).count();
+    let (plain, weights) = first_step(false, false);
+    let truncated = plain.samples.iter().filter(|sample| sample.rollout.is_truncated()).count();
     assert!(0 < truncated && truncated < 6, "{truncated} of 6 are cut off");
-    assert!(plain.advantages.iter().all(|advantages| !advantages.is_empty()));
+    assert!(plain.samples.iter().all(|sample| !sample.advantages.is_empty()));
 
-    let (masked, other_weights) = step(true, false);
+    let (masked, other_weights) = first_step(true, false);
     assert_eq!(masked.metrics.get("rollout/masked_truncated"), Some(truncated as f64));
     assert_eq!(masked.metrics.get("rollout/masked_invalid"), None);
-    for ((rollout, advantages), plain) in masked.rollouts.iter().zip(&masked.advantages).zip(&plain.advantages) {
+    for (masked, plain) in masked.samples.iter().zip(&plain.samples) {
         // The others' advantages still come from the whole group.
-        let expected = if rollout.is_truncated() { &Vec::new() } else { plain };
-        assert_eq!(advantages, expected);
+        let expected = if masked.rollout.is_truncated() { &Vec::new() } else { &plain.advantages };
+        assert_eq!(&masked.advantages, expected);
     }
     assert_ne!(weights, other_weights);
 
-    let (masked, _) = step(true, true);
-    let invalid = masked.rollouts.iter().filter(|rollout| rollout.is_invalid()).count();
+    let (masked, _) = first_step(true, true);
+    let invalid = masked.samples.iter().filter(|sample| sample.rollout.is_invalid()).count();
     assert!(invalid < 6);
     assert_eq!(masked.metrics.get("rollout/masked_invalid"), Some(invalid as f64));
-    for (rollout, advantages) in masked.rollouts.iter().zip(&masked.advantages) {
-        assert_eq!(advantages.is_empty(), rollout.is_truncated() || rollout.is_invalid());
+    for sample in &masked.samples {
+        assert_eq!(sample.advantages.is_empty(), sample.rollout.is_truncated() || sample.rollout.is_invalid());
     }
 }
 
@@ -155,10 +156,10 @@ fn a_step_whose_rollouts_are_all_masked_changes_nothing() {
     let fixture = Fixture::new();
     let rollout = RolloutConfig { max_turns: 1, max_new_tokens: 2, ..config("grpo").rollout };
     let config = TrainConfig { rollout, mask_truncated_completions: true, ..config("grpo") };
-    let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
-    let report = trainer.step().unwrap();
+    let mut trainer = fixture.trainer(config);
+    let report = step(&mut trainer);
     assert_eq!(figures(&report.metrics, ["rollout/masked_truncated", "actor/updates"]), [6.0, 0.0]);
-    assert_eq!(trainer.model().weights, fixture.model.weights);
+    assert_eq!(trainer.model().unwrap().weights, fixture.model.weights);
 }
 
 #[test]
@@ -167,8 +168,8 @@ fn a_step_in_which_the_policy_wrote_nothing_is_an_error_that_says_so() {
     // No prompt fits into the context.
     fixture.model.config.max_positions = 4;
     for algorithm in ["grpo", "dapo", "ppo"] {
-        let mut trainer = Trainer::new(config(algorithm), fixture.parts()).unwrap();
-        let message = trainer.step().err().unwrap().to_string();
+        let mut trainer = fixture.trainer(config(algorithm));
+        let message = trainer.next_step().err().unwrap().to_string();
         assert!(message.contains("no trained token"), "{algorithm}: {message}");
     }
 }

@@ -3,14 +3,13 @@
 mod fixture;
 
 use burn::tensor::{Tensor, TensorData};
-use fixture::{Fixture, config};
+use fixture::{Fixture, config, step};
 use rand_chacha::rand_core::Rng;
 use zerosearch_algorithms::{
     Aggregation, Algorithm, AlgorithmConfig, Kl, LossInputs, Reinforce, ValueInputs, ValueLoss,
 };
 use zerosearch_generate::Stream;
 use zerosearch_lm::{Decoder, Gradients, HostTensor, HostWeights, ScoredSequence, Weight};
-use zerosearch_train::Trainer;
 
 /// A sequence as the update sees it.
 #[derive(Clone)]
@@ -31,7 +30,7 @@ const FROM_REFERENCE: [f32; 4] = [0.4, -0.3, 0.2, -0.5];
 
 /// Rollouts of the fixture's model as it is.
 fn rows(fixture: &Fixture) -> Vec<Row> {
-    let report = Trainer::new(config("grpo"), fixture.parts()).unwrap().step().unwrap();
+    let report = step(&mut fixture.trainer(config("grpo")));
     let advantages = [1.0, -0.5, 0.8, -1.2, 0.3, -0.7];
     let mut token = 0;
     let row = |(rollout, advantage): (&zerosearch_rollout::Rollout, f32)| {
@@ -50,7 +49,7 @@ fn rows(fixture: &Fixture) -> Vec<Row> {
             counts: true,
         }
     };
-    report.rollouts.iter().zip(advantages).map(row).collect()
+    report.samples.iter().map(|sample| &sample.rollout).zip(advantages).map(row).collect()
 }
 
 /// The loss's weights of each row's tokens, over the whole batch.

@@ -10,13 +10,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use fixture::{Fixture, config, metrics, run};
+use fixture::{Fixture, RunEnd, build_in, config, metrics, run};
 use rand_chacha::rand_core::Rng;
 use zerosearch_algorithms::{AdaptiveKl, KlReward};
 use zerosearch_curriculum::CurriculumConfig;
 use zerosearch_generate::Stream;
 use zerosearch_lm::LoraConfig;
-use zerosearch_train::{RunEnd, TrainConfig, Trainer, Validation};
+use zerosearch_train::TrainConfig;
 
 /// Names the folder and the kind of the run to the process that is killed.
 const FOLDER: &str = "ZEROSEARCH_KILLED_RUN";
@@ -47,10 +47,8 @@ fn the_run() {
         },
     };
     let config = TrainConfig { steps: STEPS, validate_every: 3, ..config };
-    let validation = Validation { questions: &fixture.questions, engine: &fixture.engine, noise: None };
-    let mut trainer = Trainer::new(config, fixture.parts()).unwrap().with_validation(validation);
-    trainer.resume(&folder.join("checkpoints")).unwrap();
-    assert_eq!(run(&mut trainer, folder, u64::MAX), RunEnd::Finished);
+    let mut trainer = build_in(folder, fixture.builder(config).validation(fixture.validation()));
+    assert_eq!(run(&mut trainer, u64::MAX), RunEnd::Finished);
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 mod fixture;
 
-use fixture::{Fixture, Letters, config, run};
+use fixture::{Fixture, Letters, config, run, step};
 use zerosearch_algorithms::{AlgorithmConfig, Baseline, Reinforce};
 use zerosearch_reward::{Episode, RewardFn};
-use zerosearch_train::{Sample, TrainConfig, Trainer, latest_config, read_samples, rescore, samples_path};
+use zerosearch_train::{Sample, TrainConfig, latest_config, read_samples, rescore, samples_path};
 
 struct Turns;
 
@@ -22,7 +22,7 @@ impl RewardFn for Turns {
 /// All rollouts of a run's steps, and the configuration that its checkpoint names.
 fn recorded(fixture: &Fixture, config: TrainConfig) -> (Vec<Sample>, TrainConfig) {
     let folder = tempfile::tempdir().unwrap();
-    run(&mut Trainer::new(config, fixture.parts()).unwrap(), folder.path(), 3);
+    run(&mut fixture.trainer_in(folder.path(), config), 3);
     let of_step = |step| read_samples(&samples_path(&folder.path().join("rollouts"), step)).unwrap();
     ((1..=3).flat_map(of_step).collect(), latest_config(&folder.path().join("checkpoints")).unwrap().unwrap())
 }
@@ -69,17 +69,18 @@ fn what_was_not_recorded_is_named() {
 fn a_replayed_step_is_the_step() {
     let fixture = Fixture::new();
     for algorithm in ["grpo", "ppo", "dapo"] {
-        let mut first = Trainer::new(config(algorithm), fixture.parts()).unwrap();
-        let mut second = Trainer::new(config(algorithm), fixture.parts()).unwrap();
+        let mut first = fixture.trainer(config(algorithm));
+        let mut second = fixture.trainer(config(algorithm));
         for _ in 0..2 {
-            let step = first.step().unwrap();
-            let replayed = second.replay(step.rollouts.clone()).unwrap();
-            assert_eq!((&replayed.rewards, &replayed.advantages), (&step.rewards, &step.advantages), "{algorithm}");
+            let step = step(&mut first);
+            let rollouts = step.samples.iter().map(|sample| sample.rollout.clone()).collect();
+            let replayed = second.replay(rollouts).unwrap();
+            assert_eq!(replayed.samples, step.samples, "{algorithm}");
             for (name, value) in replayed.metrics.iter().filter(|(name, _)| !name.starts_with("timing_s")) {
                 assert_eq!(step.metrics.get(name), Some(value), "{algorithm}: {name}");
             }
             assert!(replayed.metrics.get("actor/pg_loss").is_some());
-            assert_eq!(second.model().weights, first.model().weights, "{algorithm}");
+            assert_eq!(second.model().unwrap().weights, first.model().unwrap().weights, "{algorithm}");
         }
         assert_eq!(second.steps_done(), 2);
     }

@@ -4,13 +4,12 @@ mod fixture;
 
 use std::path::Path;
 
-use fixture::{Fixture, config, run};
+use fixture::{Fixture, Letters, RunEnd, build_in, config, run};
 use zerosearch_data::Question;
 use zerosearch_lm::{HostWeights, LanguageModel};
-use zerosearch_metrics::Sinks;
 use zerosearch_reward::{Episode, RewardFn};
 use zerosearch_text::{PromptTemplate, SpecialTokens, train_bpe};
-use zerosearch_train::{Parts, RunEnd, TrainConfig, Trainer, Validation, latest_step};
+use zerosearch_train::{TrainConfig, Trainer, Validation, latest_step};
 
 struct Nothing;
 
@@ -29,9 +28,8 @@ fn a_resume_with_anything_else_is_refused_by_what_differs() {
     let fixture = Fixture::new();
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = folder.path().join("checkpoints");
-    let validation = Validation { questions: &fixture.questions, engine: &fixture.engine, noise: None };
-    let with = |parts, validation| Trainer::new(config("grpo"), parts).unwrap().with_validation(validation);
-    run(&mut with(fixture.parts(), validation), folder.path(), 1);
+    let of = |model| fixture.builder_of(model, config("grpo")).validation(fixture.validation());
+    run(&mut build_in(folder.path(), of(fixture.model.clone())), 1);
 
     let base = &fixture.model;
     let tokenizer = |text: &str| {
@@ -49,23 +47,29 @@ fn a_resume_with_anything_else_is_refused_by_what_differs() {
     let other_model = LanguageModel::new(other_shape.clone(), HostWeights::init(&other_shape, 1), base.codec.clone());
     let prompt = PromptTemplate::new("Question:  {{ question }}").unwrap();
     let questions = [Question::new("x", "another", vec!["a".into()])];
-    let other_validation = Validation { questions: &questions, ..validation };
+    let other_validation = Validation::new(questions.clone(), fixture.engine.clone());
+    let other_questions = Trainer::builder(base.clone(), questions, fixture.engine.clone())
+        .prompt(fixture.prompt.clone())
+        .reward(Letters)
+        .device(fixture.device.clone())
+        .config(config("grpo"))
+        .validation(fixture.validation());
 
-    let parts = || fixture.parts();
-    for (parts, validation, expected) in [
-        (Parts { model: other_tokenizer, ..parts() }, validation, "another tokenizer"),
-        (Parts { model: other_weights, ..parts() }, validation, "another base model"),
-        (Parts { model: other_model, ..parts() }, validation, "another base model"),
-        (Parts { prompt: &prompt, ..parts() }, validation, "another prompt template"),
-        (Parts { questions: &questions, ..parts() }, validation, "trained on other questions"),
-        (Parts { reward: &Nothing, ..parts() }, validation, "paid by the reward letters, not nothing"),
-        (parts(), other_validation, "validated on other questions"),
+    let same = || of(base.clone());
+    for (builder, expected) in [
+        (of(other_tokenizer), "another tokenizer"),
+        (of(other_weights), "another base model"),
+        (of(other_model), "another base model"),
+        (same().prompt(prompt), "another prompt template"),
+        (other_questions, "trained on other questions"),
+        (same().reward(Nothing), "paid by the reward letters, not nothing"),
+        (same().validation(other_validation), "validated on other questions"),
     ] {
-        let message = with(parts, validation).resume(&checkpoints).unwrap_err().to_string();
+        let message = builder.checkpoints(&checkpoints).build().err().unwrap().to_string();
         let complete = ["global_step_1/trainer.json: this run ", expected, "resume with", "start in another folder"];
         assert!(complete.iter().all(|part| message.contains(part)), "{expected}: {message}");
     }
-    assert!(with(parts(), validation).resume(&checkpoints).unwrap());
+    assert_eq!(same().checkpoints(&checkpoints).build().unwrap().steps_done(), 1);
 }
 
 #[test]
@@ -73,27 +77,27 @@ fn a_checkpoint_of_an_older_version_goes_on() {
     let fixture = Fixture::new();
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = folder.path().join("checkpoints");
-    run(&mut Trainer::new(config("grpo"), fixture.parts()).unwrap(), folder.path(), 1);
+    run(&mut fixture.trainer_in(folder.path(), config("grpo")), 1);
     let path = checkpoints.join("global_step_1/trainer.json");
     let text = std::fs::read_to_string(&path).unwrap();
     let mut state: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
-    for name in ["tokenizer", "base_model", "prompt", "reward", "cursor"] {
+    for name in ["tokenizer", "base_model", "prompt", "reward"] {
         assert!(state.remove(name).is_some(), "{name}");
     }
     // A key that has its default, as if it had not been there yet.
     assert!(state["config"].as_object_mut().unwrap().remove("validate_every").is_some());
     std::fs::write(&path, serde_json::to_string(&state).unwrap()).unwrap();
 
-    let mut second = Trainer::new(config("grpo"), fixture.parts()).unwrap();
-    assert!(second.resume(&checkpoints).unwrap());
-    assert_eq!(run(&mut second, folder.path(), u64::MAX), RunEnd::Finished);
+    let mut second = fixture.trainer_in(folder.path(), config("grpo"));
+    assert_eq!(second.steps_done(), 1);
+    assert_eq!(run(&mut second, u64::MAX), RunEnd::Finished);
 
     // Only what is missing is taken for granted.
     std::fs::write(checkpoints.join("latest_checkpointed_iteration.txt"), "1").unwrap();
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, serde_json::to_string(&state).unwrap()).unwrap();
     let other = TrainConfig { validate_every: 7, ..config("grpo") };
-    let message = Trainer::new(other, fixture.parts()).unwrap().resume(&checkpoints).unwrap_err().to_string();
+    let message = fixture.builder(other).checkpoints(&checkpoints).build().err().unwrap().to_string();
     assert!(message.contains("another `validate_every`"), "{message}");
 }
 
@@ -101,12 +105,10 @@ fn a_checkpoint_of_an_older_version_goes_on() {
 fn a_new_run_in_the_folder_of_another_is_refused_before_any_work() {
     let fixture = Fixture::new();
     let folder = tempfile::tempdir().unwrap();
-    run(&mut Trainer::new(config("grpo"), fixture.parts()).unwrap(), folder.path(), 2);
-
-    let mut second = Trainer::new(config("grpo"), fixture.parts()).unwrap();
-    let checkpoints = folder.path().join("checkpoints");
-    let result = second.run(&checkpoints, &mut Sinks::new(), &false.into(), &mut |_| {});
-    let message = result.unwrap_err().to_string();
+    let mut second = fixture.trainer_in(folder.path(), config("grpo"));
+    // Another process begins beside it, and is faster.
+    run(&mut fixture.trainer_in(folder.path(), config("grpo")), 2);
+    let message = second.next_step().unwrap_err().to_string();
     assert!(message.contains("checkpoints: holds a checkpoint of step 2: resume"), "{message}");
     assert_eq!(second.steps_done(), 0);
 }
@@ -122,13 +124,13 @@ fn a_leftover_of_a_later_step_does_not_push_out_the_newest_checkpoint() {
     std::fs::create_dir_all(checkpoints.join("global_step_3")).unwrap();
     std::fs::create_dir_all(checkpoints.join(".global_step_4.tmp/actor")).unwrap();
 
-    run(&mut Trainer::new(config.clone(), fixture.parts()).unwrap(), folder.path(), 2);
+    run(&mut fixture.trainer_in(folder.path(), config.clone()), 2);
     assert_eq!(latest_step(&checkpoints).unwrap(), Some(2));
     assert_eq!(names(&checkpoints), ["global_step_2", "global_step_3", "latest_checkpointed_iteration.txt"]);
 
-    let mut second = Trainer::new(config, fixture.parts()).unwrap();
-    assert!(second.resume(&checkpoints).unwrap());
-    assert_eq!(run(&mut second, folder.path(), u64::MAX), RunEnd::Finished);
+    let mut second = fixture.trainer_in(folder.path(), config);
+    assert_eq!(second.steps_done(), 2);
+    assert_eq!(run(&mut second, u64::MAX), RunEnd::Finished);
     assert_eq!(names(&checkpoints), ["global_step_4", "latest_checkpointed_iteration.txt"]);
 }
 

@@ -7,35 +7,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use fixture::{Fixture, Letters, config, metrics, run};
+use fixture::{Fixture, Letters, RunEnd, config, metrics, run, step};
 use zerosearch_algorithms::{
     Advantages, Algorithm, AlgorithmError, Grpo, ImportanceSampling, LossInputs, LossTerms, RewardBatch, TokenLoss,
 };
 use zerosearch_lm::HostWeights;
 use zerosearch_reward::{Episode, RewardFn};
-use zerosearch_train::{OldLogprobs, Parts, RunEnd, TrainConfig, Trainer};
+use zerosearch_train::{OldLogprobs, TrainConfig};
 
 fn stale(staleness: u64, algorithm: &str) -> TrainConfig {
     TrainConfig { staleness, steps: 6, learning_rate: 0.01, ..config(algorithm) }
 }
 
 fn whole_run(fixture: &Fixture, config: &TrainConfig, folder: &Path) -> HostWeights {
-    let mut trainer = Trainer::new(config.clone(), fixture.parts()).unwrap();
-    assert_eq!(run(&mut trainer, folder, u64::MAX), RunEnd::Finished);
-    trainer.model().take_weights()
+    let mut trainer = fixture.trainer_in(folder, config.clone());
+    assert_eq!(run(&mut trainer, u64::MAX), RunEnd::Finished);
+    trainer.model().unwrap().into_weights()
 }
 
 #[test]
 fn the_weights_that_sample_a_step_are_fixed_by_the_staleness() {
     let fixture = Fixture::new();
     for staleness in 0..4 {
-        let mut trainer = Trainer::new(stale(staleness, "grpo"), fixture.parts()).unwrap();
-        for step in 0..6_u64 {
-            let report = trainer.step().unwrap();
-            let age = step.min(staleness);
-            assert_eq!(report.metrics.get("rollout/staleness"), Some(age as f64), "step {step}");
-            let versions = report.rollouts.iter().flat_map(|rollout| rollout.trajectory.versions());
-            assert!(versions.map(|(version, _)| version.0).all(|version| version == step - age), "step {step}");
+        let mut trainer = fixture.trainer(stale(staleness, "grpo"));
+        for done in 0..6_u64 {
+            let report = step(&mut trainer);
+            let age = done.min(staleness);
+            assert_eq!(report.metrics.get("rollout/staleness"), Some(age as f64), "step {done}");
+            let versions = report.samples.iter().flat_map(|sample| sample.rollout.trajectory.versions());
+            assert!(versions.map(|(version, _)| version.0).all(|version| version == done - age), "step {done}");
         }
     }
 }
@@ -84,9 +84,9 @@ impl Algorithm for Meeting {
 fn the_rollouts_of_the_next_step_are_collected_beside_the_update() {
     let fixture = Fixture::new();
     let meeting = Meeting::default();
-    let parts = Parts { reward: &meeting, ..fixture.parts() };
-    let mut trainer = Trainer::with_algorithm(stale(1, "grpo"), parts, Box::new(meeting.clone())).unwrap();
-    trainer.step().unwrap();
+    let builder = fixture.builder(stale(1, "grpo")).reward(meeting.clone()).algorithm(meeting.clone());
+    let mut trainer = builder.build().unwrap();
+    step(&mut trainer);
     assert_eq!(meeting.rewarded.load(Ordering::SeqCst), 12);
 }
 
@@ -113,17 +113,15 @@ fn a_stale_run_that_was_cut_short_goes_on_with_the_rollouts_it_had() {
         let config = TrainConfig { checkpoint_every: 2, ..stale(staleness, algorithm) };
         let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let expected = whole_run(&fixture, &config, whole.path());
-        let checkpoints = cut.path().join("checkpoints");
         {
-            let mut killed = Trainer::new(config.clone(), fixture.parts()).unwrap();
-            assert_eq!(run(&mut killed, cut.path(), 2), RunEnd::Interrupted);
-            killed.step().unwrap();
+            let mut killed = fixture.trainer_in(cut.path(), config.clone());
+            assert_eq!(run(&mut killed, 2), RunEnd::Interrupted);
+            step(&mut killed);
         }
-        let mut resumed = Trainer::new(config, fixture.parts()).unwrap();
-        assert!(resumed.resume(&checkpoints).unwrap());
+        let mut resumed = fixture.trainer_in(cut.path(), config);
         assert_eq!(resumed.steps_done(), 2);
-        assert_eq!(run(&mut resumed, cut.path(), u64::MAX), RunEnd::Finished);
-        assert_eq!(resumed.model().take_weights(), expected, "{algorithm}");
+        assert_eq!(run(&mut resumed, u64::MAX), RunEnd::Finished);
+        assert_eq!(resumed.model().unwrap().into_weights(), expected, "{algorithm}");
         assert_eq!(metrics(cut.path()), metrics(whole.path()), "{algorithm}");
     }
 }
@@ -132,12 +130,12 @@ fn a_stale_run_that_was_cut_short_goes_on_with_the_rollouts_it_had() {
 fn rollouts_collected_ahead_that_were_cut_short_on_disk_are_an_error_that_names_the_file() {
     let fixture = Fixture::new();
     let folder = tempfile::tempdir().unwrap();
-    run(&mut Trainer::new(stale(1, "grpo"), fixture.parts()).unwrap(), folder.path(), 2);
+    run(&mut fixture.trainer_in(folder.path(), stale(1, "grpo")), 2);
     let path = folder.path().join("checkpoints/global_step_2/rollouts_ahead.json");
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    let mut trainer = Trainer::new(stale(1, "grpo"), fixture.parts()).unwrap();
-    let message = trainer.resume(&folder.path().join("checkpoints")).unwrap_err().to_string();
+    let resumed = fixture.builder(stale(1, "grpo")).checkpoints(folder.path().join("checkpoints")).build();
+    let message = resumed.err().unwrap().to_string();
     assert!(message.contains("rollouts_ahead.json") && message.contains("cut short"), "{message}");
 }
 
@@ -149,9 +147,9 @@ fn stale_samples_are_importance_corrected() {
         importance_sampling: Some(ImportanceSampling { cap: 1.01, ..ImportanceSampling::default() }),
         ..stale(1, "grpo")
     };
-    let mut trainer = Trainer::new(corrected, fixture.parts()).unwrap();
+    let mut trainer = fixture.trainer(corrected);
     let figures = [0; 3].map(|_| {
-        let metrics = trainer.step().unwrap().metrics;
+        let metrics = step(&mut trainer).metrics;
         ["rollout/is_truncated", "rollout/logprob_gap", "actor/ppo_kl"].map(|name| metrics.get(name).unwrap())
     });
     assert_eq!(figures[0][0], 0.0, "the first rollouts are fresh");

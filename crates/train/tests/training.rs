@@ -5,33 +5,28 @@ mod fixture;
 use std::path::Path;
 
 use burn::tensor::Tensor;
-use fixture::{Fixture, Sick, config, metrics, run};
+use fixture::{Fixture, RunEnd, Sick, build_in, config, metrics, run, step};
 use zerosearch_algorithms::{AdaptiveKl, AlgorithmConfig, KlReward};
 use zerosearch_curriculum::CurriculumConfig;
 use zerosearch_lm::{Decoder, Gradients, HostWeights, LoraConfig, ScoredSequence, Weight};
-use zerosearch_train::{
-    Parts, RunEnd, TrainConfig, TrainError, Trainer, Validation, latest_step, read_samples, samples_path,
-};
+use zerosearch_train::{TrainConfig, TrainError, Trainer, latest_step, read_samples, samples_path};
 
 /// Runs once without and once with an interruption after the second step, in two folders, and asserts that weights and
 /// metrics are the same. Returns the trained weights.
 fn resumes_exactly(fixture: &Fixture, config: &TrainConfig, whole: &Path, parts: &Path) -> HostWeights {
     let algorithm = &config.algorithm;
-    let mut trainer = Trainer::new(config.clone(), fixture.parts()).unwrap();
-    assert_eq!(run(&mut trainer, whole, u64::MAX), RunEnd::Finished);
-    assert_ne!(trainer.model().weights, fixture.model.weights, "{algorithm:?} changed nothing");
+    let mut trainer = fixture.trainer_in(whole, config.clone());
+    assert_eq!(run(&mut trainer, u64::MAX), RunEnd::Finished);
+    assert_ne!(trainer.model().unwrap().weights, fixture.model.weights, "{algorithm:?} changed nothing");
 
-    let mut first = Trainer::new(config.clone(), fixture.parts()).unwrap();
-    assert_eq!(run(&mut first, parts, 2), RunEnd::Interrupted);
-    drop(first);
-    let mut second = Trainer::new(config.clone(), fixture.parts()).unwrap();
-    assert!(second.resume(&parts.join("checkpoints")).unwrap());
+    assert_eq!(run(&mut fixture.trainer_in(parts, config.clone()), 2), RunEnd::Interrupted);
+    let mut second = fixture.trainer_in(parts, config.clone());
     assert_eq!(second.steps_done(), 2);
-    assert_eq!(run(&mut second, parts, u64::MAX), RunEnd::Finished);
+    assert_eq!(run(&mut second, u64::MAX), RunEnd::Finished);
 
-    assert_eq!(second.model().weights, trainer.model().weights, "{algorithm:?}");
+    assert_eq!(second.model().unwrap().weights, trainer.model().unwrap().weights, "{algorithm:?}");
     assert_eq!(metrics(parts), metrics(whole), "{algorithm:?}");
-    trainer.model().take_weights()
+    trainer.model().unwrap().into_weights()
 }
 
 #[test]
@@ -56,11 +51,11 @@ fn an_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
 fn every_algorithm_takes_a_step() {
     let fixture = Fixture::new();
     for algorithm in AlgorithmConfig::NAMES {
-        let mut trainer = Trainer::new(config(algorithm), fixture.parts()).unwrap();
-        let report = trainer.step().unwrap();
+        let mut trainer = fixture.trainer(config(algorithm));
+        let report = step(&mut trainer);
         let gap = report.metrics.get("rollout/logprob_gap").unwrap();
         assert!(gap < 1e-5, "{algorithm}: generator and trainer differ by {gap}");
-        assert_eq!(report.rollouts.len(), 6);
+        assert_eq!(report.samples.len(), 6);
     }
 }
 
@@ -69,9 +64,9 @@ fn micro_batches_do_not_change_the_update() {
     let fixture = Fixture::new();
     let weights = |budget: usize| {
         let config = TrainConfig { micro_batch_tokens: budget, ..config("grpo") };
-        let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
-        trainer.step().unwrap();
-        trainer.model().weights
+        let mut trainer = fixture.trainer(config);
+        step(&mut trainer);
+        trainer.model().unwrap().weights
     };
     let (one, many) = (weights(100_000), weights(1));
     for ((name, a), (_, b)) in one.iter().zip(many.iter()) {
@@ -122,10 +117,10 @@ fn a_resume_with_another_configuration_is_refused() {
     let fixture = Fixture::new();
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = folder.path().join("checkpoints");
-    run(&mut Trainer::new(config("grpo"), fixture.parts()).unwrap(), folder.path(), 1);
+    run(&mut fixture.trainer_in(folder.path(), config("grpo")), 1);
 
     let other = TrainConfig { learning_rate: 2e-3, ..config("grpo") };
-    let message = Trainer::new(other, fixture.parts()).unwrap().resume(&checkpoints).unwrap_err().to_string();
+    let message = fixture.builder(other).checkpoints(checkpoints).build().err().unwrap().to_string();
     assert!(message.contains("learning_rate") && message.contains("trainer.json"), "{message}");
 }
 
@@ -134,24 +129,24 @@ fn a_checkpoint_cut_short_is_an_error_that_names_the_file() {
     let fixture = Fixture::new();
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = folder.path().join("checkpoints");
-    run(&mut Trainer::new(config("grpo"), fixture.parts()).unwrap(), folder.path(), 1);
+    run(&mut fixture.trainer_in(folder.path(), config("grpo")), 1);
     let step = latest_step(&checkpoints).unwrap().unwrap();
     for name in ["trainer.json", "actor_optimizer.safetensors", "actor/model.safetensors"] {
         let path = checkpoints.join(format!("global_step_{step}")).join(name);
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        let message =
-            Trainer::new(config("grpo"), fixture.parts()).unwrap().resume(&checkpoints).unwrap_err().to_string();
+        let resumed = fixture.builder(config("grpo")).checkpoints(&checkpoints).build();
+        let message = resumed.err().unwrap().to_string();
         assert!(message.contains(name) && message.contains("cut short"), "{message}");
         std::fs::write(&path, bytes).unwrap();
     }
-    assert!(Trainer::new(config("grpo"), fixture.parts()).unwrap().resume(&checkpoints).unwrap());
+    assert_eq!(fixture.trainer_in(folder.path(), config("grpo")).steps_done(), 1);
 }
 
 #[test]
 fn what_cannot_be_trained_is_refused_before_any_work() {
     let fixture = Fixture::new();
-    let refused = |config: TrainConfig| Trainer::new(config, fixture.parts()).err().unwrap().to_string();
+    let refused = |config: TrainConfig| fixture.builder(config).build().err().unwrap().to_string();
     let message = refused(TrainConfig { samples_per_question: 1, ..config("grpo") });
     assert!(message.contains("grpo") && message.contains("samples_per_question is 1"), "{message}");
     assert!(refused(TrainConfig { learning_rate: -1.0, ..config("grpo") }).contains("learning_rate"));
@@ -160,38 +155,41 @@ fn what_cannot_be_trained_is_refused_before_any_work() {
     assert!(refused(TrainConfig { curriculum, ..config("grpo") }).contains("1.5"));
     let curriculum = CurriculumConfig::Exponential { start: 0.0, end: 0.5, base: 0.0 };
     assert!(refused(TrainConfig { curriculum, ..config("grpo") }).contains('0'));
-    let parts = Parts { questions: &[], ..fixture.parts() };
-    assert!(matches!(Trainer::new(config("grpo"), parts), Err(TrainError::NoQuestions)));
+    let nothing = Trainer::builder(fixture.model.clone(), [], fixture.engine.clone()).config(config("grpo"));
+    assert!(matches!(nothing.build(), Err(TrainError::NoQuestions)));
 }
 
 #[test]
 fn a_folder_that_cannot_be_written_is_an_error() {
     let fixture = Fixture::new();
-    let trainer = Trainer::new(config("grpo"), fixture.parts()).unwrap();
-    let message = trainer.save(Path::new("/proc/nowhere")).unwrap_err().to_string();
+    let trainer = fixture.builder(config("grpo")).checkpoints("/proc/nowhere").build().unwrap();
+    let message = trainer.checkpoint().unwrap_err().to_string();
     assert!(message.contains("/proc/nowhere"), "{message}");
+    let message = fixture.trainer(config("grpo")).checkpoint().unwrap_err().to_string();
+    assert!(message.contains("without a folder"), "{message}");
 }
 
 #[test]
 fn an_update_that_is_not_finite_is_skipped_counted_and_kept_for_reading() {
     let fixture = Fixture::new();
     let folder = tempfile::tempdir().unwrap();
-    let sick = |at| Box::new(Sick { calls: 0.into(), at });
-    let mut trainer = Trainer::with_algorithm(config("grpo"), fixture.parts(), sick(1..2)).unwrap();
-    assert_eq!(run(&mut trainer, folder.path(), u64::MAX), RunEnd::Finished);
-    assert_ne!(trainer.model().weights, fixture.model.weights);
+    let sick = |at| fixture.builder(config("grpo")).algorithm(Sick { calls: 0.into(), at });
+    let mut trainer = build_in(folder.path(), sick(1..2));
+    assert_eq!(run(&mut trainer, u64::MAX), RunEnd::Finished);
+    assert_ne!(trainer.model().unwrap().weights, fixture.model.weights);
     let kept = read_samples(&samples_path(&folder.path().join("checkpoints/not_finite"), 2)).unwrap();
     assert_eq!(kept.len(), 6);
     assert!(kept.iter().all(|sample| sample.advantages.is_empty()));
 
     // Four in a row are one too many, and the weights are what they were.
-    let mut trainer = Trainer::with_algorithm(config("grpo"), fixture.parts(), sick(0..usize::MAX)).unwrap();
+    let mut trainer = sick(0..usize::MAX).build().unwrap();
     for _ in 0..3 {
-        assert_eq!(trainer.step().unwrap().metrics.get("actor/skipped_update"), Some(1.0));
+        assert_eq!(step(&mut trainer).metrics.get("actor/skipped_update"), Some(1.0));
     }
-    let error = trainer.step().err().unwrap().to_string();
+    let error = trainer.next_step().err().unwrap().to_string();
     assert!(error.contains("loss NaN"), "{error}");
-    assert_eq!(trainer.model().weights, fixture.model.weights);
+    assert!(matches!(trainer.next_step(), Err(TrainError::Broken)));
+    assert_eq!(trainer.model().unwrap().weights, fixture.model.weights);
 }
 
 #[test]
@@ -206,9 +204,9 @@ fn validation_keeps_the_best_checkpoint_and_stops_when_nothing_improves() {
         checkpoint_every: 1,
         ..config("grpo")
     };
-    let validation = Validation { questions: &fixture.questions, engine: &fixture.engine, noise: None };
-    let mut trainer = Trainer::new(config.clone(), fixture.parts()).unwrap().with_validation(validation);
-    assert_eq!(run(&mut trainer, folder.path(), u64::MAX), RunEnd::Finished);
+    let trainer_in = |folder| build_in(folder, fixture.builder(config.clone()).validation(fixture.validation()));
+    let mut trainer = trainer_in(folder.path());
+    assert_eq!(run(&mut trainer, u64::MAX), RunEnd::Finished);
     // An untrained model answers nothing: the first validation stays the best.
     assert_eq!(trainer.steps_done(), 4);
     let rows = metrics(folder.path());
@@ -217,9 +215,8 @@ fn validation_keeps_the_best_checkpoint_and_stops_when_nothing_improves() {
     assert!(folder.path().join("checkpoints/global_step_4").exists(), "the last one");
     assert!(!folder.path().join("checkpoints/global_step_3").exists());
 
-    let mut resumed = Trainer::new(config, fixture.parts()).unwrap().with_validation(validation);
-    assert!(resumed.resume(&folder.path().join("checkpoints")).unwrap());
-    assert_eq!(run(&mut resumed, folder.path(), u64::MAX), RunEnd::Finished);
+    let mut resumed = trainer_in(folder.path());
+    assert_eq!(run(&mut resumed, u64::MAX), RunEnd::Finished);
     assert_eq!(resumed.steps_done(), 4, "a run that has stopped stays stopped");
 }
 

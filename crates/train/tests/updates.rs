@@ -2,19 +2,19 @@
 
 mod fixture;
 
-use fixture::{Fixture, Sick, config};
+use fixture::{Fixture, Sick, config, step};
 use zerosearch_algorithms::{Aggregation, AlgorithmConfig, ImportanceMode, ImportanceSampling, Reinforce};
 use zerosearch_lm::{AdamWConfig, HostWeights, LoraConfig};
 use zerosearch_metrics::Metrics;
-use zerosearch_train::{LrSchedulerType, OldLogprobs, TrainConfig, Trainer};
+use zerosearch_train::{LrSchedulerType, OldLogprobs, TrainConfig};
 
 /// An optimizer whose steps follow the gradient's size, so that rounding stays rounding.
 const SMOOTH: AdamWConfig = AdamWConfig { beta1: 0.0, beta2: 0.0, epsilon: 1.0, weight_decay: 0.0 };
 
-fn step(fixture: &Fixture, config: TrainConfig) -> (Metrics, HostWeights) {
-    let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
-    let report = trainer.step().unwrap();
-    (report.metrics, trainer.model().take_weights())
+fn first_step(fixture: &Fixture, config: TrainConfig) -> (Metrics, HostWeights) {
+    let mut trainer = fixture.trainer(config);
+    let report = step(&mut trainer);
+    (report.metrics, trainer.model().unwrap().into_weights())
 }
 
 fn largest_difference(a: &HostWeights, b: &HostWeights) -> f32 {
@@ -42,7 +42,7 @@ fn micro_batches_do_not_change_mini_batches_ragged_ends_included() {
                 critic_learning_rate: 0.1,
                 ..config(algorithm)
             };
-            step(&fixture, config).1
+            first_step(&fixture, config).1
         };
         let (one, many, whole) = (weights(100_000, 2), weights(1, 2), weights(100_000, 0));
         let moved = largest_difference(&one, &fixture.model.weights);
@@ -68,14 +68,14 @@ fn figures_are_means_over_all_updates() {
     let aggregation = Aggregation::SequenceMean;
     let algorithm = AlgorithmConfig::Reinforce(Reinforce { aggregation, ..Default::default() });
     let reinforce = TrainConfig { algorithm, ..still(0, 1, "reinforce") };
-    let whole = step(&fixture, reinforce.clone()).0;
-    let parts = step(&fixture, TrainConfig { mini_batch_size: 2, epochs: 3, ..reinforce }).0;
+    let whole = first_step(&fixture, reinforce.clone()).0;
+    let parts = first_step(&fixture, TrainConfig { mini_batch_size: 2, epochs: 3, ..reinforce }).0;
     assert_eq!((figure(&whole, "actor/updates"), figure(&parts, "actor/updates")), (1.0, 6.0));
     for name in ["actor/pg_loss", "actor/kl_loss", "actor/entropy", "actor/pg_clipfrac", "actor/ppo_kl"] {
         let (whole, parts) = (figure(&whole, name), figure(&parts, name));
         assert!((whole - parts).abs() < 1e-5 * whole.abs().max(0.1), "{name}: {whole}, {parts}");
     }
-    let (once, twice) = (step(&fixture, still(0, 1, "ppo")).0, step(&fixture, still(0, 2, "ppo")).0);
+    let (once, twice) = (first_step(&fixture, still(0, 1, "ppo")).0, first_step(&fixture, still(0, 2, "ppo")).0);
     for name in ["critic/vf_loss", "critic/grad_norm", "actor/grad_norm", "critic/lr"] {
         assert_eq!(figure(&once, name), figure(&twice, name), "{name}");
     }
@@ -85,7 +85,7 @@ fn figures_are_means_over_all_updates() {
 fn the_gap_to_the_generator_is_that_before_the_first_update() {
     let fixture = Fixture::new();
     let config = TrainConfig { mini_batch_size: 1, epochs: 4, learning_rate: 0.05, ..config("grpo") };
-    let metrics = step(&fixture, config).0;
+    let metrics = first_step(&fixture, config).0;
     assert!(figure(&metrics, "rollout/logprob_gap") < 1e-5);
     assert!(figure(&metrics, "actor/ppo_kl").abs() > 1e-5, "the later updates did move");
 }
@@ -101,9 +101,9 @@ fn the_rate_decays_over_the_steps() {
         critic_lr_scheduler_type: LrSchedulerType::Cosine,
         ..config("ppo")
     };
-    let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
+    let mut trainer = fixture.trainer(config);
     let rates = [0; 4].map(|_| {
-        let metrics = trainer.step().unwrap().metrics;
+        let metrics = step(&mut trainer).metrics;
         (figure(&metrics, "actor/lr"), figure(&metrics, "critic/lr"))
     });
     let expected = [(0.01, 0.02), (0.0075, 0.017_071_068), (0.005, 0.01), (0.0025, 0.002_928_932)];
@@ -115,7 +115,7 @@ fn the_rate_decays_over_the_steps() {
 #[test]
 fn impossible_hyper_parameters_are_refused_by_name_before_any_work() {
     let fixture = Fixture::new();
-    let refused = |config: TrainConfig| Trainer::new(config, fixture.parts()).err().unwrap().to_string();
+    let refused = |config: TrainConfig| fixture.builder(config).build().err().unwrap().to_string();
     let message = refused(TrainConfig { mini_batch_size: 3, ..config("grpo") });
     assert!(message.contains("`mini_batch_size` is 3") && message.contains("questions_per_step"), "{message}");
     let valid = || config("grpo");
@@ -173,7 +173,7 @@ fn a_single_sample_is_refused_by_every_algorithm_that_compares() {
     let mut compare = Vec::new();
     for name in AlgorithmConfig::NAMES {
         let single = TrainConfig { samples_per_question: 1, ..config(name) };
-        if let Err(error) = Trainer::new(single, fixture.parts()) {
+        if let Err(error) = fixture.builder(single).build() {
             assert!(error.to_string().contains("samples_per_question is 1"), "{error}");
             compare.push(*name);
         }
@@ -185,14 +185,13 @@ fn a_single_sample_is_refused_by_every_algorithm_that_compares() {
 fn after_an_update_that_is_not_finite_the_rest_of_the_step_is_left_out() {
     let fixture = Fixture::new();
     let config = TrainConfig { mini_batch_size: 1, epochs: 2, ..config("grpo") };
-    let mut trainer =
-        Trainer::with_algorithm(config, fixture.parts(), Box::new(Sick { calls: 0.into(), at: 1..2 })).unwrap();
-    let metrics = trainer.step().unwrap().metrics;
+    let mut trainer = fixture.builder(config).algorithm(Sick { calls: 0.into(), at: 1..2 }).build().unwrap();
+    let metrics = step(&mut trainer).metrics;
     assert_eq!((figure(&metrics, "actor/skipped_update"), figure(&metrics, "actor/updates")), (1.0, 1.0));
-    let weights = trainer.model().weights;
+    let weights = trainer.model().unwrap().weights;
     assert!(weights.iter().all(|(_, tensor)| tensor.values.iter().all(|value| value.is_finite())));
     assert_ne!(weights, fixture.model.weights, "the first update was sound");
-    let metrics = trainer.step().unwrap().metrics;
+    let metrics = step(&mut trainer).metrics;
     assert_eq!((figure(&metrics, "actor/skipped_update"), figure(&metrics, "actor/updates")), (0.0, 4.0));
 }
 
@@ -203,11 +202,11 @@ fn gradient_checkpointing_changes_no_bit_of_policy_or_critic() {
         let config = TrainConfig { micro_batch_tokens: 200, ..config(algorithm) };
         let run = |gradient_checkpointing| {
             let config = TrainConfig { gradient_checkpointing, ..config.clone() };
-            let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
+            let mut trainer = fixture.trainer(config);
             // The second step's values are those of a critic that has learnt.
-            let metrics = [(); 2].map(|()| trainer.step().unwrap().metrics);
+            let metrics = [(); 2].map(|()| step(&mut trainer).metrics);
             let loss = metrics[1].get("critic/vf_loss");
-            (trainer.model().take_weights(), loss)
+            (trainer.model().unwrap().into_weights(), loss)
         };
         assert!(run(false) == run(true), "{algorithm}");
     }
@@ -217,7 +216,7 @@ fn gradient_checkpointing_changes_no_bit_of_policy_or_critic() {
 fn mini_batches_are_drawn_again_alike() {
     let fixture = Fixture::new();
     let config = |seed| TrainConfig { mini_batch_size: 1, epochs: 2, seed, ..config("grpo") };
-    assert_eq!(step(&fixture, config(3)).1, step(&fixture, config(3)).1);
+    assert_eq!(first_step(&fixture, config(3)).1, first_step(&fixture, config(3)).1);
 }
 
 #[test]
@@ -225,16 +224,16 @@ fn recomputed_log_probabilities_are_those_of_the_training_forward() {
     let fixture = Fixture::new();
     for lora in [None, Some(LoraConfig { rank: 2, ..LoraConfig::default() })] {
         let config = TrainConfig { old_logprobs: OldLogprobs::Recomputed, lora, ..config("grpo") };
-        let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
+        let mut trainer = fixture.trainer(config);
         for _ in 0..2 {
-            let metrics = trainer.step().unwrap().metrics;
+            let metrics = step(&mut trainer).metrics;
             // The same numbers to the last bit: every ratio of the only update is 1.
             assert_eq!(figure(&metrics, "actor/ppo_kl"), 0.0);
             assert_eq!(figure(&metrics, "rollout/logprob_gap_max"), 0.0);
         }
     }
     let recomputed = TrainConfig { old_logprobs: OldLogprobs::Recomputed, ..config("grpo") };
-    let (recorded, recomputed) = (step(&fixture, config("grpo")).1, step(&fixture, recomputed).1);
+    let (recorded, recomputed) = (first_step(&fixture, config("grpo")).1, first_step(&fixture, recomputed).1);
     assert_ne!(recorded, *fixture.model.weights);
     assert_eq!(recorded, recomputed);
 }
@@ -249,22 +248,22 @@ fn importance_sampling_leaves_equal_policies_alone_and_counts_what_a_band_keeps_
         ..config("dapo")
     };
     let plain = TrainConfig { importance_sampling: None, ..corrected(ImportanceMode::TokenTruncate, 2.0, 0.0) };
-    let plain = step(&fixture, plain).1;
+    let plain = first_step(&fixture, plain).1;
     for mode in [ImportanceMode::TokenTruncate, ImportanceMode::SequenceMask] {
-        let (metrics, weights) = step(&fixture, corrected(mode, 2.0, 0.0));
+        let (metrics, weights) = first_step(&fixture, corrected(mode, 2.0, 0.0));
         assert_eq!(figure(&metrics, "rollout/is_weight/mean"), 1.0);
         assert_eq!((figure(&metrics, "rollout/is_truncated"), figure(&metrics, "rollout/is_masked")), (0.0, 0.0));
         assert_eq!(weights, plain);
     }
     // Generator and trainer agree to the bit, so that even a band of no width lets everything pass.
-    let (metrics, weights) = step(&fixture, corrected(ImportanceMode::TokenMask, 1.0, 1.0));
+    let (metrics, weights) = first_step(&fixture, corrected(ImportanceMode::TokenMask, 1.0, 1.0));
     assert_eq!((figure(&metrics, "rollout/is_weight/mean"), figure(&metrics, "rollout/is_masked")), (1.0, 0.0));
     assert_eq!(weights, plain);
     // Older weights sampled the second step's rollouts, if it is stale: not all of them are in such a band.
     let stale = TrainConfig { staleness: 1, ..corrected(ImportanceMode::TokenMask, 1.0, 1.0) };
-    let mut trainer = Trainer::new(stale, fixture.parts()).unwrap();
-    trainer.step().unwrap();
-    let metrics = trainer.step().unwrap().metrics;
+    let mut trainer = fixture.trainer(stale);
+    step(&mut trainer);
+    let metrics = step(&mut trainer).metrics;
     let masked = figure(&metrics, "rollout/is_masked");
     assert!(masked > 0.0 && masked <= 1.0);
     assert!(figure(&metrics, "rollout/is_weight/mean") <= 1.0 - masked + 1e-6);
@@ -273,7 +272,7 @@ fn importance_sampling_leaves_equal_policies_alone_and_counts_what_a_band_keeps_
 #[test]
 fn importance_sampling_without_anything_to_compare_is_refused() {
     let fixture = Fixture::new();
-    let refused = |config: TrainConfig| Trainer::new(config, fixture.parts()).err().unwrap().to_string();
+    let refused = |config: TrainConfig| fixture.builder(config).build().err().unwrap().to_string();
     let on = |cap| Some(ImportanceSampling { cap, ..ImportanceSampling::default() });
     let message = refused(TrainConfig { importance_sampling: on(2.0), ..config("grpo") });
     assert!(message.contains("`old_logprobs` is \"generator\"") && message.contains("recomputed"), "{message}");
@@ -287,11 +286,11 @@ fn a_bound_on_the_caches_memory_changes_no_weight() {
     let fixture = Fixture::new();
     let steps = |kv_cache_memory_bytes| {
         let config = TrainConfig { kv_cache_memory_bytes, ..config("grpo") };
-        let mut trainer = Trainer::new(config, fixture.parts()).unwrap();
-        trainer.step().unwrap();
-        let metrics = trainer.step().unwrap().metrics;
+        let mut trainer = fixture.trainer(config);
+        step(&mut trainer);
+        let metrics = step(&mut trainer).metrics;
         (
-            trainer.model().weights,
+            trainer.model().unwrap().weights,
             figure(&metrics, "rollout/kv_cache_peak_mb"),
             figure(&metrics, "rollout/kv_cache_evicted"),
         )

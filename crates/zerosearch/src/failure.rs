@@ -15,6 +15,9 @@ use std::fmt;
 /// ```
 pub struct Failure(Box<dyn Error>);
 
+/// The result of a program that reports any error.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
 impl Failure {
     /// A failure that no error type stands for.
     pub fn message(text: impl Into<String>) -> Self {

@@ -18,9 +18,12 @@
 pub mod config;
 mod failure;
 pub mod pipeline;
+pub mod prelude;
+mod served_policy;
 
 pub use burn;
-pub use failure::Failure;
+pub use failure::{Failure, Result};
+pub use served_policy::ServedPolicy;
 pub use zerosearch_algorithms as algorithms;
 pub use zerosearch_curriculum as curriculum;
 pub use zerosearch_data as data;
@@ -37,3 +40,8 @@ pub use zerosearch_simulator as simulator;
 pub use zerosearch_text as text;
 pub use zerosearch_train as train;
 pub use zerosearch_trajectory as trajectory;
+
+/// The README's example, compiled. A packaged crate has no README above it, and no need of this.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -1,11 +1,9 @@
 //! What decides how a pipeline runs, with the quickstart's values as defaults.
 
 use serde::{Deserialize, Serialize};
-use zerosearch_algorithms::AlgorithmConfig;
-use zerosearch_curriculum::CurriculumConfig;
-use zerosearch_rollout::RolloutConfig;
+use zerosearch_algorithms::Grpo;
 use zerosearch_simulator::SimulationConfig;
-use zerosearch_train::{LrSchedulerType, TrainConfig};
+use zerosearch_train::TrainConfig;
 
 use super::PipelineError;
 
@@ -31,29 +29,6 @@ pub struct PipelineConfig {
 
 impl Default for PipelineConfig {
     fn default() -> Self {
-        let rollout = RolloutConfig {
-            max_turns: 5,
-            max_new_tokens: 64,
-            max_observation_tokens: 320,
-            top_k: 3,
-            ..RolloutConfig::default()
-        };
-        let train = TrainConfig {
-            steps: 40,
-            questions_per_step: 8,
-            samples_per_question: 5,
-            rollout,
-            curriculum: CurriculumConfig::Exponential { start: 0.25, end: 0.75, base: 4.0 },
-            algorithm: AlgorithmConfig::Grpo(Default::default()),
-            learning_rate: 5e-5,
-            warmup_ratio: 0.05,
-            lr_scheduler_type: LrSchedulerType::Cosine,
-            critic_learning_rate: 3e-4,
-            critic_warmup_ratio: 0.0,
-            micro_batch_tokens: 16_384,
-            checkpoint_every: 10,
-            ..TrainConfig::default()
-        };
         Self {
             collect_questions: 400,
             obedience_questions: 100,
@@ -61,7 +36,7 @@ impl Default for PipelineConfig {
             simulator_batch: 24,
             simulator_learning_rate: 1e-4,
             simulation: SimulationConfig { temperature: 0.8, max_new_tokens: 240, attempts: 5 },
-            train,
+            train: TrainConfig::small(Grpo::default()),
         }
     }
 }

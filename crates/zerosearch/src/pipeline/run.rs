@@ -7,16 +7,15 @@ use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zerosearch_eval::Strategy;
-use zerosearch_lm::{LanguageModel, StoredDtype};
-use zerosearch_metrics::{ConsoleSink, JsonlSink, ProgressBar, Sinks, TensorBoardSink, unix_seconds, write_atomic};
-use zerosearch_reward::F1Reward;
+use zerosearch_lm::{LanguageModel, LocalCompleter, StoredDtype};
+use zerosearch_metrics::{ConsoleSink, ProgressBar, write_atomic};
 use zerosearch_search::{Bm25Index, CallCount, Counted, SearchEngine};
 use zerosearch_simulator::{
-    Judge, LabelledInteraction, Obedience, RuleJudge, SimulationConfig, SimulatorPrompt, balance, contrast,
-    measure_obedience, read_interactions, write_interactions,
+    Judge, LabelledInteraction, Obedience, RuleJudge, SimulatedEngine, SimulationConfig, SimulatorPrompt, balance,
+    contrast, measure_obedience, read_interactions, write_interactions,
 };
 use zerosearch_text::PromptTemplate;
-use zerosearch_train::{Parts, RunEnd, Trainer, latest_step, read_samples, samples_path, write_samples};
+use zerosearch_train::{Trainer, read_samples, samples_path};
 
 use super::collect::Collector;
 use super::evaluation::Examination;
@@ -102,7 +101,7 @@ impl<'a> Pipeline<'a> {
         if interrupted.load(Ordering::Relaxed) {
             return Ok(PipelineEnd::Interrupted);
         }
-        let Some((policy, real_calls)) = self.train(&base, &prompt, &simulated, &calls, interrupted)? else {
+        let Some((policy, real_calls)) = self.train(&base, simulated, &calls, interrupted)? else {
             return Ok(PipelineEnd::Interrupted);
         };
         say(format!("calls to the real engine during training: {real_calls}"));
@@ -226,50 +225,42 @@ impl<'a> Pipeline<'a> {
     fn train(
         &self,
         base: &LanguageModel,
-        prompt: &PromptTemplate,
-        simulated: &dyn SearchEngine,
+        simulated: SimulatedEngine<LocalCompleter>,
         calls: &CallCount,
         interrupted: &AtomicBool,
     ) -> Result<Option<(LanguageModel, u64)>, PipelineError> {
-        let checkpoints = self.out.join("checkpoints");
         // Counted over all processes that had a part in the run.
         let counted_before: u64 = if self.resume && self.out.join(CALLS).exists() { self.read(CALLS)? } else { 0 };
         let before = calls.total();
         let real_calls = || counted_before + calls.total() - before;
-        let parts = Parts {
-            model: base.clone(),
-            prompt,
-            questions: &self.material.train,
-            engine: simulated,
-            reward: &F1Reward,
-            device: &self.device,
-        };
-        let mut trainer = Trainer::new(self.config.train.clone(), parts)?;
-        let resumed = self.resume && latest_step(&checkpoints)?.is_some() && trainer.resume(&checkpoints)?;
-        if resumed {
-            say(format!("resumed after step {} of {}", trainer.steps_done(), self.config.train.steps));
+        let config = self.config.train.clone();
+        let mut trainer = Trainer::builder(base.clone(), self.material.train.clone(), simulated)
+            .device(self.device.clone())
+            .checkpoints(self.out.join("checkpoints"))
+            .logs(self.out)
+            .sink(ConsoleSink::stdout(&COLUMNS))
+            .samples(self.out.join(SAMPLES), 2 * config.samples_per_question)
+            .config(config)
+            .build()?;
+        let (done, steps) = (trainer.steps_done(), self.config.train.steps);
+        if done > 0 {
+            say(format!("resumed after step {done} of {steps}"));
         }
-        let next = trainer.steps_done() + 1;
-        let mut sinks = Sinks::new();
-        sinks.push(JsonlSink::resume(&self.out.join("metrics.jsonl"), next)?);
-        sinks.push(TensorBoardSink::resume(&self.out.join("tensorboard"), next, unix_seconds)?);
-        sinks.push(ConsoleSink::stdout(&COLUMNS));
-        let bar = ProgressBar::resumed("train against the simulator", self.config.train.steps, trainer.steps_done());
-        let (samples, per_question) = (self.out.join(SAMPLES), self.config.train.samples_per_question);
-        let mut failure = None;
-        let end = trainer.run(&checkpoints, &mut sinks, interrupted, &mut |report| {
-            failure = failure
-                .take()
-                .or(write_samples(&samples, report, 2 * per_question).map_err(PipelineError::from).err())
-                .or(self.write(CALLS, &real_calls()).err());
+        let bar = ProgressBar::resumed("train against the simulator", steps, done);
+        while !interrupted.load(Ordering::Relaxed) {
+            if trainer.next_step()?.is_none() {
+                bar.finish();
+                return Ok(Some((trainer.into_model()?, real_calls())));
+            }
+            if let Err(error) = self.write(CALLS, &real_calls()) {
+                trainer.checkpoint()?;
+                return Err(error);
+            }
             bar.advance(1);
-        })?;
-        bar.finish();
-        match (failure, end) {
-            (Some(error), _) => Err(error),
-            (None, RunEnd::Interrupted) => Ok(None),
-            (None, RunEnd::Finished) => Ok(Some((trainer.model(), real_calls()))),
         }
+        bar.finish();
+        trainer.checkpoint()?;
+        Ok(None)
     }
 
     fn save_model(

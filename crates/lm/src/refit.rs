@@ -1,0 +1,47 @@
+//! New weights for a generator after an update of the policy.
+
+use burn::tensor::Device;
+use zerosearch_generate::{GenerateError, RolloutGenerator, Statistics, WeightVersion};
+
+use crate::{Decoder, LanguageModel, LmError, LocalGenerator};
+
+/// A generator of the policy that is trained: it takes the trainer's weights after every update.
+///
+/// [`LocalGenerator`] copies them; an engine behind a network is made to load a folder that they are written to.
+pub trait Refit: RolloutGenerator {
+    /// Samples with the weights of `policy`, its adapters merged, from now on, and calls them `version`. Live sequences
+    /// keep the caches that older weights computed.
+    ///
+    /// # Errors
+    /// When the weights cannot be taken; the generator then has those that it had, or none if it slept.
+    fn refit(&mut self, policy: &Decoder, version: WeightVersion) -> Result<(), LmError>;
+}
+
+/// The generator that fits a model and a device: a policy that is trained on `device` is decoded by it.
+///
+/// Every device's policy is decoded on the host for now.
+pub fn generator_for(model: &LanguageModel, _device: &Device) -> Box<dyn Refit> {
+    Box::new(LocalGenerator::for_model(model))
+}
+
+impl RolloutGenerator for LocalGenerator {
+    fn sleep(&mut self) -> Result<(), GenerateError> {
+        self.release_weights();
+        Ok(())
+    }
+
+    fn limit_cache(&mut self, bytes: usize) {
+        self.cache_bytes = bytes;
+    }
+
+    fn take_statistics(&mut self) -> Statistics {
+        Self::take_statistics(self)
+    }
+}
+
+impl Refit for LocalGenerator {
+    fn refit(&mut self, policy: &Decoder, version: WeightVersion) -> Result<(), LmError> {
+        self.refit_from(policy, version);
+        Ok(())
+    }
+}

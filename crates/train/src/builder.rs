@@ -1,0 +1,260 @@
+//! A trainer from its parts.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use zerosearch_algorithms::Algorithm;
+use zerosearch_curriculum::SuccessRate;
+use zerosearch_data::Question;
+use zerosearch_generate::Stream;
+use zerosearch_lm::{Decoder, LanguageModel, Refit, generator_for};
+use zerosearch_metrics::{JsonlSink, Sink, Sinks, TensorBoardSink, unix_seconds};
+use zerosearch_reward::{F1Reward, RewardFn};
+use zerosearch_search::SearchEngine;
+use zerosearch_text::PromptTemplate;
+
+use crate::collector::Collector;
+use crate::identity::Identity;
+use crate::learner::Learner;
+use crate::outputs::Outputs;
+use crate::updater::Updater;
+use crate::{TrainConfig, TrainError, Trainer, Validation, critic};
+
+/// The parts of a [`Trainer`], most of which have defaults.
+pub struct TrainerBuilder {
+    policy: LanguageModel,
+    questions: Arc<[Question]>,
+    engine: Arc<dyn SearchEngine>,
+    config: TrainConfig,
+    algorithm: Option<Box<dyn Algorithm>>,
+    prompt: Option<PromptTemplate>,
+    reward: Arc<dyn RewardFn>,
+    generator: Option<Box<dyn Refit>>,
+    device: Device,
+    further_devices: Vec<Device>,
+    validation: Option<Validation>,
+    sinks: Sinks,
+    logs: Option<PathBuf>,
+    samples: Option<(PathBuf, usize)>,
+    checkpoints: Option<PathBuf>,
+}
+
+impl TrainerBuilder {
+    pub(crate) fn new(policy: LanguageModel, questions: Arc<[Question]>, engine: Arc<dyn SearchEngine>) -> Self {
+        Self {
+            policy,
+            questions,
+            engine,
+            config: TrainConfig::default(),
+            algorithm: None,
+            prompt: None,
+            reward: Arc::new(F1Reward),
+            generator: None,
+            device: Device::default(),
+            further_devices: Vec::new(),
+            validation: None,
+            sinks: Sinks::new(),
+            logs: None,
+            samples: None,
+            checkpoints: None,
+        }
+    }
+
+    /// How to train; the paper's values by default.
+    #[must_use]
+    pub fn config(self, config: TrainConfig) -> Self {
+        Self { config, ..self }
+    }
+
+    /// An algorithm of your own in the place of `config.algorithm`, which is then not looked at.
+    #[must_use]
+    pub fn algorithm(self, algorithm: impl Algorithm + 'static) -> Self {
+        Self { algorithm: Some(Box::new(algorithm)), ..self }
+    }
+
+    /// The words in which the policy is asked a question; by default those that fit the model
+    /// ([`PromptTemplate::for_model`]).
+    #[must_use]
+    pub fn prompt(self, prompt: PromptTemplate) -> Self {
+        Self { prompt: Some(prompt), ..self }
+    }
+
+    /// The reward of an episode; F1 by default.
+    #[must_use]
+    pub fn reward(self, reward: impl RewardFn + 'static) -> Self {
+        Self { reward: Arc::new(reward), ..self }
+    }
+
+    /// The generator that collects the rollouts, in the place of the one that fits model and device
+    /// ([`generator_for`]). It is given the policy's weights before it samples.
+    #[must_use]
+    pub fn generator(self, generator: impl Refit + 'static) -> Self {
+        Self { generator: Some(Box::new(generator)), ..self }
+    }
+
+    /// The device of the updates; [`Device::default`] by default.
+    #[must_use]
+    pub fn device(self, device: Device) -> Self {
+        Self { device, ..self }
+    }
+
+    /// Further devices that take part in the updates: each computes the gradient of a part of the sequences, beside the
+    /// [`device`](Self::device), which adds them up. The result is that of one device, up to the order of additions; a
+    /// checkpoint knows nothing of devices.
+    #[must_use]
+    pub fn further_devices(self, devices: &[Device]) -> Self {
+        Self { further_devices: devices.to_vec(), ..self }
+    }
+
+    /// Questions that the policy answers every `validate_every` steps.
+    #[must_use]
+    pub fn validation(self, validation: Validation) -> Self {
+        Self { validation: Some(validation), ..self }
+    }
+
+    /// A sink for the figures of every step that this process takes. One that goes on with a file of an earlier process is
+    /// added to the built trainer: see [`Trainer::first_unrecorded_step`].
+    #[must_use]
+    pub fn sink(mut self, sink: impl Sink + 'static) -> Self {
+        self.sinks.push(sink);
+        self
+    }
+
+    /// A folder for the figures of all steps, `metrics.jsonl` and `tensorboard/`. A resumed run goes on with the files.
+    #[must_use]
+    pub fn logs(self, folder: impl Into<PathBuf>) -> Self {
+        Self { logs: Some(folder.into()), ..self }
+    }
+
+    /// A folder for the first `count` samples of every step, for people to read.
+    #[must_use]
+    pub fn samples(self, folder: impl Into<PathBuf>, count: usize) -> Self {
+        Self { samples: Some((folder.into(), count)), ..self }
+    }
+
+    /// The folder of the checkpoints. Where it holds one of this run, the trainer goes on from the newest; one of another run
+    /// is an error that names the difference.
+    #[must_use]
+    pub fn checkpoints(self, folder: impl Into<PathBuf>) -> Self {
+        Self { checkpoints: Some(folder.into()), ..self }
+    }
+
+    /// Puts the parts together, and goes on from the newest checkpoint if there is one.
+    ///
+    /// # Errors
+    /// When the configuration is out of range or contradicts itself, there is nothing to train on, a file of an earlier process
+    /// is damaged, or the checkpoints are another run's.
+    pub fn build(self) -> Result<Trainer, TrainError> {
+        let Self { policy, questions, engine, config, algorithm, prompt, reward, generator, device, .. } = self;
+        config.validate()?;
+        let algorithm = match algorithm {
+            Some(algorithm) => algorithm,
+            None => config.algorithm.clone().build()?,
+        };
+        algorithm.validate()?;
+        let curriculum = config.curriculum.build()?;
+        if questions.is_empty() {
+            return Err(TrainError::NoQuestions);
+        }
+        if config.samples_per_question < algorithm.min_group_size() {
+            return Err(TrainError::GroupSize {
+                algorithm: algorithm.name(),
+                needed: algorithm.min_group_size(),
+                found: config.samples_per_question,
+            });
+        }
+        let prompt = match prompt {
+            Some(prompt) => prompt,
+            None => PromptTemplate::for_model(&policy.codec)?,
+        };
+        let validation = self.validation;
+        let identity =
+            Identity::of(&policy, &prompt, &questions, algorithm.name(), reward.name(), validation.as_ref())?;
+        let config = Arc::new(config);
+        // The default generator has the policy's weights already. With adapters it is given the merged ones, as ever after.
+        let is_current = generator.is_none() && config.lora.is_none();
+        let mut generator = generator.unwrap_or_else(|| generator_for(&policy, &device));
+        generator.limit_cache(config.kv_cache_memory_bytes.unwrap_or(usize::MAX));
+        let codec = policy.codec.clone();
+        let collector = Collector {
+            config: config.clone(),
+            codec,
+            prompt,
+            questions,
+            engine,
+            reward,
+            curriculum,
+            greedy_baseline: algorithm.greedy_baseline(),
+            dynamic_sampling: algorithm.dynamic_sampling(),
+            generator,
+            is_current,
+            cursor: 0,
+            ahead: VecDeque::new(),
+            success: SuccessRate::new(0.9)?,
+        };
+        let (files, mut updater) = networks(policy, config.clone(), algorithm, device);
+        updater.replicas = self.further_devices.iter().map(|device| updater.replica(device)).collect();
+        let outputs =
+            Outputs { sinks: self.sinks, checkpoints: self.checkpoints, samples: self.samples, ..Outputs::default() };
+        let (step, skipped, best, is_broken) = (0, 0, None, false);
+        let mut trainer = Trainer {
+            config,
+            files,
+            collector,
+            updater,
+            step,
+            skipped,
+            validation,
+            best,
+            identity,
+            outputs,
+            is_broken,
+        };
+        if trainer.outputs.checkpoints.is_some() {
+            trainer.resume()?;
+        }
+        if let Some(folder) = self.logs {
+            let first = trainer.first_unrecorded_step();
+            std::fs::create_dir_all(&folder).map_err(|error| TrainError::file(&folder, error))?;
+            trainer.add_sink(JsonlSink::resume(&folder.join("metrics.jsonl"), first)?);
+            trainer.add_sink(TensorBoardSink::resume(&folder.join("tensorboard"), first, unix_seconds)?);
+        }
+        Ok(trainer)
+    }
+}
+
+/// Policy, critic and reference on a device, as a run begins, and the policy's folder without its weights.
+fn networks(
+    policy: LanguageModel,
+    config: Arc<TrainConfig>,
+    algorithm: Box<dyn Algorithm>,
+    device: Device,
+) -> (zerosearch_lm::ModelFiles, Updater) {
+    let learner = |decoder| Learner::new(decoder, config.optimizer);
+    let precise = |decoder: Decoder| decoder.with_bf16(config.bf16);
+    let critic = algorithm.value_loss().map(|_| critic::initial_weights(&policy));
+    let critic = critic.map(|weights| learner(precise(Decoder::trainable(&policy.config, weights, &device))));
+    let compares = algorithm.terms().kl.coefficient != 0.0 || config.kl_reward.coefficient != 0.0;
+    let (files, decoder, reference) = match &config.lora {
+        Some(lora) => {
+            let seed = Stream { seed: config.seed, purpose: "adapters", ..Stream::default() }.value();
+            let adapters = lora.initial(&policy.config, seed);
+            let (files, weights) = policy.into_parts();
+            let decoder = precise(Decoder::with_lora(&files.config, weights, lora, &adapters, &device));
+            let reference = compares.then(|| decoder.without_lora());
+            (files, decoder, reference)
+        }
+        None => {
+            // A copy of all weights, which a run without a KL term does not pay for.
+            let reference = compares.then(|| precise(Decoder::frozen(&policy.config, &*policy.weights, &device)));
+            let (files, weights) = policy.into_parts();
+            let decoder = precise(Decoder::trainable(&files.config, weights, &device));
+            (files, decoder, reference)
+        }
+    };
+    let (policy, kl_beta) = (learner(decoder), config.kl_reward.coefficient);
+    let updater = Updater { config, device, policy, critic, algorithm, reference, replicas: Vec::new(), kl_beta };
+    (files, updater)
+}

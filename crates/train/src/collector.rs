@@ -1,0 +1,174 @@
+//! Rollouts for the steps of a run: questions, episodes against the engine, rewards.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::seq::SliceRandom;
+use zerosearch_curriculum::{Curriculum, Progress, SuccessRate};
+use zerosearch_data::Question;
+use zerosearch_generate::{Sampling, Stream, WeightVersion};
+use zerosearch_lm::{Decoder, Refit};
+use zerosearch_reward::RewardFn;
+use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutPlan, Task};
+use zerosearch_search::SearchEngine;
+use zerosearch_text::{Codec, PromptTemplate};
+
+use crate::collection::Collection;
+use crate::experience::score;
+use crate::{Experience, TrainConfig, TrainError};
+
+/// Asks questions and collects the answers. It shares nothing with the [updater](crate::updater::Updater) that changes, so
+/// that the rollouts of a later step can be collected beside an update.
+pub(crate) struct Collector {
+    pub(crate) config: Arc<TrainConfig>,
+    pub(crate) codec: Codec,
+    pub(crate) prompt: PromptTemplate,
+    pub(crate) questions: Arc<[Question]>,
+    pub(crate) engine: Arc<dyn SearchEngine>,
+    pub(crate) reward: Arc<dyn RewardFn>,
+    pub(crate) curriculum: Box<dyn Curriculum>,
+    /// Whether each question is also answered greedily.
+    pub(crate) greedy_baseline: bool,
+    /// Whether groups with equal rewards are replaced by further questions.
+    pub(crate) dynamic_sampling: bool,
+    pub(crate) generator: Box<dyn Refit>,
+    /// Whether the generator has the policy's present weights.
+    pub(crate) is_current: bool,
+    /// Questions asked so far.
+    pub(crate) cursor: u64,
+    /// Collections of the steps to come, in their order: `staleness` of them, fewer near the end.
+    pub(crate) ahead: VecDeque<Collection>,
+    /// The running success rate, read by adaptive curricula.
+    pub(crate) success: SuccessRate,
+}
+
+impl Collector {
+    /// Asks the questions of a step and, where groups are left out, further ones in their place, until all places are taken or
+    /// `max_num_gen_batches` is reached. The collection goes to the end of [`ahead`](Self::ahead).
+    pub(crate) fn collect(&mut self, step: u64) -> Result<(), TrainError> {
+        let began = Instant::now();
+        self.generator.take_statistics();
+        let progress = Progress { success_rate: self.success.value(), ..Progress::at(step, self.config.steps) };
+        let wanted = self.config.questions_per_step as u64;
+        let mut collection =
+            Collection { noise_probability: self.curriculum.noise_probability(progress), ..Collection::default() };
+        let (mut asked, mut missing) = (0, wanted);
+        while missing > 0 && collection.gen_batches < self.config.max_num_gen_batches {
+            let experiences = self.ask(step, progress, asked..asked + missing)?;
+            collection.experiences.extend(experiences);
+            collection.gen_batches += 1;
+            asked += missing;
+            missing = if self.dynamic_sampling { wanted - collection.keep_informative()? } else { 0 };
+        }
+        // Of these rollouts alone: the figures of a resumed run must not show an earlier process.
+        let statistics = self.generator.take_statistics();
+        (collection.cache_peak_bytes, collection.cache_evicted) = (statistics.peak_cache_bytes, statistics.evicted);
+        collection.seconds = began.elapsed().as_secs_f64();
+        self.cursor += asked;
+        self.success.observe(collection.mean_reward());
+        self.ahead.push_back(collection);
+        Ok(())
+    }
+
+    /// The rollouts of these places in the step's list of questions.
+    fn ask(&mut self, step: u64, progress: Progress, slots: Range<u64>) -> Result<Vec<Experience>, TrainError> {
+        let tasks = self.tasks(slots)?;
+        let greedy_tasks: Vec<Task> =
+            tasks.iter().filter(|task| self.greedy_baseline && task.sample == 0).cloned().collect();
+        let plan = RolloutPlan {
+            engine: self.engine.as_ref(),
+            codec: &self.codec,
+            config: self.config.rollout,
+            noise: Noise::Curriculum { curriculum: self.curriculum.as_ref(), progress },
+            seed: self.config.seed,
+            step,
+        };
+        let rollouts = plan.run(&mut *self.generator, tasks, &mut |_| {})?;
+        let greedy = RolloutPlan { config: RolloutConfig { sampling: Sampling::greedy(), ..plan.config }, ..plan };
+        let greedy = greedy.run(&mut *self.generator, greedy_tasks, &mut |_| {})?;
+        let reward = self.reward.as_ref();
+        let baselines: BTreeMap<u64, f32> =
+            greedy.iter().map(|rollout| (rollout.question_index, score(reward, rollout))).collect();
+        let experience = |rollout: Rollout| {
+            let baseline = baselines.get(&rollout.question_index).copied();
+            Experience { baseline, ..Experience::new(rollout, reward) }
+        };
+        Ok(rollouts.into_iter().map(experience).collect())
+    }
+
+    /// Greedy rollouts of other questions than those of training, once each.
+    pub(crate) fn answer(
+        &mut self,
+        questions: &[Question],
+        engine: &dyn SearchEngine,
+        noise: Noise<'_>,
+    ) -> Result<Vec<Rollout>, TrainError> {
+        let tasks = (0..).zip(questions).map(|(index, question)| self.task(index, question));
+        let tasks = tasks.collect::<Result<_, _>>()?;
+        let plan = RolloutPlan {
+            engine,
+            codec: &self.codec,
+            config: RolloutConfig { sampling: Sampling::greedy(), ..self.config.rollout },
+            noise,
+            seed: self.config.seed,
+            step: 0,
+        };
+        Ok(plan.run(&mut *self.generator, tasks, &mut |_| {})?)
+    }
+
+    /// The questions of these places, each once for every sample. Which they are follows from the seed and the questions asked
+    /// before: epochs are permutations, and a step takes the next slice of them.
+    fn tasks(&self, slots: Range<u64>) -> Result<Vec<Task>, TrainError> {
+        let count = self.questions.len() as u64;
+        let mut tasks = Vec::new();
+        let mut permutation = (u64::MAX, Vec::new());
+        for slot in slots {
+            let position = self.cursor + slot;
+            let epoch = position / count;
+            if permutation.0 != epoch {
+                permutation = (epoch, shuffled(count as usize, self.config.seed, epoch));
+            }
+            let question = &self.questions[permutation.1[(position % count) as usize]];
+            // The slot is unique in the step even when an epoch's border puts a question into it twice.
+            let task = self.task(slot, question)?;
+            let samples = 0..self.config.samples_per_question as u64;
+            tasks.extend(samples.map(|sample| Task { sample, ..task.clone() }));
+        }
+        Ok(tasks)
+    }
+
+    /// The first sample of a question.
+    fn task(&self, question_index: u64, question: &Question) -> Result<Task, TrainError> {
+        Ok(Task {
+            question_index,
+            sample: 0,
+            question: question.question.clone(),
+            golden_answers: question.golden_answers.clone(),
+            prompt: self.codec.encode(&self.prompt.render(&question.question)?),
+        })
+    }
+
+    /// Has the generator give its memory back for an update.
+    pub(crate) fn sleep(&mut self) -> Result<(), TrainError> {
+        self.is_current = false;
+        Ok(self.generator.sleep()?)
+    }
+
+    /// Hands the generator the policy's weights, unless it has them.
+    pub(crate) fn refit(&mut self, policy: &Decoder, version: WeightVersion) -> Result<(), TrainError> {
+        if !self.is_current {
+            self.generator.wake()?;
+            self.generator.refit(policy, version)?;
+            self.is_current = true;
+        }
+        Ok(())
+    }
+}
+
+fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.shuffle(&mut Stream { seed, purpose: "questions", step: epoch, ..Stream::default() }.rng());
+    order
+}
