@@ -28,14 +28,16 @@ const STAGES: [&str; 8] = [
 
 fn config() -> PipelineConfig {
     let mut config = PipelineConfig {
-        collect_questions: 12,
-        obedience_questions: 4,
-        simulator_steps: 3,
+        collect_questions: 8,
+        obedience_questions: 2,
+        simulator_steps: 2,
         simulator_batch: 2,
         ..PipelineConfig::default()
     };
     config.simulation.attempts = 2;
-    config.simulation.max_new_tokens = 60;
+    config.simulation.max_new_tokens = 40;
+    config.train.rollout.max_turns = 2;
+    config.train.rollout.max_observation_tokens = 120;
     config.train.steps = STEPS;
     config.train.checkpoint_every = 1;
     config.train.questions_per_step = 2;
@@ -46,8 +48,8 @@ fn config() -> PipelineConfig {
 /// A small part of the world of facts.
 fn material() -> Material {
     let mut material = world_material().unwrap();
-    material.corpus = material.corpus.into_iter().step_by(7).collect();
-    material.held_out = material.held_out.into_iter().step_by(50).collect();
+    material.corpus = material.corpus.into_iter().step_by(20).collect();
+    material.held_out = material.held_out.into_iter().step_by(125).collect();
     material
 }
 
