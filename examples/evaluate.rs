@@ -2,18 +2,20 @@
 //!
 //!     cargo run --release --example evaluate -- --model models/base --questions q.jsonl --corpus c.jsonl --out scores.json
 //!
-//! Question rows: `id, question, golden_answers`, others optional; corpus rows: `id, title?, contents`. The
+//! Question rows: `id, question, golden_answers`, others optional; corpus rows: `id?, title?, contents`. The
 //! predictions lie beside the scores as JSONL, each with its whole episode.
 
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser};
 use zerosearch::Failure;
+use zerosearch::config::EngineConfig;
 use zerosearch::data::read_questions;
 use zerosearch::eval::{EvalConfig, Strategy, evaluate, write_predictions};
+use zerosearch::files::write_atomic;
 use zerosearch::lm::{LanguageModel, LocalGenerator};
-use zerosearch::metrics::{ProgressBar, write_atomic};
-use zerosearch::search::{Bm25Index, RetrieverServer, SearchEngine, WebSearch, key_from_env};
+use zerosearch::metrics::ProgressBar;
+use zerosearch::search::{Dialect, WebProvider};
 
 #[derive(Parser)]
 #[command(group(ArgGroup::new("engine").args(["corpus", "retriever", "serpapi"])))]
@@ -24,7 +26,7 @@ struct Arguments {
     /// JSONL or Parquet.
     #[arg(long)]
     questions: PathBuf,
-    /// JSONL: searched with BM25.
+    /// JSONL or Parquet: searched with BM25.
     #[arg(long)]
     corpus: Option<PathBuf>,
     /// The address of a retrieval server.
@@ -55,20 +57,23 @@ struct Arguments {
     out: PathBuf,
 }
 
+impl Arguments {
+    fn engine(&self) -> Option<EngineConfig> {
+        let corpus = self.corpus.clone().map(|corpus| EngineConfig::Bm25 { corpus });
+        let dialect = Dialect::default();
+        let retriever = self.retriever.clone().map(|url| EngineConfig::Retriever { url, dialect });
+        let web = self.serpapi.then_some(EngineConfig::Web { provider: WebProvider::SerpApi });
+        corpus.or(retriever).or(web)
+    }
+}
+
 fn main() -> Result<(), Failure> {
+    zerosearch::init_logging();
     let arguments = Arguments::parse();
     let model = LanguageModel::read(&arguments.model)?;
     let mut questions = read_questions(&arguments.questions)?;
     questions.truncate(arguments.limit.unwrap_or(questions.len()));
-    let engine: Option<Box<dyn SearchEngine>> = if let Some(path) = &arguments.corpus {
-        Some(Box::new(Bm25Index::from_jsonl(path)?))
-    } else if let Some(address) = &arguments.retriever {
-        Some(Box::new(RetrieverServer::search_r1(address)))
-    } else if arguments.serpapi {
-        Some(Box::new(WebSearch::serpapi(key_from_env("SERPAPI_API_KEY")?)))
-    } else {
-        None
-    };
+    let engine = arguments.engine().map(|engine| engine.read()).transpose()?;
 
     let config = EvalConfig {
         strategy: arguments.strategy,

@@ -14,6 +14,7 @@ use clap::Parser;
 use zerosearch::Failure;
 use zerosearch::burn::tensor::Device;
 use zerosearch::data::world::{Split, World};
+use zerosearch::files::write_atomic;
 use zerosearch::kernels::keep_freed_memory;
 use zerosearch::lm::{
     AdamWConfig, HostWeights, LanguageModel, LearningRate, ModelConfig, SftConfig, SftTrainer, StoredDtype,
@@ -49,6 +50,7 @@ struct Arguments {
 }
 
 fn main() -> Result<(), Failure> {
+    zerosearch::init_logging();
     let arguments = Arguments::parse();
     keep_freed_memory();
     std::fs::create_dir_all(&arguments.out)?;
@@ -74,7 +76,7 @@ fn main() -> Result<(), Failure> {
     let seed = arguments.seed + arguments.from.iter().count() as u64 * 1000;
     let mut data =
         Pretraining::new(start.codec.clone(), prompt.clone(), SimulatorPrompt::new(SIMULATOR_PROMPT)?, mixture, seed)?;
-    let schedule = LearningRate { peak: arguments.learning_rate, warmup: 60, total: arguments.steps, floor: 0.03 };
+    let schedule = LearningRate::cosine(arguments.learning_rate, 60, arguments.steps, 0.03);
     let optimizer = AdamWConfig { beta2: 0.98, ..AdamWConfig::default() };
     let config = SftConfig {
         learning_rate: schedule,
@@ -113,9 +115,8 @@ fn main() -> Result<(), Failure> {
 
 fn save(model: &LanguageModel, folder: &Path) -> Result<(), Failure> {
     model.save(folder, StoredDtype::Bf16)?;
-    std::fs::write(folder.join("search_prompt.jinja"), SEARCH_PROMPT)?;
-    std::fs::write(folder.join(SimulatorPrompt::FILE), SIMULATOR_PROMPT)?;
-    Ok(())
+    write_atomic(folder.join("search_prompt.jinja"), SEARCH_PROMPT.as_bytes())?;
+    Ok(SimulatorPrompt::new(SIMULATOR_PROMPT)?.save(folder)?)
 }
 
 /// A byte-level BPE over passages and questions of invented and shuffled worlds.

@@ -29,6 +29,7 @@ struct Arguments {
 }
 
 fn main() -> Result<(), Failure> {
+    zerosearch::init_logging();
     let arguments = Arguments::parse();
     zerosearch::kernels::keep_freed_memory();
     let config = RunConfig::read(&arguments.config, &arguments.assignments)?;
@@ -38,7 +39,8 @@ fn main() -> Result<(), Failure> {
         return Err(Failure::message(format!("{out} holds a run: go on with --resume, or set another `out`")));
     }
     let (model, questions) = (LanguageModel::read(&config.model)?, read_questions(&config.questions)?);
-    let mut builder = Trainer::builder(model, questions, config.engine.open()?)
+    let mut builder = Trainer::builder(model, questions, config.engine.read()?)
+        .reward(config.reward.build()?)
         .config(config.train)
         .checkpoints(checkpoints)
         .logs(&config.out)
@@ -50,7 +52,7 @@ fn main() -> Result<(), Failure> {
             ("s", "timing_s/step"),
         ]));
     if let Some(validation) = config.validation {
-        let (questions, engine) = (read_questions(&validation.questions)?, validation.engine.open()?);
+        let (questions, engine) = (read_questions(&validation.questions)?, validation.engine.read()?);
         builder = builder.validation(Validation { noise: validation.noise, ..Validation::new(questions, engine) });
     }
     let mut trainer = builder.build()?;

@@ -78,6 +78,7 @@
 #![forbid(unsafe_code)]
 
 mod completer;
+mod epochs;
 mod error;
 mod generator;
 mod rollout;
@@ -85,6 +86,7 @@ mod sampling;
 mod stream;
 
 pub use completer::{Completer, Completion, CompletionRequest};
+pub use epochs::Epochs;
 pub use error::GenerateError;
 pub use generator::{Finished, Generator, Request, SequenceId, Stop, Turn, never};
 pub use rollout::{RolloutGenerator, Statistics};

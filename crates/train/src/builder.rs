@@ -218,8 +218,8 @@ impl TrainerBuilder {
         if let Some(folder) = self.logs {
             let first = trainer.first_unrecorded_step();
             std::fs::create_dir_all(&folder).map_err(|error| TrainError::file(&folder, error))?;
-            trainer.add_sink(JsonlSink::resume(&folder.join("metrics.jsonl"), first)?);
-            trainer.add_sink(TensorBoardSink::resume(&folder.join("tensorboard"), first, unix_seconds)?);
+            trainer.add_sink(JsonlSink::resume(folder.join("metrics.jsonl"), first)?);
+            trainer.add_sink(TensorBoardSink::resume(folder.join("tensorboard"), first, unix_seconds)?);
         }
         Ok(trainer)
     }

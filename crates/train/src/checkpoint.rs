@@ -23,8 +23,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zerosearch_curriculum::SuccessRate;
+use zerosearch_files::write_atomic;
 use zerosearch_lm::{AdamW, Decoder, HostWeights, LanguageModel, LoraConfig, StoredDtype};
-use zerosearch_metrics::write_atomic;
 
 use crate::identity::Identity;
 use crate::learner::Learner;
@@ -139,7 +139,7 @@ impl Trainer {
         written?;
         remove(&folder)?;
         fs::rename(&temporary, &folder).map_err(|error| failed(&folder, error))?;
-        write_atomic(&checkpoints.join(LATEST), self.step.to_string().as_bytes())?;
+        write_atomic(checkpoints.join(LATEST), self.step.to_string().as_bytes())?;
         self.retain(checkpoints)
     }
 
@@ -161,7 +161,7 @@ impl Trainer {
         if let Some(report) = &self.outputs.unrecorded {
             write_json(&folder.join(UNRECORDED), &Unrecorded::from(report))?;
         }
-        write_atomic(&folder.join(STATE), state.as_bytes())?;
+        write_atomic(folder.join(STATE), state.as_bytes())?;
         sync(folder)
     }
 

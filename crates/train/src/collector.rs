@@ -5,10 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rand::seq::SliceRandom;
 use zerosearch_curriculum::{Curriculum, Progress, SuccessRate};
 use zerosearch_data::Question;
-use zerosearch_generate::{Sampling, Stream, WeightVersion};
+use zerosearch_generate::{Epochs, Sampling, Stream, WeightVersion};
 use zerosearch_lm::{Decoder, Refit};
 use zerosearch_reward::RewardFn;
 use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutPlan, Task};
@@ -121,16 +120,13 @@ impl Collector {
     /// The questions of these places, each once for every sample. Which they are follows from the seed and the questions asked
     /// before: epochs are permutations, and a step takes the next slice of them.
     fn tasks(&self, slots: Range<u64>) -> Result<Vec<Task>, TrainError> {
-        let count = self.questions.len() as u64;
+        let stream = Stream { seed: self.config.seed, purpose: "questions", ..Stream::default() };
+        let mut epochs = Epochs::new(self.questions.len(), stream);
         let mut tasks = Vec::new();
-        let mut permutation = (u64::MAX, Vec::new());
         for slot in slots {
-            let position = self.cursor + slot;
-            let epoch = position / count;
-            if permutation.0 != epoch {
-                permutation = (epoch, shuffled(count as usize, self.config.seed, epoch));
-            }
-            let question = &self.questions[permutation.1[(position % count) as usize]];
+            let Some(question) = epochs.index(self.cursor + slot).and_then(|index| self.questions.get(index)) else {
+                return Err(TrainError::NoQuestions);
+            };
             // The slot is unique in the step even when an epoch's border puts a question into it twice.
             let task = self.task(slot, question)?;
             let samples = 0..self.config.samples_per_question as u64;
@@ -165,10 +161,4 @@ impl Collector {
         }
         Ok(())
     }
-}
-
-fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..count).collect();
-    order.shuffle(&mut Stream { seed, purpose: "questions", step: epoch, ..Stream::default() }.rng());
-    order
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use zerosearch_algorithms::AlgorithmError;
 use zerosearch_curriculum::CurriculumError;
+use zerosearch_files::FileError;
 use zerosearch_generate::GenerateError;
 use zerosearch_lm::LmError;
 use zerosearch_metrics::MetricsError;
@@ -48,9 +49,9 @@ pub enum TrainError {
         /// The gradient's norm.
         norm: f64,
     },
-    /// A file of the run that cannot be written or read, or belongs to another run.
+    /// A file of a run that is damaged, or belongs to another run.
     #[error("{path}: {message}")]
-    File {
+    RunFile {
         /// The file or folder.
         path: PathBuf,
         /// What is wrong, and what to do.
@@ -70,6 +71,9 @@ pub enum TrainError {
     /// A part failed.
     #[error(transparent)]
     Curriculum(#[from] CurriculumError),
+    /// A file that cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A part failed.
     #[error(transparent)]
     Generate(#[from] GenerateError),
@@ -89,6 +93,6 @@ pub enum TrainError {
 
 impl TrainError {
     pub(crate) fn file(path: impl Into<PathBuf>, message: impl std::fmt::Display) -> Self {
-        Self::File { path: path.into(), message: message.to_string() }
+        Self::RunFile { path: path.into(), message: message.to_string() }
     }
 }

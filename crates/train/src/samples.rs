@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use zerosearch_metrics::{Metrics, write_atomic};
+use zerosearch_files::write_atomic;
+use zerosearch_metrics::Metrics;
 use zerosearch_rollout::Rollout;
 
 use crate::TrainError;

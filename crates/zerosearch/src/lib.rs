@@ -17,17 +17,20 @@
 
 pub mod config;
 mod failure;
+mod logging;
 pub mod pipeline;
 pub mod prelude;
 mod served_policy;
 
 pub use burn;
 pub use failure::{Failure, Result};
+pub use logging::init_logging;
 pub use served_policy::ServedPolicy;
 pub use zerosearch_algorithms as algorithms;
 pub use zerosearch_curriculum as curriculum;
 pub use zerosearch_data as data;
 pub use zerosearch_eval as eval;
+pub use zerosearch_files as files;
 pub use zerosearch_generate as generate;
 pub use zerosearch_kernels as kernels;
 pub use zerosearch_lm as lm;

@@ -7,8 +7,9 @@ use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zerosearch_eval::Strategy;
+use zerosearch_files::write_atomic;
 use zerosearch_lm::{LanguageModel, LocalCompleter, StoredDtype};
-use zerosearch_metrics::{ConsoleSink, ProgressBar, write_atomic};
+use zerosearch_metrics::{ConsoleSink, ProgressBar};
 use zerosearch_search::{Bm25Index, CallCount, Counted, SearchEngine};
 use zerosearch_simulator::{
     Judge, LabelledInteraction, Obedience, RuleJudge, SimulatedEngine, SimulationConfig, SimulatorPrompt, balance,
@@ -133,7 +134,7 @@ impl<'a> Pipeline<'a> {
             trained_search,
         };
         self.write("summary.json", &summary)?;
-        let samples = read_samples(&samples_path(&self.out.join(SAMPLES), self.config.train.steps))?;
+        let samples = read_samples(samples_path(self.out.join(SAMPLES), self.config.train.steps))?;
         write_run_report(self.out, &summary, &samples, &base.codec)?;
         Ok(PipelineEnd::Finished(Box::new(Outcome { summary, predictions })))
     }
