@@ -11,8 +11,10 @@ use clap::{ArgGroup, Parser};
 use zerosearch::Failure;
 use zerosearch::data::read_questions;
 use zerosearch::eval::{EvalConfig, Strategy, evaluate, write_predictions};
+use zerosearch::grammar::FormatPreset;
 use zerosearch::lm::{LanguageModel, LocalGenerator};
 use zerosearch::metrics::{ProgressBar, write_atomic};
+use zerosearch::rollout::RolloutConfig;
 use zerosearch::search::{Bm25Index, RetrieverServer, SearchEngine, WebSearch, key_from_env};
 
 #[derive(Parser)]
@@ -36,6 +38,9 @@ struct Arguments {
     /// direct, cot, rag or search.
     #[arg(long, default_value = "search")]
     strategy: Strategy,
+    /// The words of an episode: default, zerosearch or search_r1, as the model was trained.
+    #[arg(long, default_value = "default")]
+    format: FormatPreset,
     /// Only the first so many questions.
     #[arg(long)]
     limit: Option<usize>,
@@ -70,15 +75,16 @@ fn main() -> Result<(), Failure> {
         None
     };
 
-    let config = EvalConfig {
-        strategy: arguments.strategy,
-        seed: arguments.seed,
+    let default = EvalConfig::default();
+    let rollout = RolloutConfig {
         top_k: arguments.top_k,
         max_new_tokens: arguments.max_new_tokens,
         max_observation_tokens: arguments.max_observation_tokens,
-        ..EvalConfig::default()
+        format: arguments.format,
+        ..default.rollout
     };
-    let prompt = arguments.strategy.prompt(&model.codec)?;
+    let config = EvalConfig { strategy: arguments.strategy, seed: arguments.seed, rollout, ..default };
+    let prompt = arguments.strategy.prompt(&model.codec, &rollout.format.into())?;
     let mut generator = LocalGenerator::for_model(&model);
     let bar = ProgressBar::new("evaluate", questions.len() as u64);
     let result = evaluate(&mut generator, engine.as_deref(), &model.codec, &prompt, &questions, &config, &bar)?;

@@ -13,6 +13,7 @@ use zerosearch::Failure;
 use zerosearch::burn::tensor::Device;
 use zerosearch::config::RunConfig;
 use zerosearch::data::read_questions;
+use zerosearch::grammar::EpisodeFormat;
 use zerosearch::lm::{LanguageModel, StoredDtype};
 use zerosearch::metrics::{ConsoleSink, JsonlSink, Sinks, TensorBoardSink, unix_seconds};
 use zerosearch::reward::F1Reward;
@@ -36,7 +37,8 @@ fn main() -> Result<(), Failure> {
     zerosearch::kernels::keep_freed_memory();
     let config = RunConfig::read(&arguments.config, &arguments.assignments)?;
     let model = LanguageModel::read(&config.model)?;
-    let prompt = PromptTemplate::for_model(&model.codec)?;
+    let format = EpisodeFormat::from(config.train.rollout.format);
+    let prompt = PromptTemplate::for_model_or(&model.codec, &format.prompt)?;
     let questions = read_questions(&config.questions)?;
     let engine = config.engine.open()?;
     let validation = match &config.validation {

@@ -10,6 +10,7 @@ use zerosearch_algorithms::RewardBatch;
 use zerosearch_curriculum::{Curriculum, Progress};
 use zerosearch_data::Question;
 use zerosearch_generate::{Generator, Sampling, Stream, WeightVersion};
+use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::LocalGenerator;
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::{Episode, RewardFn};
@@ -61,13 +62,11 @@ impl Collection<'_> {
         let began = Instant::now();
         generator.take_statistics();
         let progress = Progress { success_rate: self.success_rate, ..Progress::at(self.step, self.config.steps) };
+        let noise = Noise::Curriculum { curriculum: self.curriculum, progress };
         let plan = RolloutPlan {
-            engine: self.parts.engine,
-            codec: &self.parts.model.codec,
-            config: self.config.rollout,
-            noise: Noise::Curriculum { curriculum: self.curriculum, progress },
             seed: self.config.seed,
             step: self.step,
+            ..RolloutPlan::search(self.parts.engine, noise, &self.parts.model.codec, self.config.rollout)
         };
         let wanted = self.config.questions_per_step as u64;
         let mut collected =
@@ -98,7 +97,8 @@ impl Collection<'_> {
         let greedy_tasks: Vec<Task> =
             tasks.iter().filter(|task| self.greedy_baseline && task.sample == 0).cloned().collect();
         let rollouts = plan.run(generator, tasks, &mut |_| {})?;
-        let greedy = RolloutPlan { config: RolloutConfig { sampling: Sampling::greedy(), ..plan.config }, ..*plan };
+        let greedy =
+            RolloutPlan { config: RolloutConfig { sampling: Sampling::greedy(), ..plan.config }, ..plan.clone() };
         let greedy = greedy.run(generator, greedy_tasks, &mut |_| {})?;
         let greedy: BTreeMap<u64, f32> =
             greedy.iter().map(|rollout| (rollout.question_index, self.parts.score(rollout))).collect();
@@ -192,13 +192,8 @@ impl Collected {
 impl Parts<'_> {
     /// The first sample of a question.
     pub(crate) fn task(&self, question_index: u64, question: &Question) -> Result<Task, TrainError> {
-        Ok(Task {
-            question_index,
-            sample: 0,
-            question: question.question.clone(),
-            golden_answers: question.golden_answers.clone(),
-            prompt: self.model.codec.encode(&self.prompt.render(&question.question)?),
-        })
+        let prompt = self.model.codec.encode(&self.prompt.render(&question.question)?);
+        Ok(Task::new(question_index, &question.question, &question.golden_answers, prompt))
     }
 
     /// What a rollout earns.
@@ -214,6 +209,8 @@ pub(crate) fn score(reward: &dyn RewardFn, rollout: &Rollout) -> f32 {
         golden_answers: &rollout.golden_answers,
         policy_turns: &rollout.policy_turns(),
         observations: &observations,
+        // Every format that a run can be configured with has the same tags.
+        format: &EpisodeFormat::default(),
     })
 }
 

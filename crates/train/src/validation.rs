@@ -7,7 +7,7 @@ use zerosearch_curriculum::{Constant, Progress};
 use zerosearch_data::Question;
 use zerosearch_generate::Sampling;
 use zerosearch_metrics::Metrics;
-use zerosearch_reward::{contains, exact_match, extract_answer, f1};
+use zerosearch_reward::{contains, exact_match, f1};
 use zerosearch_rollout::{Noise, RolloutConfig, RolloutPlan};
 use zerosearch_search::SearchEngine;
 
@@ -75,23 +75,20 @@ impl<'a> Trainer<'a> {
         };
         let tasks = validation.questions.iter().enumerate();
         let tasks = tasks.map(|(index, question)| self.parts.task(index as u64, question)).collect::<Result<_, _>>()?;
+        let config = RolloutConfig { sampling: Sampling::greedy(), ..self.config.rollout };
         let plan = RolloutPlan {
-            engine: validation.engine,
-            codec: &self.parts.model.codec,
-            config: RolloutConfig { sampling: Sampling::greedy(), ..self.config.rollout },
-            noise,
             seed: self.config.seed,
-            step: 0,
+            ..RolloutPlan::search(validation.engine, noise, &self.parts.model.codec, config)
         };
         let rollouts = plan.run(&mut self.generator, tasks, &mut |_| {})?;
         let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
         for (rollout, question) in rollouts.iter().zip(validation.questions) {
-            let answer = extract_answer(&rollout.policy_turns()).unwrap_or_default();
+            let answer = rollout.answer(&plan.format).unwrap_or_default();
             let golden = &question.golden_answers;
             for (name, score) in [
-                ("em", f64::from(u8::from(exact_match(&answer, golden)))),
-                ("f1", f1(&answer, golden)),
-                ("contains", f64::from(u8::from(contains(&answer, golden)))),
+                ("em", f64::from(u8::from(exact_match(answer, golden)))),
+                ("f1", f1(answer, golden)),
+                ("contains", f64::from(u8::from(contains(answer, golden)))),
             ] {
                 let of_source = question.data_source.iter().map(|source| format!("val/{name}/{source}"));
                 for key in of_source.chain([format!("val/{name}")]) {

@@ -26,6 +26,7 @@ pub use zerosearch_curriculum as curriculum;
 pub use zerosearch_data as data;
 pub use zerosearch_eval as eval;
 pub use zerosearch_generate as generate;
+pub use zerosearch_grammar as grammar;
 pub use zerosearch_kernels as kernels;
 pub use zerosearch_lm as lm;
 pub use zerosearch_metrics as metrics;

@@ -5,20 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// What each crate depends on, of ours. Another arrow is a decision: write it down in `docs/src/architecture.md` and here.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("trajectory", &[]),
     ("curriculum", &[]),
     ("metrics", &[]),
     ("http", &[]),
     ("kernels", &[]),
-    ("reward", &[]),
-    ("text", &["trajectory"]),
+    ("grammar", &[]),
+    ("reward", &["grammar"]),
+    ("text", &["grammar", "trajectory"]),
     ("generate", &["trajectory"]),
     ("data", &[]),
     ("search", &["http"]),
     ("remote", &["generate", "http"]),
-    ("rollout", &["curriculum", "generate", "search", "text", "trajectory"]),
-    ("eval", &["data", "generate", "metrics", "reward", "rollout", "search", "text", "trajectory"]),
+    ("rollout", &["curriculum", "generate", "grammar", "search", "text", "trajectory"]),
+    ("eval", &["data", "generate", "grammar", "metrics", "reward", "rollout", "search", "text"]),
     ("algorithms", &[]),
     ("lm", &["generate", "kernels", "text"]),
     ("simulator", &["generate", "lm", "reward", "search", "text"]),
@@ -29,6 +30,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "curriculum",
             "data",
             "generate",
+            "grammar",
             "lm",
             "metrics",
             "reward",
@@ -46,6 +48,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "data",
             "eval",
             "generate",
+            "grammar",
             "kernels",
             "lm",
             "metrics",
