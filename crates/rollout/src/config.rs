@@ -42,7 +42,7 @@ pub struct RolloutConfig {
 impl Default for RolloutConfig {
     fn default() -> Self {
         Self {
-            max_turns: 5,
+            max_turns: 6,
             max_new_tokens: 500,
             max_observation_tokens: 500,
             top_k: 5,
@@ -86,7 +86,7 @@ mod tests {
     fn the_default_is_the_papers() {
         let config = RolloutConfig::default();
         config.validate().unwrap();
-        assert_eq!((config.max_turns, config.max_new_tokens, config.top_k), (5, 500, 5));
+        assert_eq!((config.max_turns, config.max_new_tokens, config.top_k), (6, 500, 5));
         assert_eq!(config.sampling.temperature, 1.0);
     }
 
