@@ -8,11 +8,10 @@ use std::path::PathBuf;
 use clap::Parser;
 use zerosearch::Failure;
 use zerosearch::generate::{Generator, Request, Sampling, Turn};
+use zerosearch::grammar::{Action, EpisodeFormat};
 use zerosearch::lm::{LanguageModel, LocalGenerator};
 use zerosearch::search::{Bm25Index, Query, SearchEngine};
-use zerosearch::text::{
-    Action, IncrementalDecoder, PromptTemplate, STOP_TAGS, StopScanner, corrective, encode_information, parse_action,
-};
+use zerosearch::text::{IncrementalDecoder, PromptTemplate, StopScanner, encode_information};
 
 #[derive(Parser)]
 struct Arguments {
@@ -36,7 +35,7 @@ fn main() -> Result<(), Failure> {
     zerosearch::init_logging();
     let arguments = Arguments::parse();
     let model = LanguageModel::read(&arguments.model)?;
-    let codec = &model.codec;
+    let (codec, format) = (&model.codec, EpisodeFormat::default());
     let engine = Bm25Index::read(&arguments.corpus)?;
     let text = PromptTemplate::for_model(codec)?.render(&arguments.question)?;
     paint(PROMPT, &format!("{text}\n"));
@@ -47,18 +46,18 @@ fn main() -> Result<(), Failure> {
     for number in 1..=arguments.max_turns {
         let Some(finished) = generator.poll()?.pop() else { break };
         let ids: Vec<u32> = finished.tokens.iter().map(|token| token.id).collect();
-        let observation = match parse_action(&codec.decode(&ids)) {
+        let observation = match format.parse_action(&codec.decode(&ids)) {
             Action::Answer(answer) => {
                 paint(POLICY, &format!("\n\nanswer: {answer}\n"));
                 return Ok(());
             }
-            Action::Search(query) => {
+            Action::Call { input: query, .. } => {
                 let found = engine.search(&Query { text: &query, top_k: arguments.top_k, context: None })?;
                 let documents: Vec<_> = found.iter().map(|document| document.text()).collect();
-                let documents: Vec<&str> = documents.iter().map(|document| document.as_ref()).collect();
-                encode_information(codec, &documents)
+                let documents: Vec<_> = documents.iter().map(|document| ("", document.as_ref())).collect();
+                encode_information(codec, &format, &format.documents(&documents))
             }
-            Action::Invalid(_) => codec.encode(corrective()),
+            Action::Invalid(_) => codec.encode(&format.corrective),
         };
         if number == arguments.max_turns {
             break;
@@ -73,7 +72,7 @@ fn main() -> Result<(), Failure> {
 /// A turn that prints each token as it is sampled: the stop condition sees them all.
 fn turn(model: &LanguageModel) -> Turn {
     let mut decoder = IncrementalDecoder::new(&model.codec);
-    let mut stop = StopScanner::new(&model.codec, &STOP_TAGS).into_stop();
+    let mut stop = StopScanner::new(&model.codec, &EpisodeFormat::default().stop_tags()).into_stop();
     Turn {
         max_new_tokens: 200,
         seed: 0,

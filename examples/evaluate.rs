@@ -13,8 +13,10 @@ use zerosearch::config::EngineConfig;
 use zerosearch::data::read_questions;
 use zerosearch::eval::{EvalConfig, Strategy, evaluate, write_predictions};
 use zerosearch::files::write_atomic;
+use zerosearch::grammar::FormatPreset;
 use zerosearch::lm::{LanguageModel, LocalGenerator};
 use zerosearch::metrics::ProgressBar;
+use zerosearch::rollout::RolloutConfig;
 use zerosearch::search::{Dialect, WebProvider};
 
 #[derive(Parser)]
@@ -38,6 +40,9 @@ struct Arguments {
     /// direct, cot, rag or search.
     #[arg(long, default_value = "search")]
     strategy: Strategy,
+    /// The words of an episode: default, zerosearch or search_r1, as the model was trained.
+    #[arg(long, default_value = "default")]
+    format: FormatPreset,
     /// Only the first so many questions.
     #[arg(long)]
     limit: Option<usize>,
@@ -75,15 +80,16 @@ fn main() -> Result<(), Failure> {
     questions.truncate(arguments.limit.unwrap_or(questions.len()));
     let engine = arguments.engine().map(|engine| engine.read()).transpose()?;
 
-    let config = EvalConfig {
-        strategy: arguments.strategy,
-        seed: arguments.seed,
+    let default = EvalConfig::default();
+    let rollout = RolloutConfig {
         top_k: arguments.top_k,
         max_new_tokens: arguments.max_new_tokens,
         max_observation_tokens: arguments.max_observation_tokens,
-        ..EvalConfig::default()
+        format: arguments.format,
+        ..default.rollout
     };
-    let prompt = arguments.strategy.prompt(&model.codec)?;
+    let config = EvalConfig { strategy: arguments.strategy, seed: arguments.seed, rollout, ..default };
+    let prompt = arguments.strategy.prompt(&model.codec, &rollout.format.into())?;
     let mut generator = LocalGenerator::for_model(&model);
     let bar = ProgressBar::new("evaluate", questions.len() as u64);
     let result = evaluate(&mut generator, engine.as_deref(), &model.codec, &prompt, &questions, &config, &bar)?;

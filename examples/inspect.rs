@@ -35,7 +35,7 @@ const DOCUMENTS: &str = "36";
 fn main() -> Result<(), Failure> {
     zerosearch::init_logging();
     let arguments = Arguments::parse();
-    let path = samples_path(&arguments.run.join("rollouts"), arguments.step);
+    let path = samples_path(arguments.run.join("rollouts"), arguments.step);
     let samples = read_samples(&path)?;
     let Some(sample) = samples.get(arguments.rollout) else {
         let (path, count, wanted) = (path.display(), samples.len(), arguments.rollout);

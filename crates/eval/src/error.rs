@@ -15,9 +15,6 @@ pub enum EvalError {
     /// A strategy that searches, without an engine.
     #[error("the strategy {0} needs a search engine: give a corpus or a retriever, or use direct or cot")]
     NoEngine(Strategy),
-    /// A chunk without questions would never end.
-    #[error("chunk is 0, expected at least 1")]
-    EmptyChunk,
     /// Nothing to evaluate.
     #[error("there are no questions to evaluate: check the file of questions and the limit")]
     NoQuestions,

@@ -1,10 +1,12 @@
 //! All questions in, one prediction for each out.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use zerosearch_data::Question;
 use zerosearch_generate::{Generator, Sampling};
 use zerosearch_metrics::ProgressBar;
-use zerosearch_rollout::{Noise, RolloutConfig, RolloutPlan, Task};
+use zerosearch_rollout::{Noise, RolloutConfig, RolloutError, RolloutPlan, Task};
 use zerosearch_search::{Document, Query, SearchEngine, SearchError};
 use zerosearch_text::{Codec, PromptTemplate};
 
@@ -12,22 +14,17 @@ use crate::prediction::Opening;
 use crate::retrieval::retrieve;
 use crate::{EvalError, GroupedScores, Prediction, Strategy};
 
-/// How questions are answered. The default searches greedily within the paper's bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// How questions are answered. The default searches greedily within the bounds of [`RolloutConfig::default`].
+///
+/// In a file the keys of `rollout` stand beside the others.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct EvalConfig {
     /// How each question is answered.
     pub strategy: Strategy,
-    /// At most this many policy turns with [`Strategy::Search`]; the other strategies have one.
-    pub max_turns: usize,
-    /// At most this many tokens are sampled in one turn.
-    pub max_new_tokens: usize,
-    /// At most this many tokens in one observation.
-    pub max_observation_tokens: usize,
-    /// How many documents a search asks for.
-    pub top_k: usize,
-    /// How tokens are drawn; greedy by default.
-    pub sampling: Sampling,
+    /// The bounds of an episode; greedy by default. The strategies other than [`Strategy::Search`] have one turn, whatever its
+    /// `max_turns` says.
+    #[serde(flatten)]
+    pub rollout: RolloutConfig,
     /// How many questions are answered at a time. Bounds memory and has no influence on any prediction.
     pub chunk: usize,
     /// The seed of all draws; without influence on a greedy policy.
@@ -36,26 +33,38 @@ pub struct EvalConfig {
 
 impl Default for EvalConfig {
     fn default() -> Self {
-        let RolloutConfig { max_turns, max_new_tokens, max_observation_tokens, top_k, .. } = RolloutConfig::default();
-        let sampling = Sampling::greedy();
-        Self {
-            strategy: Strategy::default(),
-            max_turns,
-            max_new_tokens,
-            max_observation_tokens,
-            top_k,
-            sampling,
-            chunk: 64,
-            seed: 0,
-        }
+        let rollout = RolloutConfig { sampling: Sampling::greedy(), ..RolloutConfig::default() };
+        Self { strategy: Strategy::default(), rollout, chunk: 64, seed: 0 }
     }
 }
 
-impl EvalConfig {
-    fn rollouts(&self) -> RolloutConfig {
-        let max_turns = if self.strategy == Strategy::Search { self.max_turns } else { 1 };
-        let Self { max_new_tokens, max_observation_tokens, top_k, sampling, .. } = *self;
-        RolloutConfig { max_turns, max_new_tokens, max_observation_tokens, top_k, sampling, ..RolloutConfig::default() }
+/// By hand, because a key of `rollout` that is left out has the default of an evaluation, and because unknown keys are refused.
+impl<'de> Deserialize<'de> for EvalConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(default)]
+        struct Own {
+            strategy: Strategy,
+            chunk: usize,
+            seed: u64,
+        }
+
+        impl Default for Own {
+            fn default() -> Self {
+                let EvalConfig { strategy, chunk, seed, .. } = EvalConfig::default();
+                Self { strategy, chunk, seed }
+            }
+        }
+
+        let mut keys: Map<String, Value> = Map::deserialize(deserializer)?;
+        let own = ["strategy", "chunk", "seed"].into_iter().filter_map(|key| keys.remove_entry(key)).collect();
+        let Own { strategy, chunk, seed } = Own::deserialize(Value::Object(own)).map_err(D::Error::custom)?;
+        if !keys.contains_key("sampling") {
+            let sampling = serde_json::to_value(Self::default().rollout.sampling).map_err(D::Error::custom)?;
+            keys.insert("sampling".into(), sampling);
+        }
+        let rollout = RolloutConfig::deserialize(Value::Object(keys)).map_err(D::Error::custom)?;
+        Ok(Self { strategy, rollout, chunk, seed })
     }
 }
 
@@ -91,41 +100,39 @@ pub fn evaluate(
         return Err(EvalError::NoQuestions);
     }
     if config.chunk == 0 {
-        return Err(EvalError::EmptyChunk);
+        return Err(RolloutError::Zero { key: "chunk" }.into());
     }
     let engine: &dyn SearchEngine = match engine {
         Some(engine) => engine,
         None if config.strategy.needs_engine() => return Err(EvalError::NoEngine(config.strategy)),
         None => &Never,
     };
-    let rollouts =
-        RolloutPlan { engine, codec, config: config.rollouts(), noise: Noise::Off, seed: config.seed, step: 0 };
+    let max_turns = if config.strategy == Strategy::Search { config.rollout.max_turns } else { 1 };
+    let bounds = RolloutConfig { max_turns, ..config.rollout };
+    let plan = RolloutPlan { seed: config.seed, ..RolloutPlan::search(engine, Noise::Off, codec, bounds) };
     let mut predictions = Vec::with_capacity(questions.len());
     // The last chunk is as good as any other, however short.
     for chunk in questions.chunks(config.chunk) {
         let (mut tasks, mut openings) = (Vec::new(), Vec::new());
         for question in chunk {
             let text = prompt.render(&question.question)?;
-            tasks.push(Task {
-                // The index in the whole set, so that random draws do not depend on the chunks.
-                question_index: (predictions.len() + tasks.len()) as u64,
-                sample: 0,
-                question: question.question.clone(),
-                golden_answers: question.golden_answers.clone(),
-                prompt: codec.encode(&text),
-            });
+            // The index in the whole set, so that random draws do not depend on the chunks.
+            let index = (predictions.len() + tasks.len()) as u64;
+            tasks.push(Task::new(index, &question.question, &question.golden_answers, codec.encode(&text)));
             openings.push(Opening::new(text));
         }
         if config.strategy == Strategy::Rag {
-            retrieve(engine, codec, config, &mut tasks, &mut openings);
+            retrieve(engine, &plan, &mut tasks, &mut openings)?;
         }
         let mut finished = 0;
-        let answered = rollouts.run(generator, tasks, &mut |now| {
+        let answered = plan.run(generator, tasks, &mut |now| {
             progress.advance((now.finished - finished) as u64);
             finished = now.finished;
         })?;
         let rows = chunk.iter().zip(openings).zip(&answered);
-        predictions.extend(rows.map(|((question, opening), rollout)| Prediction::new(question, opening, rollout)));
+        predictions.extend(
+            rows.map(|((question, opening), rollout)| Prediction::new(question, opening, rollout, &plan.format)),
+        );
     }
     let scores = GroupedScores::of(&predictions);
     Ok(Evaluation { predictions, scores })
@@ -137,5 +144,31 @@ struct Never;
 impl SearchEngine for Never {
     fn search(&self, _: &Query<'_>) -> Result<Vec<Document>, SearchError> {
         Err(SearchError::Index("this strategy does not search".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bounds_stand_beside_the_other_keys() {
+        let text = r#"{"strategy": "rag", "top_k": 7, "max_turns": 3, "seed": 9}"#;
+        let config: EvalConfig = serde_json::from_str(text).unwrap();
+        let default = EvalConfig::default();
+        let rollout = RolloutConfig { top_k: 7, max_turns: 3, ..default.rollout };
+        assert_eq!(config, EvalConfig { strategy: Strategy::Rag, rollout, seed: 9, ..default });
+        assert_eq!(config.rollout.sampling, Sampling::greedy());
+        assert_eq!(serde_json::from_str::<EvalConfig>("{}").unwrap(), default);
+
+        let saved = serde_json::to_value(config).unwrap();
+        assert_eq!((&saved["top_k"], &saved["chunk"], saved.get("rollout")), (&7.into(), &64.into(), None));
+        assert_eq!(serde_json::from_value::<EvalConfig>(saved).unwrap(), config);
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name() {
+        let error = serde_json::from_str::<EvalConfig>(r#"{"max_turn": 3}"#).unwrap_err().to_string();
+        assert!(error.contains("max_turn"), "{error}");
     }
 }

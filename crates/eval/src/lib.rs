@@ -25,4 +25,4 @@ pub use error::EvalError;
 pub use evaluate::{EvalConfig, Evaluation, evaluate};
 pub use prediction::{Prediction, Utterance, write_predictions};
 pub use scores::{GroupedScores, MacroAverage, Scores, UNKNOWN, wilson_interval};
-pub use strategy::{DIRECT_PROMPT, RAG_PROMPT, REASON_PROMPT, Strategy};
+pub use strategy::Strategy;

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use zerosearch_data::Question;
 use zerosearch_files::write_atomic;
+use zerosearch_grammar::EpisodeFormat;
 use zerosearch_metrics::Author;
 use zerosearch_rollout::Rollout;
 
@@ -64,9 +65,9 @@ impl Opening {
 
 impl Prediction {
     /// Scores a rollout.
-    pub(crate) fn new(question: &Question, opening: Opening, rollout: &Rollout) -> Self {
+    pub(crate) fn new(question: &Question, opening: Opening, rollout: &Rollout, format: &EpisodeFormat) -> Self {
         // The same rule as in training, and in policy tokens only: the prompt shows an example answer.
-        let answer = zerosearch_reward::extract_answer(&rollout.policy_turns());
+        let answer = rollout.answer(format);
         let golden = &question.golden_answers;
         let mut transcript = opening.transcript;
         for turn in &rollout.turns {
@@ -77,10 +78,10 @@ impl Prediction {
             id: question.id.clone(),
             question: question.question.clone(),
             golden_answers: golden.clone(),
-            em: answer.as_deref().is_some_and(|answer| zerosearch_reward::exact_match(answer, golden)),
-            f1: answer.as_deref().map_or(0.0, |answer| zerosearch_reward::f1(answer, golden)),
-            contains: answer.as_deref().is_some_and(|answer| zerosearch_reward::contains(answer, golden)),
-            prediction: answer,
+            em: answer.is_some_and(|answer| zerosearch_reward::exact_match(answer, golden)),
+            f1: answer.map_or(0.0, |answer| zerosearch_reward::f1(answer, golden)),
+            contains: answer.is_some_and(|answer| zerosearch_reward::contains(answer, golden)),
+            prediction: answer.map(str::to_owned),
             searches: opening.searches + rollout.searches(),
             search_failures: opening.search_failures + rollout.search_failures(),
             hops: question.hops,

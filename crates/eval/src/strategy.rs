@@ -4,29 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use zerosearch_text::{Codec, DEFAULT_PROMPT, PromptTemplate, TextError};
+use zerosearch_grammar::EpisodeFormat;
+use zerosearch_text::{Codec, PromptTemplate, TextError};
 
 use crate::EvalError;
-
-/// The instruction of [`Strategy::Direct`] for a model that has none of its own.
-pub const DIRECT_PROMPT: &str = "\
-Answer the question below. Give the answer at once, short and without explanation, between <answer> and </answer>, \
-for example <answer> Beijing </answer>. Question: {{ question }}
-";
-
-/// The instruction of [`Strategy::Cot`] for a model that has none of its own.
-pub const REASON_PROMPT: &str = "\
-Answer the question below. First reason step by step between <think> and </think>. \
-Then give the answer between <answer> and </answer>, short and without explanation, \
-for example <answer> Beijing </answer>. Question: {{ question }}
-";
-
-/// The instruction of [`Strategy::Rag`] for a model that has none of its own.
-pub const RAG_PROMPT: &str = "\
-Answer the question below with the help of the documents between <information> and </information>. \
-Give the answer between <answer> and </answer>, short and without explanation, \
-for example <answer> Beijing </answer>. Question: {{ question }}
-";
 
 /// How a question is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -63,18 +44,40 @@ impl Strategy {
     }
 
     /// The prompt for a model. One that brings its own (`search_prompt.jinja` in its folder) knows no
-    /// other, so it gets that with every strategy; any other gets the strategy's instruction.
+    /// other, so it gets that with every strategy; any other gets the strategy's instruction, which for
+    /// [`Search`](Self::Search) is the format's.
     ///
     /// # Errors
     /// When the model's own template is broken.
-    pub fn prompt(self, codec: &Codec) -> Result<PromptTemplate, TextError> {
-        let instruction = match self {
-            Self::Direct => DIRECT_PROMPT,
-            Self::Cot => REASON_PROMPT,
-            Self::Rag => RAG_PROMPT,
-            Self::Search => DEFAULT_PROMPT,
+    pub fn prompt(self, codec: &Codec, format: &EpisodeFormat) -> Result<PromptTemplate, TextError> {
+        PromptTemplate::for_model_or(codec, &self.instruction(format))
+    }
+
+    fn instruction(self, format: &EpisodeFormat) -> String {
+        let EpisodeFormat { think, answer, information, .. } = format;
+        let task = match self {
+            Self::Search => return format.prompt.clone(),
+            Self::Direct => {
+                format!(
+                    "Answer the question below. Give the answer at once, short and without explanation, between \
+                     <{answer}> and </{answer}>, "
+                )
+            }
+            Self::Cot => {
+                format!(
+                    "Answer the question below. First reason step by step between <{think}> and </{think}>. \
+                     Then give the answer between <{answer}> and </{answer}>, short and without explanation, "
+                )
+            }
+            Self::Rag => {
+                format!(
+                    "Answer the question below with the help of the documents between <{information}> and \
+                     </{information}>. Give the answer between <{answer}> and </{answer}>, short and without explanation, "
+                )
+            }
         };
-        PromptTemplate::for_model_or(codec, instruction)
+        // Jinja drops the line break at the end.
+        task + &format!("for example <{answer}> Beijing </{answer}>. Question: {{{{ question }}}}\n")
     }
 }
 
@@ -98,6 +101,24 @@ impl FromStr for Strategy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn instructions_are_in_the_words_of_the_format() {
+        let format = EpisodeFormat::default();
+        assert_eq!(
+            Strategy::Direct.instruction(&format),
+            "Answer the question below. Give the answer at once, short and without explanation, between <answer> and </answer>, for example <answer> Beijing </answer>. Question: {{ question }}\n"
+        );
+        assert_eq!(
+            Strategy::Cot.instruction(&format),
+            "Answer the question below. First reason step by step between <think> and </think>. Then give the answer between <answer> and </answer>, short and without explanation, for example <answer> Beijing </answer>. Question: {{ question }}\n"
+        );
+        assert_eq!(
+            Strategy::Rag.instruction(&format),
+            "Answer the question below with the help of the documents between <information> and </information>. Give the answer between <answer> and </answer>, short and without explanation, for example <answer> Beijing </answer>. Question: {{ question }}\n"
+        );
+        assert_eq!(Strategy::Search.instruction(&EpisodeFormat::search_r1()), EpisodeFormat::search_r1().prompt);
+    }
 
     #[test]
     fn names_parse_and_others_are_refused_with_the_choice() {

@@ -7,10 +7,12 @@ use scripted::{Engine, Scripted, codec, question};
 use zerosearch_data::Question;
 use zerosearch_eval::{EvalConfig, EvalError, Evaluation, Prediction, Strategy, evaluate, write_predictions};
 use zerosearch_metrics::{Author, ProgressBar};
+use zerosearch_rollout::RolloutConfig;
 use zerosearch_search::SearchEngine;
 
 fn with(strategy: Strategy) -> EvalConfig {
-    EvalConfig { strategy, top_k: 2, ..EvalConfig::default() }
+    let default = EvalConfig::default();
+    EvalConfig { strategy, rollout: RolloutConfig { top_k: 2, ..default.rollout }, ..default }
 }
 
 fn run(
@@ -20,7 +22,7 @@ fn run(
     config: EvalConfig,
 ) -> Result<Evaluation, EvalError> {
     let codec = codec();
-    let prompt = config.strategy.prompt(&codec)?;
+    let prompt = config.strategy.prompt(&codec, &config.rollout.format.into())?;
     evaluate(generator, engine, &codec, &prompt, questions, &config, &ProgressBar::hidden())
 }
 
@@ -127,7 +129,8 @@ fn rag_searches_once_with_the_bare_question() {
 fn rag_documents_keep_to_the_bound() {
     let (engine, codec) = (Engine::default(), codec());
     let mut generator = Scripted::new(&codec, &[]);
-    let config = EvalConfig { max_observation_tokens: 400, top_k: 40, ..with(Strategy::Rag) };
+    let mut config = with(Strategy::Rag);
+    (config.rollout.max_observation_tokens, config.rollout.top_k) = (400, 40);
     run(&mut generator, Some(&engine), &[question("1", "Which city?", &["Lima"])], config).unwrap();
     let start = generator.shown[0].rfind("\n\n<information>").unwrap();
     let observation = &generator.shown[0][start..];
@@ -165,7 +168,9 @@ fn what_cannot_be_evaluated_says_what_to_do() {
     assert!(refuse(&questions, with(Strategy::Search)).contains("give a corpus or a retriever"));
     assert!(refuse(&[], with(Strategy::Direct)).contains("no questions"));
     assert!(refuse(&questions, EvalConfig { chunk: 0, ..with(Strategy::Direct) }).contains("chunk is 0"));
-    assert!(refuse(&questions, EvalConfig { max_new_tokens: 0, ..with(Strategy::Direct) }).contains("max_new_tokens"));
+    let mut config = with(Strategy::Direct);
+    config.rollout.max_new_tokens = 0;
+    assert!(refuse(&questions, config).contains("max_new_tokens"));
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub struct OpenAiServer {
     url: String,
     model: String,
     api: Api,
+    system: Option<String>,
     concurrency: usize,
 }
 
@@ -46,6 +47,14 @@ impl OpenAiServer {
         self.connect()
     }
 
+    /// Begins every chat with this system message, also where it is empty: many chat templates put one of their own where there
+    /// is none. Plain completions have none.
+    #[must_use]
+    pub fn with_system(mut self, message: impl Into<String>) -> Self {
+        self.system = Some(message.into());
+        self
+    }
+
     /// With other time-outs and retries than the default: 3 attempts of 300 s.
     #[must_use]
     pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
@@ -70,6 +79,7 @@ impl OpenAiServer {
             url: format!("{host}/v1/{path}"),
             model,
             api,
+            system: None,
             concurrency: CONCURRENCY,
         }
     }
@@ -87,7 +97,11 @@ impl OpenAiServer {
         body.insert("model".into(), json!(self.model));
         match self.api {
             Api::Completions => body.insert("prompt".into(), json!(request.prompt)),
-            Api::Chat => body.insert("messages".into(), json!([{"role": "user", "content": request.prompt}])),
+            Api::Chat => {
+                let system = self.system.iter().map(|message| json!({"role": "system", "content": message}));
+                let messages = system.chain([json!({"role": "user", "content": request.prompt})]).collect::<Vec<_>>();
+                body.insert("messages".into(), Value::Array(messages))
+            }
         };
         body.insert("max_tokens".into(), json!(request.max_new_tokens));
         body.insert("temperature".into(), json!(request.sampling.temperature));

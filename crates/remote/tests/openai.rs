@@ -44,6 +44,15 @@ fn chat_wraps_the_prompt_and_plain_requests_stay_within_the_protocol() {
 }
 
 #[test]
+fn a_system_message_is_sent_also_where_it_is_empty() {
+    let (url, log) = server(|_, _, _| (200, json!({"choices": [{"message": {"content": "hello"}}]})));
+    let server = OpenAiServer::chat(&url, "qwen").with_system("").with_retry(impatient());
+    server.complete(&[request("hi")]).unwrap();
+    let messages = &log.lock().unwrap()[0].1["messages"];
+    assert_eq!(*messages, json!([{"role": "system", "content": ""}, {"role": "user", "content": "hi"}]));
+}
+
+#[test]
 fn answers_stand_in_the_order_of_the_requests() {
     let (url, _) = server(|number, _, body| {
         std::thread::sleep(Duration::from_millis(30 - 10 * (number as u64 % 4).min(3)));

@@ -1,5 +1,7 @@
 //! What a reward sees, and what it is.
 
+use zerosearch_grammar::EpisodeFormat;
+
 /// A finished episode as text, by author.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Episode<'a> {
@@ -11,6 +13,15 @@ pub struct Episode<'a> {
     pub policy_turns: &'a [String],
     /// The decoded text of each observation, in order.
     pub observations: &'a [String],
+    /// The tags that the policy was to write.
+    pub format: &'a EpisodeFormat,
+}
+
+impl<'a> Episode<'a> {
+    /// The answer that the policy gave, see [`EpisodeFormat::extract_answer`].
+    pub fn answer(&self) -> Option<&'a str> {
+        self.format.extract_answer(self.policy_turns)
+    }
 }
 
 /// A score of an episode. Pure and total: every episode has one finite reward, always the same.

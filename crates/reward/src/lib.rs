@@ -1,16 +1,16 @@
-//! Answer extraction, normalisation, and EM / F1 / contains / format rewards.
+//! Normalisation, and EM / F1 / contains / format rewards.
 //!
 //! Three metrics with three names: [`exact_match`] is equality, [`contains`] is containment, [`f1`]
 //! counts shared words. All take the best over **all** golden answers.
 //!
 //! ```
-//! use zerosearch_reward::{Episode, F1Reward, RewardFn, contains, exact_match, extract_answer, f1};
+//! use zerosearch_grammar::EpisodeFormat;
+//! use zerosearch_reward::{Episode, F1Reward, RewardFn, contains, exact_match, f1};
 //!
 //! let turns = [
 //!     "<think>I look it up.</think><search>capital of France</search>".to_owned(),
 //!     "<think>Found.</think><answer> The city of Paris. </answer>".to_owned(),
 //! ];
-//! assert_eq!(extract_answer(&turns).as_deref(), Some("The city of Paris."));
 //!
 //! let golden = ["Paris".to_owned(), "Paris, France".to_owned()];
 //! assert!(!exact_match("The city of Paris.", &golden));
@@ -22,13 +22,14 @@
 //!     golden_answers: &golden,
 //!     policy_turns: &turns,
 //!     observations: &[],
+//!     format: &EpisodeFormat::default(),
 //! };
+//! assert_eq!(episode.answer(), Some("The city of Paris."));
 //! assert_eq!(F1Reward.reward(&episode), 0.5);
 //! ```
 
 #![forbid(unsafe_code)]
 
-mod answer;
 mod config;
 mod episode;
 mod format;
@@ -37,7 +38,6 @@ mod normalize;
 mod rewards;
 mod word;
 
-pub use answer::extract_answer;
 pub use config::{RewardConfig, RewardKind, RewardPart};
 pub use episode::{Episode, RewardFn};
 pub use format::FormatReward;

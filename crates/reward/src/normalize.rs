@@ -1,5 +1,7 @@
 //! The normalisation of the SQuAD evaluation script.
 
+use zerosearch_grammar::is_space;
+
 use crate::word::is_word_char;
 
 /// Lower-cases, drops ASCII punctuation, drops the words a / an / the, squeezes white space.
@@ -24,11 +26,6 @@ pub fn normalize_answer(text: &str) -> String {
         }
     }
     kept.split(is_space).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
-}
-
-/// White space as Python's `str.split` and `str.strip` have it: Unicode's, and the four ASCII separators.
-pub(crate) fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Rewards of the answer alone, and their weighted sum.
 
-use crate::{Episode, RewardFn, contains, exact_match, extract_answer, f1};
+use crate::{Episode, RewardFn, contains, exact_match, f1};
 
 /// [`f1`] of the answer; 0 without one. The reward of the paper.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,7 +12,7 @@ impl RewardFn for F1Reward {
     }
 
     fn reward(&self, episode: &Episode<'_>) -> f32 {
-        extract_answer(episode.policy_turns).map_or(0.0, |answer| f1(&answer, episode.golden_answers) as f32)
+        episode.answer().map_or(0.0, |answer| f1(answer, episode.golden_answers) as f32)
     }
 }
 
@@ -26,7 +26,7 @@ impl RewardFn for ExactMatchReward {
     }
 
     fn reward(&self, episode: &Episode<'_>) -> f32 {
-        one_if(extract_answer(episode.policy_turns).is_some_and(|answer| exact_match(&answer, episode.golden_answers)))
+        one_if(episode.answer().is_some_and(|answer| exact_match(answer, episode.golden_answers)))
     }
 }
 
@@ -40,18 +40,25 @@ impl RewardFn for ContainsReward {
     }
 
     fn reward(&self, episode: &Episode<'_>) -> f32 {
-        one_if(extract_answer(episode.policy_turns).is_some_and(|answer| contains(&answer, episode.golden_answers)))
+        one_if(episode.answer().is_some_and(|answer| contains(answer, episode.golden_answers)))
     }
 }
 
 /// A weighted sum of rewards.
 ///
 /// ```
+/// use zerosearch_grammar::EpisodeFormat;
 /// use zerosearch_reward::{Episode, F1Reward, FormatReward, RewardFn, Weighted};
 ///
 /// let reward = Weighted::new("f1+format", vec![(1.0, Box::new(F1Reward)), (0.2, Box::new(FormatReward))])?;
 /// let (golden, turns) = (["Lima".to_owned()], ["<think>I know.</think><answer>Lima</answer>".to_owned()]);
-/// let episode = Episode { question: "Peru?", golden_answers: &golden, policy_turns: &turns, observations: &[] };
+/// let episode = Episode {
+///     question: "Peru?",
+///     golden_answers: &golden,
+///     policy_turns: &turns,
+///     observations: &[],
+///     format: &EpisodeFormat::default(),
+/// };
 /// assert_eq!(reward.reward(&episode), 1.2);
 /// # Ok::<(), zerosearch_reward::RewardError>(())
 /// ```

@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use zerosearch_reward::{contains, exact_match, extract_answer, f1, normalize_answer};
+use zerosearch_grammar::EpisodeFormat;
+use zerosearch_reward::{contains, exact_match, f1, normalize_answer};
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -114,7 +115,7 @@ fn score(case: &ScoreCase, tally: &mut Tally) {
 /// The reference reads prompt and response as one text and takes its first answer for the prompt's
 /// example: with fewer than two it finds none. Ours reads the policy's turns only, where one counts.
 fn extract(case: &ExtractCase, tally: &mut Tally) {
-    let ours = extract_answer(&[&case.text]);
+    let ours = EpisodeFormat::default().extract_answer(&[&case.text]).map(str::to_owned);
     for (name, reference) in [("zerosearch", &case.zerosearch), ("search_r1", &case.search_r1)] {
         match (&ours, reference) {
             (Some(answer), None) => tally.skipped.push(format!(
@@ -145,7 +146,9 @@ fn each_lone_answer_that_the_released_code_drops_is_known() {
     let dropped: Vec<_> = read(&golden("qa_extract.json"))
         .into_iter()
         .filter_map(|case| match case {
-            Case::Extract(case) if case.zerosearch.is_none() => extract_answer(&[case.text]),
+            Case::Extract(case) if case.zerosearch.is_none() => {
+                EpisodeFormat::default().extract_answer(&[case.text]).map(str::to_owned)
+            }
             _ => None,
         })
         .collect();

@@ -2,9 +2,10 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use zerosearch_grammar::EpisodeFormat;
 use zerosearch_reward::{
-    ContainsReward, Episode, ExactMatchReward, F1Reward, FormatReward, RewardFn, Weighted, contains, exact_match,
-    extract_answer, f1, normalize_answer,
+    ContainsReward, Episode, ExactMatchReward, F1Reward, FormatReward, RewardFn, Weighted, contains, exact_match, f1,
+    normalize_answer,
 };
 
 /// Text that is rich in what normalisation treats specially.
@@ -82,12 +83,13 @@ proptest! {
     fn an_answer_comes_back_whatever_was_said_before(before in vec(turn(), 0..3), thought in turn(), answer in "[^<]{0,12}") {
         let mut turns = before;
         turns.push(format!("{thought}<answer>{answer}</answer>"));
-        prop_assert_eq!(normalize_answer(&extract_answer(&turns).unwrap()), normalize_answer(&answer));
+        prop_assert_eq!(normalize_answer(EpisodeFormat::default().extract_answer(&turns).unwrap()), normalize_answer(&answer));
     }
 
     #[test]
     fn every_episode_has_one_finite_reward(turns in vec(turn(), 0..4), golden in vec(text(), 0..3), documents in vec(turn(), 0..3)) {
-        let episode = Episode { question: "q", golden_answers: &golden, policy_turns: &turns, observations: &documents };
+        let format = &EpisodeFormat::default();
+        let episode = Episode { question: "q", golden_answers: &golden, policy_turns: &turns, observations: &documents, format };
         let quiet = Episode { observations: &[], question: "<answer>Paris</answer>", ..episode };
         for reward in rewards() {
             let value = reward.reward(&episode);

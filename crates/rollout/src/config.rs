@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use zerosearch_generate::Sampling;
+use zerosearch_grammar::FormatPreset;
 
 use crate::RolloutError;
 
@@ -9,8 +10,9 @@ use crate::RolloutError;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RolloutConfig {
-    /// At most this many policy turns. A search that is asked in the last one is not executed,
-    /// because no turn is left that could read its documents.
+    /// At most this many policy turns. A search that is asked for in the last one is not executed,
+    /// because no turn is left that could read its documents: 6 turns have at most 5 searches, as the
+    /// `MAX_TURNS=5` of the released ZeroSearch allows.
     pub max_turns: usize,
     /// At most this many tokens are sampled in one turn.
     pub max_new_tokens: usize,
@@ -19,6 +21,9 @@ pub struct RolloutConfig {
     pub max_observation_tokens: usize,
     /// How many documents a search asks for, and at most shows.
     pub top_k: usize,
+    /// The tags and words of an episode; a checkpoint of another program needs that program's.
+    #[serde(skip_serializing_if = "FormatPreset::is_default")]
+    pub format: FormatPreset,
     /// How the policy's tokens are drawn.
     pub sampling: Sampling,
     /// Turns that ended wait until this many wait, or nothing is decoding; then their searches go
@@ -37,10 +42,11 @@ pub struct RolloutConfig {
 impl Default for RolloutConfig {
     fn default() -> Self {
         Self {
-            max_turns: 5,
+            max_turns: 6,
             max_new_tokens: 500,
             max_observation_tokens: 500,
             top_k: 5,
+            format: FormatPreset::default(),
             sampling: Sampling::default(),
             search_batch: 0,
             concurrency: 0,
@@ -80,7 +86,7 @@ mod tests {
     fn the_default_is_the_papers() {
         let config = RolloutConfig::default();
         config.validate().unwrap();
-        assert_eq!((config.max_turns, config.max_new_tokens, config.top_k), (5, 500, 5));
+        assert_eq!((config.max_turns, config.max_new_tokens, config.top_k), (6, 500, 5));
         assert_eq!(config.sampling.temperature, 1.0);
     }
 
@@ -117,5 +123,14 @@ mod tests {
         assert_eq!(config, expected);
         let error = serde_json::from_str::<RolloutConfig>(r#"{"max_turn": 3}"#).unwrap_err().to_string();
         assert!(error.contains("max_turn"), "{error}");
+    }
+
+    #[test]
+    fn a_format_is_named_and_the_default_is_left_out() {
+        let config = RolloutConfig { format: FormatPreset::SearchR1, ..RolloutConfig::default() };
+        assert_eq!(serde_json::from_str::<RolloutConfig>(r#"{"format": "search_r1"}"#).unwrap(), config);
+        assert!(serde_json::to_string(&config).unwrap().contains(r#""format":"search_r1""#));
+        let saved = serde_json::to_string(&RolloutConfig::default()).unwrap();
+        assert!(!saved.contains("format"), "{saved}");
     }
 }

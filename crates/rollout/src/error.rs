@@ -29,6 +29,14 @@ pub enum RolloutError {
         /// The least bound that works.
         needed: usize,
     },
+    /// A tool that cannot be told from another one, or from a part of the format.
+    #[error(
+        "a tool has the tag {tag:?}, which is empty, another tool's, or one of the format: give each tool a tag of its own"
+    )]
+    ToolTag {
+        /// The tag.
+        tag: String,
+    },
     /// Two tasks with one name would draw the same random numbers and give the same rollout twice.
     #[error(
         "two tasks have question_index {question_index} and sample {sample}: number the samples of a question 0, 1, 2, …"

@@ -1,4 +1,4 @@
-//! The multi-turn event loop over a `Generator` and its search engine.
+//! The multi-turn event loop over a `Generator` and the tools that a policy calls, of which search is one.
 //!
 //! ```
 //! use zerosearch_generate::*;
@@ -46,20 +46,14 @@
 //! let codec = train_bpe(["the capital of Peru".to_owned()].into_iter(), 300, &[], &special)?;
 //! let mut policy = ByHeart(&codec, vec!["<search>capital of Peru</search>", "<answer>Lima</answer> never sampled"], None);
 //!
-//! let task = Task {
-//!     question_index: 0,
-//!     sample: 0,
-//!     question: "What is the capital of Peru?".into(),
-//!     golden_answers: vec!["Lima".into()],
-//!     prompt: codec.encode("What is the capital of Peru?"),
-//! };
-//! let rollouts =
-//!     RolloutPlan { engine: &Lima, codec: &codec, config: RolloutConfig::default(), noise: Noise::Off, seed: 0, step: 0 };
-//! let rollout = rollouts.run(&mut policy, vec![task], &mut |_| {})?.remove(0);
+//! let question = "What is the capital of Peru?";
+//! let task = Task::new(0, question, &["Lima".into()], codec.encode(question));
+//! let plan = RolloutPlan::search(&Lima, Noise::Off, &codec, RolloutConfig::default());
+//! let rollout = plan.run(&mut policy, vec![task], &mut |_| {})?.remove(0);
 //!
 //! assert_eq!(rollout.end, RolloutEnd::Answered);
-//! assert_eq!(rollout.answer(), Some("Lima"));
-//! assert_eq!(rollout.turns[0].query.as_deref(), Some("capital of Peru"));
+//! assert_eq!(rollout.answer(&plan.format), Some("Lima"));
+//! assert_eq!(rollout.calls().next().unwrap().input, "capital of Peru");
 //! assert_eq!(
 //!     rollout.observations().collect::<Vec<_>>(),
 //!     ["\n\n<information>Doc 1: Lima is the capital of Peru.</information>\n\n"]
@@ -71,17 +65,22 @@
 #![forbid(unsafe_code)]
 
 mod config;
-mod episode;
 mod error;
+mod live;
 mod noise;
 mod observation;
 mod record;
 mod run;
+mod search_tool;
 mod stats;
+mod tool;
 
 pub use config::RolloutConfig;
 pub use error::RolloutError;
 pub use noise::Noise;
-pub use record::{Rollout, RolloutEnd, Task, TurnRecord};
+pub use observation::{Observation, Observations};
+pub use record::{Rollout, RolloutEnd, Task, ToolRecord, TurnRecord};
 pub use run::{RolloutPlan, RolloutProgress};
+pub use search_tool::SearchTool;
 pub use stats::{RolloutStats, Spread};
+pub use tool::{Tool, ToolCall, ToolOutput};

@@ -1,27 +1,27 @@
 //! What the policy is answered, in text and in tokens.
 
-use zerosearch_search::{Document, Quality};
-use zerosearch_text::{
-    Codec, INFORMATION_CLOSE, INFORMATION_OPEN, corrective, encode_information, information, search_failed,
-};
+use zerosearch_grammar::EpisodeFormat;
+use zerosearch_text::{Codec, encode_information};
 use zerosearch_trajectory::TokenId;
 
-use crate::RolloutError;
+use crate::{RolloutError, ToolOutput};
 
-/// The answer to one turn.
-pub(crate) struct Observation {
-    pub(crate) tokens: Vec<TokenId>,
-    pub(crate) text: String,
-    pub(crate) query: Option<String>,
-    pub(crate) quality: Option<Quality>,
-    pub(crate) documents: Vec<String>,
-    pub(crate) failure: Option<String>,
-    pub(crate) cut_tokens: usize,
+/// What the policy reads after a turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// The tokens that it reads.
+    pub tokens: Vec<TokenId>,
+    /// The same as text.
+    pub text: String,
+    /// Number of the output's tokens that did not fit.
+    pub cut_tokens: usize,
 }
 
 /// Words observations for one tokenizer, within a number of tokens.
-pub(crate) struct Observations<'a> {
+#[derive(Clone, Copy, Debug)]
+pub struct Observations<'a> {
     codec: &'a Codec,
+    format: &'a EpisodeFormat,
     max_tokens: usize,
     /// Tokens of the opening and of the closing tag.
     open: usize,
@@ -29,55 +29,42 @@ pub(crate) struct Observations<'a> {
 }
 
 impl<'a> Observations<'a> {
+    /// Observations of at most `max_tokens` tokens.
+    ///
     /// # Errors
-    /// When one of the fixed observations is longer than `max_tokens`, or the tags leave no room
-    /// for documents.
-    pub(crate) fn new(codec: &'a Codec, max_tokens: usize) -> Result<Self, RolloutError> {
+    /// When one of the fixed observations is longer than that, or the tags leave no room for an output.
+    pub fn new(codec: &'a Codec, format: &'a EpisodeFormat, max_tokens: usize) -> Result<Self, RolloutError> {
         let length = |text: &str| codec.encode(text).len();
-        let (open, close) = (length(INFORMATION_OPEN), length(INFORMATION_CLOSE));
-        let needed = (open + close + 1).max(length(corrective())).max(length(&search_failed()));
+        let (open, close) = (length(&format.information_open()), length(&format.information_close()));
+        let needed = (open + close + 1).max(length(&format.corrective)).max(length(&format.failure()));
         if max_tokens < needed {
             return Err(RolloutError::ObservationBound { max: max_tokens, needed });
         }
-        Ok(Self { codec, max_tokens, open, close })
+        Ok(Self { codec, format, max_tokens, open, close })
     }
 
-    /// After a turn without a search or an answer.
-    pub(crate) fn corrective(&self) -> Observation {
-        self.fixed(corrective().to_owned())
+    /// After a turn that was neither a call nor an answer.
+    pub fn corrective(&self) -> Observation {
+        self.fixed(self.format.corrective.clone())
     }
 
-    /// After a search: its documents, at most `top_k`, or word of its failure. What lets
-    /// documents be cut inside but never the closing tag.
-    pub(crate) fn of_search(&self, found: Result<Vec<Document>, String>, top_k: usize) -> Observation {
-        let found = match found {
-            Ok(found) => found,
-            Err(failure) => return Observation { failure: Some(failure), ..self.fixed(search_failed()) },
-        };
-        let documents: Vec<String> = found.iter().take(top_k).map(|document| document.text().into_owned()).collect();
-        let shown: Vec<&str> = documents.iter().map(String::as_str).collect();
-        let mut tokens = encode_information(self.codec, &shown);
+    /// After a call: what the tool says, or word of its failure. What is too long is cut inside, the closing tag never is.
+    pub fn of(&self, output: &ToolOutput) -> Observation {
+        let Ok(body) = &output.text else { return self.fixed(self.format.failure()) };
+        let mut tokens = encode_information(self.codec, self.format, body);
         let cut_tokens = tokens.len().saturating_sub(self.max_tokens);
         let text = if cut_tokens == 0 {
-            information(&shown)
+            self.format.information(body)
         } else {
             let end = tokens.len() - self.close;
             tokens.drain(end - cut_tokens..end);
-            let body = &tokens[self.open..end - cut_tokens];
-            format!("{INFORMATION_OPEN}{}{INFORMATION_CLOSE}", self.codec.decode(body))
+            let kept = self.codec.decode(&tokens[self.open..end - cut_tokens]);
+            self.format.information_open() + &kept + &self.format.information_close()
         };
-        Observation { tokens, text, query: None, quality: None, documents, failure: None, cut_tokens }
+        Observation { tokens, text, cut_tokens }
     }
 
     fn fixed(&self, text: String) -> Observation {
-        Observation {
-            tokens: self.codec.encode(&text),
-            text,
-            query: None,
-            quality: None,
-            documents: Vec::new(),
-            failure: None,
-            cut_tokens: 0,
-        }
+        Observation { tokens: self.codec.encode(&text), text, cut_tokens: 0 }
     }
 }

@@ -1,28 +1,32 @@
-//! The event loop: turns that ended are parsed, searches answered, sequences extended.
+//! The event loop: turns that ended are parsed, calls answered, sequences extended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use zerosearch_generate::{Finished, GenerateError, Generator, Request, SequenceId, Stream, Turn};
-use zerosearch_search::{Query, SearchEngine, SimulationContext};
-use zerosearch_text::{Action, Codec, STOP_TAGS, StopScanner};
+use zerosearch_grammar::{Action, EpisodeFormat};
+use zerosearch_search::SearchEngine;
+use zerosearch_text::{Codec, StopScanner};
 use zerosearch_trajectory::TokenId;
 
-use crate::episode::Episode;
-use crate::observation::{Observation, Observations};
-use crate::{Noise, Rollout, RolloutConfig, RolloutEnd, RolloutError, Task};
+use crate::live::LiveRollout;
+use crate::{
+    Noise, Observation, Observations, Rollout, RolloutConfig, RolloutEnd, RolloutError, SearchTool, Task, Tool,
+    ToolCall, ToolOutput, ToolRecord,
+};
 
 /// Everything that a rollout is a function of, except the tasks and the weights.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct RolloutPlan<'a> {
-    /// Answers the searches.
-    pub engine: &'a dyn SearchEngine,
+    /// What the policy can call, by their tags.
+    pub tools: Vec<Arc<dyn Tool + 'a>>,
     /// The policy's tokenizer.
     pub codec: &'a Codec,
+    /// The words of an episode. Its tools' tags are those of `tools`, whatever stands in [`EpisodeFormat::tools`].
+    pub format: EpisodeFormat,
     /// The bounds of an episode.
     pub config: RolloutConfig,
-    /// What a simulated engine is told.
-    pub noise: Noise<'a>,
     /// The run's seed.
     pub seed: u64,
     /// The training step, or 0. With the seed and a task's numbers it names every random draw.
@@ -38,21 +42,32 @@ pub struct RolloutProgress {
     pub total: usize,
     /// Tokens sampled so far.
     pub tokens: usize,
-    /// Searches executed so far.
+    /// Searches, or calls of other tools, executed so far.
     pub searches: usize,
 }
 
-impl RolloutPlan<'_> {
+impl<'a> RolloutPlan<'a> {
+    /// Episodes with this engine as the only tool, in the format that `config` names, with seed and step 0.
+    pub fn search(
+        engine: &'a dyn SearchEngine,
+        noise: Noise<'a>,
+        codec: &'a Codec,
+        config: RolloutConfig,
+    ) -> RolloutPlan<'a> {
+        let tool = SearchTool::new(engine, config.top_k).with_noise(noise);
+        Self { tools: vec![Arc::new(tool)], codec, format: config.format.into(), config, seed: 0, step: 0 }
+    }
+
     /// Runs every task to its end. Rollouts stand in the order of the tasks.
     ///
-    /// A rollout depends on the weights, the seed and step, its task and the engine's answers,
+    /// A rollout depends on the weights, the seed and step, its task and the tools' answers,
     /// and on nothing else: neither the other tasks and their order, nor
     /// [`search_batch`](RolloutConfig::search_batch) or [`concurrency`](RolloutConfig::concurrency).
-    /// A search that fails, a turn without a valid tag, a full context are recorded in the rollout
+    /// A call that fails, a turn without a valid tag, a full context are recorded in the rollout
     /// and never end the run. `progress` is called whenever the generator has finished turns.
     ///
     /// # Errors
-    /// When the configuration is out of range, two tasks have one name, or the generator fails.
+    /// When the configuration is out of range, two tasks have one name or two tools one tag, or the generator fails.
     /// No sequence is left behind in the generator.
     pub fn run(
         &self,
@@ -62,14 +77,15 @@ impl RolloutPlan<'_> {
     ) -> Result<Vec<Rollout>, RolloutError> {
         self.config.validate()?;
         refuse_duplicates(&tasks)?;
-        let observations = Observations::new(self.codec, self.config.max_observation_tokens)?;
+        let format = self.format_with_tools()?;
+        let observations = Observations::new(self.codec, &format, self.config.max_observation_tokens)?;
         let tally = RolloutProgress { total: tasks.len(), ..RolloutProgress::default() };
-        let episodes = tasks.into_iter().map(Episode::new).collect();
         let mut run = Run {
             plan: self,
+            format: &format,
             observations,
             generator,
-            episodes,
+            rollouts: tasks.into_iter().map(LiveRollout::new).collect(),
             admitted: 0,
             decoding: BTreeMap::new(),
             waiting: BTreeSet::new(),
@@ -77,21 +93,24 @@ impl RolloutPlan<'_> {
         };
         let outcome = run.drive(progress);
         run.release_all();
-        outcome.map(|()| run.episodes.into_iter().map(Episode::into_rollout).collect())
+        outcome.map(|()| run.rollouts.into_iter().map(LiveRollout::into_rollout).collect())
+    }
+
+    /// The format with the tags of the tools that there are.
+    fn format_with_tools(&self) -> Result<EpisodeFormat, RolloutError> {
+        let tools: Vec<String> = self.tools.iter().map(|tool| tool.tag().to_owned()).collect();
+        let EpisodeFormat { think, answer, information, .. } = &self.format;
+        // The last two are keys of an `Action`.
+        let mut taken: BTreeSet<&str> = [think.as_str(), answer, information, "answer", "invalid"].into();
+        match tools.iter().find(|tag| tag.is_empty() || !taken.insert(tag)) {
+            Some(tag) => Err(RolloutError::ToolTag { tag: tag.clone() }),
+            None => Ok(EpisodeFormat { tools, ..self.format.clone() }),
+        }
     }
 
     fn stream(&self, purpose: &'static str, task: &Task, turn: usize) -> Stream {
         let Task { question_index: question, sample, .. } = *task;
         Stream { seed: self.seed, purpose, step: self.step, question, sample, turn: turn as u64 }
-    }
-
-    fn turn(&self, task: &Task, turn: usize) -> Turn {
-        Turn {
-            max_new_tokens: self.config.max_new_tokens,
-            seed: self.stream("policy", task, turn).value(),
-            stop: StopScanner::new(self.codec, &STOP_TAGS).into_stop(),
-            deadline: self.config.turn_timeout_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds)),
-        }
     }
 }
 
@@ -105,16 +124,17 @@ fn refuse_duplicates(tasks: &[Task]) -> Result<(), RolloutError> {
     Ok(())
 }
 
-/// A run in progress. Episodes are named by their index, so that all order is the tasks' order.
+/// A run in progress. Rollouts are named by their index, so that all order is the tasks' order.
 struct Run<'r> {
     plan: &'r RolloutPlan<'r>,
+    format: &'r EpisodeFormat,
     observations: Observations<'r>,
     generator: &'r mut dyn Generator,
-    episodes: Vec<Episode>,
-    /// Episodes before this one have been started.
+    rollouts: Vec<LiveRollout>,
+    /// Rollouts before this one have been started.
     admitted: usize,
     decoding: BTreeMap<SequenceId, usize>,
-    /// Episodes whose last turn has not been answered yet.
+    /// Rollouts whose last turn has not been answered yet.
     waiting: BTreeSet<usize>,
     tally: RolloutProgress,
 }
@@ -141,21 +161,21 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Starts as many episodes as may live.
+    /// Starts as many rollouts as may live.
     fn admit(&mut self) -> Result<(), RolloutError> {
         let limit = match self.plan.config.concurrency {
             0 => usize::MAX,
             limit => limit,
         };
-        while self.admitted < self.episodes.len() && self.decoding.len() + self.waiting.len() < limit {
+        while self.admitted < self.rollouts.len() && self.decoding.len() + self.waiting.len() < limit {
             let index = self.admitted;
             self.admitted += 1;
-            let task = &self.episodes[index].task;
+            let task = &self.rollouts[index].task;
             let request =
-                Request { prompt: &task.prompt, sampling: self.plan.config.sampling, turn: self.plan.turn(task, 0) };
+                Request { prompt: &task.prompt, sampling: self.plan.config.sampling, turn: self.turn(task, 0) };
             match self.generator.start(request) {
                 Ok(id) => {
-                    self.episodes[index].id = Some(id);
+                    self.rollouts[index].id = Some(id);
                     self.decoding.insert(id, index);
                 }
                 Err(GenerateError::PromptTooLong { .. }) => self.end(index, RolloutEnd::Context),
@@ -174,7 +194,8 @@ impl Run<'_> {
         self.tally.tokens += turn.tokens.len();
         let weights = self.generator.weight_version();
         let text = self.text(&turn);
-        match self.episodes[index].take(turn, text, weights, self.plan.config.max_turns) {
+        let action = self.format.parse_action(&text);
+        match self.rollouts[index].take(turn, text, action, weights, self.plan.config.max_turns) {
             Some(end) => self.end(index, end),
             None => {
                 self.waiting.insert(index);
@@ -191,78 +212,88 @@ impl Run<'_> {
         codec.decode(&ids)
     }
 
+    fn turn(&self, task: &Task, turn: usize) -> Turn {
+        let config = &self.plan.config;
+        Turn {
+            max_new_tokens: config.max_new_tokens,
+            seed: self.plan.stream("policy", task, turn).value(),
+            stop: StopScanner::new(self.plan.codec, &self.format.stop_tags()).into_stop(),
+            deadline: config.turn_timeout_s.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds)),
+        }
+    }
+
     fn end(&mut self, index: usize, end: RolloutEnd) {
-        let episode = &mut self.episodes[index];
-        episode.end = end;
-        if let Some(id) = episode.id.take() {
+        let rollout = &mut self.rollouts[index];
+        rollout.end = end;
+        if let Some(id) = rollout.id.take() {
             self.generator.release(id);
         }
         self.tally.finished += 1;
     }
 
-    /// Answers every waiting turn, all searches in one batch, and starts the next turns.
+    /// Answers every waiting turn, all calls of a tool in one batch, and starts the next turns.
     fn answer(&mut self) -> Result<(), RolloutError> {
         let waiting = std::mem::take(&mut self.waiting);
-        let mut answers = self.search(&waiting);
+        let mut answers = self.call(&waiting);
         for index in waiting {
-            let observation = answers.remove(&index).unwrap_or_else(|| self.observations.corrective());
-            let episode = &mut self.episodes[index];
-            let turn = self.plan.turn(&episode.task, episode.turns.len());
-            let Some(id) = episode.id else { continue };
-            self.generator.extend(id, episode.answer(observation), turn)?;
+            let (observation, call) = match answers.remove(&index) {
+                Some((observation, call)) => (observation, Some(call)),
+                None => (self.observations.corrective(), None),
+            };
+            let LiveRollout { task, turns, id, .. } = &self.rollouts[index];
+            let (Some(id), turn) = (*id, self.turn(task, turns.len())) else { continue };
+            self.generator.extend(id, self.rollouts[index].answer(observation, call), turn)?;
             self.decoding.insert(id, index);
         }
         Ok(())
     }
 
-    /// Executes the searches among the waiting turns. Every query carries the index of its own
-    /// episode from here to the answer, so that no row can be given another row's question.
-    fn search(&mut self, waiting: &BTreeSet<usize>) -> BTreeMap<usize, Observation> {
+    /// Executes the calls among the waiting turns. Every call carries the index of its own rollout
+    /// from here to the answer, so that no row can be given another row's question.
+    fn call(&mut self, waiting: &BTreeSet<usize>) -> BTreeMap<usize, (Observation, ToolRecord)> {
         let plan = self.plan;
-        let mut rows = Vec::new();
-        let mut queries = Vec::new();
-        for &index in waiting {
-            let Episode { task, turns, .. } = &self.episodes[index];
-            let Some((turn, Action::Search(text))) =
-                turns.len().checked_sub(1).zip(turns.last().map(|turn| &turn.action))
-            else {
+        let mut answers = BTreeMap::new();
+        for tool in &plan.tools {
+            let (mut rows, mut calls) = (Vec::new(), Vec::new());
+            for &index in waiting {
+                let LiveRollout { task, turns, .. } = &self.rollouts[index];
+                let Some(Action::Call { tool: tag, input }) = turns.last().map(|turn| &turn.action) else { continue };
+                if tag == tool.tag() {
+                    rows.push(index);
+                    calls.push(ToolCall {
+                        input,
+                        task,
+                        stream: plan.stream("", task, turns.len() - 1),
+                        format: self.format,
+                    });
+                }
+            }
+            if calls.is_empty() {
                 continue;
-            };
-            let quality = plan.noise.draw(plan.stream("noise", task, turn));
-            let context = quality.map(|quality| SimulationContext {
-                question: &task.question,
-                answers: &task.golden_answers,
-                quality,
-                seed: plan.stream("simulator", task, turn).value(),
-            });
-            rows.push((index, quality));
-            queries.push(Query { text, top_k: plan.config.top_k, context });
+            }
+            self.tally.searches += calls.len();
+            let outputs = rows.into_iter().zip(&calls).zip(outputs(tool.as_ref(), &calls));
+            answers.extend(outputs.map(|((index, call), output)| {
+                (index, (self.observations.of(&output), output.into_record(call.input)))
+            }));
         }
-        if queries.is_empty() {
-            return BTreeMap::new();
-        }
-        self.tally.searches += queries.len();
-        let results = plan.engine.search_batch(&queries);
-        let answered = results.len();
-        let mut results = results.into_iter();
-        let mut observations = BTreeMap::new();
-        for ((index, quality), query) in rows.into_iter().zip(&queries) {
-            // With a result missing or to spare nobody knows whose is whose.
-            let found = match results.next() {
-                Some(found) if answered == queries.len() => found.map_err(|error| error.to_string()),
-                _ => Err(format!("the engine gave {answered} results for {} queries", queries.len())),
-            };
-            let mut observation = self.observations.of_search(found, plan.config.top_k);
-            observation.query = Some(query.text.to_owned());
-            observation.quality = quality;
-            observations.insert(index, observation);
-        }
-        observations
+        answers
     }
 
     fn release_all(&mut self) {
-        for id in self.episodes.iter_mut().filter_map(|episode| episode.id.take()) {
+        for id in self.rollouts.iter_mut().filter_map(|rollout| rollout.id.take()) {
             self.generator.release(id);
         }
     }
+}
+
+/// One output for each call.
+fn outputs(tool: &dyn Tool, calls: &[ToolCall<'_>]) -> Vec<ToolOutput> {
+    let outputs = tool.call_batch(calls);
+    if outputs.len() == calls.len() {
+        return outputs;
+    }
+    // With an output missing or to spare nobody knows whose is whose.
+    let failure = format!("the tool {} gave {} outputs for {} calls", tool.tag(), outputs.len(), calls.len());
+    vec![ToolOutput::failure(failure); calls.len()]
 }

@@ -13,12 +13,12 @@ pub struct RolloutStats {
     pub number_of_actions: f64,
     /// Share of rollouts that ended with an answer.
     pub finish_ratio: f64,
-    /// Share of a rollout's turns that asked for a search or gave an answer, averaged over
+    /// Share of a rollout's turns that called a tool or gave an answer, averaged over
     /// rollouts; a rollout without turns counts as 0.
     pub ratio_of_valid_action: f64,
-    /// Searches per rollout that the engine answered.
+    /// Calls per rollout that the tool answered; search is the usual one.
     pub number_of_valid_search: f64,
-    /// Searches in all rollouts that the engine could not answer.
+    /// Calls in all rollouts that the tool could not answer.
     pub search_failures: usize,
     /// Share of the executed searches for which noisy documents were drawn.
     pub noisy_ratio: f64,
@@ -52,8 +52,7 @@ impl RolloutStats {
         let mean = |value: &dyn Fn(&Rollout) -> f64| ratio(rollouts.iter().copied().map(value).sum(), rollouts.len());
         let sum = |value: &dyn Fn(&Rollout) -> usize| rollouts.iter().copied().map(value).sum::<usize>();
         let ended = |end: RolloutEnd| mean(&|rollout| f64::from(u8::from(rollout.end == end)));
-        let noisy =
-            |rollout: &Rollout| rollout.turns.iter().filter(|turn| turn.quality == Some(Quality::Noisy)).count();
+        let noisy = |rollout: &Rollout| rollout.calls().filter(|call| call.quality == Some(Quality::Noisy)).count();
         Self {
             rollouts: rollouts.len(),
             number_of_actions: mean(&|rollout| rollout.turns.len() as f64),

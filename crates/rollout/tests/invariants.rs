@@ -133,9 +133,9 @@ proptest! {
         for (rollout, task) in rollouts.iter().zip(&tasks) {
             prop_assert_eq!((rollout.question_index, rollout.sample), (task.question_index, task.sample));
             prop_assert!(rollout.turns.len() <= max_turns);
-            prop_assert_eq!(rollout.end == RolloutEnd::Answered, rollout.answer().is_some());
-            prop_assert_eq!(rollout.answer().is_some_and(|answer| answer.contains("forged")), false);
-            prop_assert_eq!(rollout.end == RolloutEnd::TurnsExhausted, rollout.answer().is_none() && rollout.turns.len() == max_turns && rollout.end != RolloutEnd::Context);
+            prop_assert_eq!(rollout.end == RolloutEnd::Answered, rollout.answer(&format()).is_some());
+            prop_assert_eq!(rollout.answer(&format()).is_some_and(|answer| answer.contains("forged")), false);
+            prop_assert_eq!(rollout.end == RolloutEnd::TurnsExhausted, rollout.answer(&format()).is_none() && rollout.turns.len() == max_turns && rollout.end != RolloutEnd::Context);
             let observed = rollout.trajectory.segments().iter().filter(|segment| matches!(segment, Segment::Observation(_)));
             prop_assert_eq!(observed.count(), rollout.observations().count());
         }

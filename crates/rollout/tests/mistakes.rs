@@ -3,9 +3,9 @@
 mod support;
 
 use support::*;
-use zerosearch_rollout::{Rollout, RolloutConfig, RolloutEnd, RolloutStats};
+use zerosearch_grammar::{Action, InvalidReason};
+use zerosearch_rollout::{Rollout, RolloutConfig, RolloutEnd, RolloutStats, ToolRecord};
 use zerosearch_search::Quality;
-use zerosearch_text::{Action, InvalidReason, NO_DOCUMENTS, search_failed};
 use zerosearch_trajectory::{Finish, Segment, TokenId};
 
 fn turns(max_turns: usize) -> RolloutConfig {
@@ -18,6 +18,10 @@ fn observation(rollout: &Rollout, number: usize) -> Vec<TokenId> {
         _ => None,
     });
     observations.nth(number).expect("an observation")
+}
+
+fn call(rollout: &Rollout, turn: usize) -> &ToolRecord {
+    rollout.turns[turn].call.as_ref().expect("a call")
 }
 
 fn count(tokens: &[TokenId], token: Option<TokenId>) -> usize {
@@ -82,8 +86,8 @@ fn nothing_is_searched_after_the_last_turn() {
             assert_eq!(rollout.end, RolloutEnd::TurnsExhausted);
             assert_eq!((rollout.turns.len(), rollout.searches()), (max_turns, max_turns - 1));
             let last = rollout.turns.last().unwrap();
-            assert_eq!(last.action, Action::Search("more".into()));
-            assert_eq!((&last.query, &last.observation), (&None, &None));
+            assert_eq!(last.action, Action::Call { tool: "search".into(), input: "more".into() });
+            assert_eq!((&last.call, &last.observation), (&None, &None));
             assert!(rollout.trajectory.segments().last().unwrap().is_trained());
         }
     }
@@ -115,7 +119,7 @@ fn sampled_tokens_are_never_encoded_again() {
     assert_eq!(sampled[0], script[0]);
     assert_eq!(sampled[1], script[1], "the token that completes the tag is kept whole");
     assert_eq!(sampled[2][..script[2].len()], script[2]);
-    assert_eq!(rollouts[0].turns[1].query.as_deref(), Some("about"));
+    assert_eq!(call(&rollouts[0], 1).input, "about");
 }
 
 #[test]
@@ -127,7 +131,7 @@ fn the_number_of_documents_is_the_configured_one() {
         let mut generator = Scripted::writing(&codec, &["<search>x</search>", "<answer>y</answer>"]);
         let rollouts = run(&codec, &mut generator, &engine, config, tasks(&codec, 1, 1)).unwrap();
         assert_eq!(engine.asked()[0].top_k, top_k);
-        assert_eq!(rollouts[0].turns[0].documents.len(), top_k);
+        assert_eq!(call(&rollouts[0], 0).documents.len(), top_k);
         let shown = rollouts[0].observations().next().unwrap();
         assert_eq!(shown.matches("Doc ").count(), top_k);
         assert_eq!(codec.decode(&observation(&rollouts[0], 0)), shown);
@@ -141,7 +145,7 @@ fn more_documents_than_asked_for_are_not_shown() {
     let mut generator = Scripted::writing(&codec, &["<search>x</search>", "<answer>y</answer>"]);
     let rollouts =
         run(&codec, &mut generator, &Engine::finding(&["a", "b", "c"]), config, tasks(&codec, 1, 1)).unwrap();
-    assert_eq!(rollouts[0].turns[0].documents, ["a", "b"]);
+    assert_eq!(call(&rollouts[0], 0).documents, ["a", "b"]);
     assert!(!rollouts[0].turns[0].observation.as_ref().unwrap().contains("Doc 3"));
 }
 
@@ -168,7 +172,7 @@ fn a_document_can_neither_close_the_block_nor_forge_an_answer_nor_end_the_text()
     let mut generator = Scripted::writing(&codec, &["<search>x</search>", "I do not know."]);
     let rollouts = run(&codec, &mut generator, &engine, turns(2), tasks(&codec, 1, 1)).unwrap();
     let rollout = &rollouts[0];
-    assert_eq!((rollout.answer(), rollout.end), (None, RolloutEnd::TurnsExhausted));
+    assert_eq!((rollout.answer(&format()), rollout.end), (None, RolloutEnd::TurnsExhausted));
 
     let tokens = observation(rollout, 0);
     for (token, times) in [
@@ -200,14 +204,15 @@ fn a_long_observation_is_cut_inside_its_documents() {
     let turn = &rollouts[0].turns[0];
     let tokens = observation(&rollouts[0], 0);
     assert_eq!(tokens.len(), 200);
-    let whole = zerosearch_text::encode_information(&codec, &[&long, "second"]);
+    let body = format().documents(&[("", &long), ("", "second")]);
+    let whole = zerosearch_text::encode_information(&codec, &format(), &body);
     assert_eq!(turn.cut_tokens, whole.len() - 200);
     let close = codec.encode("</information>\n\n");
     assert_eq!(tokens[200 - close.len()..], close);
     assert_eq!(tokens[..200 - close.len()], whole[..200 - close.len()]);
     let text = turn.observation.as_ref().unwrap();
     assert!(text.starts_with("\n\n<information>Doc 1: which") && text.ends_with("</information>\n\n"), "{text}");
-    assert_eq!(turn.documents[0], long, "the record keeps the whole document");
+    assert_eq!(call(&rollouts[0], 0).documents[0], long, "the record keeps the whole document");
     assert_eq!(RolloutStats::of(&rollouts).cut_tokens, turn.cut_tokens);
 }
 
@@ -217,9 +222,10 @@ fn a_search_that_finds_nothing_says_so() {
     let mut generator = Scripted::writing(&codec, &["<search>x</search>", "<answer>y</answer>"]);
     let rollouts = run(&codec, &mut generator, &Engine::finding(&[]), turns(2), tasks(&codec, 1, 1)).unwrap();
     let turn = &rollouts[0].turns[0];
-    assert!(turn.observation.as_ref().unwrap().contains(NO_DOCUMENTS));
-    assert_eq!((turn.documents.len(), &turn.search_failure), (0, &None), "finding nothing is not a failure");
-    assert_eq!(rollouts[0].answer(), Some("y"));
+    assert!(turn.observation.as_ref().unwrap().contains(&format().no_documents));
+    let call = call(&rollouts[0], 0);
+    assert_eq!((call.documents.len(), &call.failure), (0, &None), "finding nothing is not a failure");
+    assert_eq!(rollouts[0].answer(&format()), Some("y"));
 }
 
 #[test]
@@ -229,9 +235,9 @@ fn an_engine_that_always_fails_stops_no_rollout() {
     let rollouts = run(&codec, &mut generator, &Engine::failing(), turns(5), tasks(&codec, 3, 2)).unwrap();
     assert_eq!(rollouts.len(), 6);
     for rollout in &rollouts {
-        assert_eq!((rollout.searches(), rollout.search_failures(), rollout.answer()), (2, 2, Some("y")));
-        assert_eq!(rollout.turns[0].search_failure.as_deref(), Some("http://localhost:1: refused"));
-        assert_eq!(rollout.turns[0].observation, Some(search_failed()));
+        assert_eq!((rollout.searches(), rollout.search_failures(), rollout.answer(&format())), (2, 2, Some("y")));
+        assert_eq!(call(rollout, 0).failure.as_deref(), Some("http://localhost:1: refused"));
+        assert_eq!(rollout.turns[0].observation, Some(format().failure()));
     }
     let stats = RolloutStats::of(&rollouts);
     assert_eq!((stats.search_failures, stats.number_of_valid_search, stats.finish_ratio), (12, 0.0, 1.0));
@@ -244,7 +250,7 @@ fn an_engine_that_loses_results_gives_nobody_somebody_elses() {
     let mut generator = Scripted::writing(&codec, &["<search>x</search>", "<answer>y</answer>"]);
     let rollouts = run(&codec, &mut generator, &engine, turns(2), tasks(&codec, 3, 1)).unwrap();
     for rollout in &rollouts {
-        assert_eq!(rollout.turns[0].search_failure.as_deref(), Some("the engine gave 2 results for 3 queries"));
+        assert_eq!(call(rollout, 0).failure.as_deref(), Some("the engine gave 2 results for 3 queries"));
     }
 }
 
@@ -256,7 +262,7 @@ fn a_query_without_words_is_not_searched() {
     let rollouts = run(&codec, &mut generator, &engine, turns(2), tasks(&codec, 1, 1)).unwrap();
     let turn = &rollouts[0].turns[0];
     assert_eq!(turn.action, Action::Invalid(InvalidReason::EmptyQuery));
-    assert_eq!(turn.observation.as_deref(), Some(zerosearch_text::corrective()));
+    assert_eq!(turn.observation, Some(format().corrective));
     assert!(engine.asked().is_empty() && engine.batches.lock().unwrap().is_empty());
 }
 
@@ -270,8 +276,8 @@ fn an_end_of_text_without_a_tag_is_kept_and_corrected() {
     let rollout = &rollouts[0];
     assert_eq!((rollout.turns[0].text.as_str(), rollout.turns[0].finish), ("I think", Finish::EndOfText));
     assert_eq!(rollout.trajectory.segments()[1].ids().collect::<Vec<_>>(), script);
-    assert_eq!(observation(rollout, 0), codec.encode(zerosearch_text::corrective()));
-    assert_eq!(rollout.answer(), Some("y"));
+    assert_eq!(observation(rollout, 0), codec.encode(&format().corrective));
+    assert_eq!(rollout.answer(&format()), Some("y"));
 }
 
 #[test]
@@ -281,7 +287,7 @@ fn a_prompt_that_shows_an_example_answer_has_answered_nothing() {
     task.prompt = codec.encode("for example <answer> Beijing </answer>. question 0?");
     let mut generator = Scripted::writing(&codec, &["no idea"]);
     let rollouts = run(&codec, &mut generator, &Engine::echo(), turns(1), vec![task]).unwrap();
-    assert_eq!((rollouts[0].answer(), rollouts[0].end), (None, RolloutEnd::TurnsExhausted));
+    assert_eq!((rollouts[0].answer(&format()), rollouts[0].end), (None, RolloutEnd::TurnsExhausted));
 }
 
 #[test]
@@ -292,7 +298,7 @@ fn the_probability_of_noise_is_that_of_noisy() {
     let share = |probability: f64| {
         let (engine, always) = (Engine::echo(), Always(probability));
         let noise = Noise::Curriculum { curriculum: &always, progress };
-        let plan = RolloutPlan { engine: &engine, codec: &codec, config: turns(2), noise, seed: 1, step: 0 };
+        let plan = RolloutPlan { seed: 1, ..RolloutPlan::search(&engine, noise, &codec, turns(2)) };
         let mut generator = Scripted::writing(&codec, &["<search>x</search>", "<answer>y</answer>"]);
         let rollouts = plan.run(&mut generator, tasks(&codec, 200, 1), &mut |_| {}).unwrap();
         let asked = engine.asked();

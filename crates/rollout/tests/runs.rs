@@ -8,8 +8,9 @@ use support::*;
 use zerosearch_curriculum::{Curriculum, Progress};
 use zerosearch_generate::{Finished, GenerateError, Generator, Request, SampledToken, SequenceId, Turn, WeightVersion};
 use zerosearch_rollout::{
-    Noise, Rollout, RolloutConfig, RolloutEnd, RolloutError, RolloutPlan, RolloutProgress, RolloutStats,
+    Noise, Rollout, RolloutConfig, RolloutEnd, RolloutError, RolloutPlan, RolloutProgress, RolloutStats, TurnRecord,
 };
+use zerosearch_search::SearchError;
 use zerosearch_trajectory::{Finish, Segment, Trajectory};
 
 fn config(max_turns: usize) -> RolloutConfig {
@@ -46,11 +47,13 @@ fn a_smaller_batch_does_not_wait_for_the_slowest() {
 fn without_noise_an_engine_is_told_the_query_alone() {
     let codec = codec();
     let engine = Engine::echo();
-    let plan = RolloutPlan { engine: &engine, codec: &codec, config: config(2), noise: Noise::Off, seed: 0, step: 0 };
+    let plan = RolloutPlan::search(&engine, Noise::Off, &codec, config(2));
     let mut generator = Scripted::writing(&codec, &["<search>x</search>", "<answer>y</answer>"]);
     let rollouts = plan.run(&mut generator, tasks(&codec, 2, 1), &mut |_| {}).unwrap();
     assert!(engine.asked().iter().all(|asked| asked.context.is_none()));
-    assert!(rollouts.iter().all(|rollout| rollout.turns[0].quality.is_none() && rollout.searches() == 1));
+    assert!(
+        rollouts.iter().all(|rollout| rollout.calls().all(|call| call.quality.is_none()) && rollout.searches() == 1)
+    );
 }
 
 #[test]
@@ -65,12 +68,12 @@ fn the_curriculum_is_told_the_turn() {
     let codec = codec();
     let engine = Engine::echo();
     let noise = Noise::Curriculum { curriculum: &ByTurn, progress: Progress::at(4, 9) };
-    let plan = RolloutPlan { engine: &engine, codec: &codec, config: config(5), noise, seed: 0, step: 4 };
+    let plan = RolloutPlan { step: 4, ..RolloutPlan::search(&engine, noise, &codec, config(5)) };
     let mut generator = Scripted::writing(&codec, &["<search>x</search>"]);
     let rollouts = plan.run(&mut generator, tasks(&codec, 3, 1), &mut |_| {}).unwrap();
     use zerosearch_search::Quality::{Noisy, Useful};
     for rollout in rollouts {
-        let drawn: Vec<_> = rollout.turns.iter().map(|turn| turn.quality).collect();
+        let drawn: Vec<_> = rollout.turns.iter().map(|turn| turn.call.as_ref().and_then(|call| call.quality)).collect();
         assert_eq!(drawn, [Some(Useful), Some(Noisy), Some(Useful), Some(Noisy), None]);
     }
 }
@@ -80,7 +83,7 @@ fn seed_and_step_name_the_draws() {
     let codec = codec();
     let seeds = |seed, step| {
         let engine = Engine::echo();
-        let plan = RolloutPlan { engine: &engine, codec: &codec, config: config(2), noise: HALF, seed, step };
+        let plan = RolloutPlan { seed, step, ..RolloutPlan::search(&engine, HALF, &codec, config(2)) };
         let mut generator = Scripted::writing(&codec, &["<search>x</search>"]);
         plan.run(&mut generator, tasks(&codec, 1, 1), &mut |_| {}).unwrap();
         (generator.seeds, engine.asked())
@@ -97,7 +100,7 @@ fn progress_ends_at_the_total() {
         Scripted { schedule: 3, ..Scripted::writing(&codec, &["<search>x</search>", "<answer>y</answer>"]) };
     let seen = RefCell::new(Vec::new());
     let engine = Engine::echo();
-    let plan = RolloutPlan { engine: &engine, codec: &codec, config: config(2), noise: HALF, seed: 0, step: 0 };
+    let plan = RolloutPlan::search(&engine, HALF, &codec, config(2));
     let rollouts =
         plan.run(&mut generator, tasks(&codec, 4, 1), &mut |progress| seen.borrow_mut().push(progress)).unwrap();
     let seen = seen.into_inner();
@@ -126,7 +129,7 @@ fn a_full_context_ends_an_episode_without_the_observation_that_did_not_fit() {
     assert!(rollout.trajectory.len() <= 60);
     assert!(rollout.trajectory.segments().last().unwrap().is_trained());
     assert_eq!(rollout.observations().count(), 0);
-    assert_eq!(rollout.turns[0].documents.len(), 1, "what was found stays on record");
+    assert_eq!(rollout.calls().next().unwrap().documents.len(), 1, "what was found stays on record");
 }
 
 #[test]
@@ -137,7 +140,7 @@ fn an_answer_in_the_last_token_of_the_context_counts() {
     let context = task.prompt.len() + answer.len();
     let mut generator = Scripted { context, ..Scripted::sampling(&codec, vec![answer]) };
     let rollouts = run(&codec, &mut generator, &Engine::echo(), config(2), vec![task]).unwrap();
-    assert_eq!((rollouts[0].answer(), rollouts[0].end), (Some("y"), RolloutEnd::Answered));
+    assert_eq!((rollouts[0].answer(&format()), rollouts[0].end), (Some("y"), RolloutEnd::Answered));
 }
 
 #[test]
@@ -233,7 +236,7 @@ impl Generator for Broken {
 fn a_broken_generator_is_an_error_and_no_endless_loop() {
     let codec = codec();
     let engine = Engine::echo();
-    let plan = RolloutPlan { engine: &engine, codec: &codec, config: config(2), noise: HALF, seed: 0, step: 0 };
+    let plan = RolloutPlan::search(&engine, HALF, &codec, config(2));
     let run = |generator: &mut Broken| plan.run(generator, tasks(&codec, 1, 1), &mut |_| {}).unwrap_err();
     assert!(matches!(run(&mut Broken(None)), RolloutError::Stalled(1)));
     assert!(matches!(run(&mut Broken(Some(SequenceId(9)))), RolloutError::UnknownSequence(9)));
@@ -266,6 +269,30 @@ fn a_rollout_survives_json() {
     let json = serde_json::to_string(&rollouts).unwrap();
     assert_eq!(serde_json::from_str::<Vec<Rollout>>(&json).unwrap(), rollouts);
     assert_eq!(rollouts[0].policy_turns(), script);
+}
+
+/// Lines of a run from before there were tools other than search.
+#[test]
+fn a_turn_in_json_is_what_it_has_always_been() {
+    let lines = [
+        r#"{"text":"no tag","action":{"invalid":"no_tag"},"finish":"end_of_text","query":null,"quality":null,"documents":[],"search_failure":null,"observation":"\n\nThat was neither a search nor an answer. To search, I write the query between <search> and </search>. To answer, I write the answer between <answer> and </answer>. I try again.\n\n","cut_tokens":0}"#,
+        r#"{"text":"<search>x</search>","action":{"search":"x"},"finish":"stop","query":"x","quality":"useful","documents":["<b> \"Lima\""],"search_failure":null,"observation":"\n\n<information>Doc 1: <b> \"Lima\"</information>\n\n","cut_tokens":0}"#,
+        r#"{"text":"<search>y</search>","action":{"search":"y"},"finish":"stop","query":"y","quality":"useful","documents":[],"search_failure":"the index failed: broken","observation":"\n\n<information>The search failed. Search again, or answer with what is known.</information>\n\n","cut_tokens":0}"#,
+        r#"{"text":"<answer>y</answer>","action":{"answer":"y"},"finish":"stop","query":null,"quality":null,"documents":[],"search_failure":null,"observation":null,"cut_tokens":0}"#,
+    ];
+    let codec = codec();
+    let script = ["no tag", "<search>x</search>", "<search>y</search>", "<answer>y</answer>"];
+    let engine = Engine::new(|query| match query.text {
+        "x" => Ok(vec![document("<b> \"Lima\"")]),
+        _ => Err(SearchError::Index("broken".into())),
+    });
+    let mut generator = Scripted::writing(&codec, &script);
+    let rollouts = run(&codec, &mut generator, &engine, config(5), tasks(&codec, 1, 1)).unwrap();
+    for (turn, line) in rollouts[0].turns.iter().zip(lines) {
+        assert_eq!(serde_json::to_string(turn).unwrap(), line);
+        assert_eq!(serde_json::from_str::<TurnRecord>(line).unwrap(), *turn);
+    }
+    assert_eq!(rollouts[0].turns.len(), lines.len());
 }
 
 #[test]

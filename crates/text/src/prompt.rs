@@ -4,17 +4,9 @@ use std::path::Path;
 
 use minijinja::{Environment, UndefinedBehavior, context};
 use zerosearch_files::read_text;
+use zerosearch_grammar::EpisodeFormat;
 
 use crate::{ChatTemplate, Codec, Message, TextError};
-
-/// The instruction for a model that has none of its own: reason, search, answer. Rendered, it ends with one line break.
-pub const DEFAULT_PROMPT: &str = "\
-Answer the question below. Whenever you get new information, first reason about it between <think> and </think>. \
-If you find that you lack some knowledge, call a search engine by writing a query between <search> and </search>; \
-it returns the top results between <information> and </information>. You can search as many times as you want. \
-Once nothing is missing, give the answer between <answer> and </answer>, short and without explanation, \
-for example <answer> Beijing </answer>. Question: {{ question }}\n
-";
 
 const NAME: &str = "prompt";
 
@@ -60,18 +52,18 @@ impl PromptTemplate {
         })
     }
 
-    /// The template that fits a model: `search_prompt.jinja` from its folder if there is one; else
-    /// [`DEFAULT_PROMPT`], as a user message if the model has a chat template, and plain if not (after
-    /// the beginning-of-text token, where the tokenizer puts one).
+    /// The template that fits a model: `search_prompt.jinja` from its folder if there is one; else the
+    /// [`prompt`](EpisodeFormat::prompt) of the default format, as a user message if the model has a chat template, and plain if
+    /// not (after the beginning-of-text token, where the tokenizer puts one).
     ///
     /// # Errors
     /// As [`new`](Self::new).
     pub fn for_model(codec: &Codec) -> Result<Self, TextError> {
-        Self::for_model_or(codec, DEFAULT_PROMPT)
+        Self::for_model_or(codec, &EpisodeFormat::default().prompt)
     }
 
-    /// As [`for_model`](Self::for_model), with another instruction in the place of [`DEFAULT_PROMPT`]: for a baseline
-    /// that does not search.
+    /// As [`for_model`](Self::for_model), with another instruction in the place of the default format's: that of another
+    /// format, or of a baseline that does not search.
     ///
     /// # Errors
     /// As [`new`](Self::new).

@@ -19,10 +19,10 @@ pub struct StopScanner {
 
 impl StopScanner {
     /// Looks for any of `stops`; an empty string is never found.
-    pub fn new(codec: &Codec, stops: &[&str]) -> Self {
+    pub fn new<S: AsRef<str>>(codec: &Codec, stops: &[S]) -> Self {
         Self {
             codec: codec.clone(),
-            stops: stops.iter().map(|&stop| stop.to_owned()).collect(),
+            stops: stops.iter().map(|stop| stop.as_ref().to_owned()).collect(),
             decoder: IncrementalDecoder::new(codec),
             recent: String::new(),
         }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use tempfile::TempDir;
+use zerosearch_grammar::EpisodeFormat;
 use zerosearch_text::{Codec, Message, PromptTemplate, SpecialTokens, TextError, train_bpe};
 
 const CHAT: &str = "{% for message in messages %}[{{ message.role }}]{{ message.content }}{{ eos_token }}{% endfor %}";
@@ -85,6 +86,16 @@ fn the_prompt_fits_the_model() {
         render(&[("chat_template.jinja", CHAT), ("search_prompt.jinja", "Q: {{ question }}\nA:")]),
         "Q: why?\nA:"
     );
+}
+
+#[test]
+fn the_prompt_of_released_checkpoints_ends_its_question_with_a_mark() {
+    let codec = load(&folder(&[])).unwrap();
+    let prompt = PromptTemplate::for_model_or(&codec, &EpisodeFormat::search_r1().prompt).unwrap();
+    let text = prompt.render(" who is it ").unwrap();
+    assert!(text.starts_with("Answer the given question. You must conduct reasoning inside <think>"), "{text}");
+    assert!(text.ends_with("For example, <answer> Beijing </answer>. Question: who is it?\n"), "{text}");
+    assert_eq!(prompt.render("who is it?").unwrap(), text);
 }
 
 #[test]

@@ -4,9 +4,8 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use tokenizers::Tokenizer;
-use zerosearch_text::{
-    Codec, IncrementalDecoder, SpecialTokens, StopScanner, encode_information, information, train_bpe,
-};
+use zerosearch_grammar::EpisodeFormat;
+use zerosearch_text::{Codec, IncrementalDecoder, SpecialTokens, StopScanner, encode_information, train_bpe};
 
 const TEXTS: [&str; 6] = [
     "<think> Which city? </think> <search> the capital of Peru </search>",
@@ -119,12 +118,14 @@ proptest! {
 
     #[test]
     fn a_block_opens_and_closes_once(documents in proptest::collection::vec(text(), 0..4)) {
-        let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
-        let tokens = encode_information(&BPE, &documents);
-        prop_assert_eq!(BPE.decode(&tokens), information(&documents));
+        let format = EpisodeFormat::default();
+        let documents: Vec<(&str, &str)> = documents.iter().map(|text| ("", text.as_str())).collect();
+        let body = format.documents(&documents);
+        let tokens = encode_information(&BPE, &format, &body);
+        prop_assert_eq!(BPE.decode(&tokens), format.information(&body));
         for tag in ["<information>", "</information>"] {
             prop_assert_eq!(tokens.iter().filter(|&&token| Some(token) == BPE.token_id(tag)).count(), 1);
-            prop_assert_eq!(information(&documents).matches(tag).count(), 1);
+            prop_assert_eq!(format.information(&body).matches(tag).count(), 1);
         }
         prop_assert!(!tokens.contains(&BPE.eos_ids()[0]));
     }

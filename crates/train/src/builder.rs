@@ -9,9 +9,11 @@ use zerosearch_algorithms::Algorithm;
 use zerosearch_curriculum::SuccessRate;
 use zerosearch_data::Question;
 use zerosearch_generate::Stream;
+use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{Decoder, LanguageModel, Refit, generator_for};
 use zerosearch_metrics::{JsonlSink, Sink, Sinks, TensorBoardSink, unix_seconds};
 use zerosearch_reward::{F1Reward, RewardFn};
+use zerosearch_rollout::Tool;
 use zerosearch_search::SearchEngine;
 use zerosearch_text::PromptTemplate;
 
@@ -27,7 +29,9 @@ pub struct TrainerBuilder {
     policy: LanguageModel,
     questions: Arc<[Question]>,
     engine: Arc<dyn SearchEngine>,
+    tools: Vec<Arc<dyn Tool>>,
     config: TrainConfig,
+    format: Option<EpisodeFormat>,
     algorithm: Option<Box<dyn Algorithm>>,
     prompt: Option<PromptTemplate>,
     reward: Arc<dyn RewardFn>,
@@ -47,7 +51,9 @@ impl TrainerBuilder {
             policy,
             questions,
             engine,
+            tools: Vec::new(),
             config: TrainConfig::default(),
+            format: None,
             algorithm: None,
             prompt: None,
             reward: Arc::new(F1Reward),
@@ -74,8 +80,21 @@ impl TrainerBuilder {
         Self { algorithm: Some(Box::new(algorithm)), ..self }
     }
 
-    /// The words in which the policy is asked a question; by default those that fit the model
-    /// ([`PromptTemplate::for_model`]).
+    /// Another tool beside the engine, which the policy calls by its tag.
+    #[must_use]
+    pub fn tool(mut self, tool: impl Tool + 'static) -> Self {
+        self.tools.push(Arc::new(tool));
+        self
+    }
+
+    /// The words of an episode, in the place of the format that `config.rollout.format` names.
+    #[must_use]
+    pub fn format(self, format: EpisodeFormat) -> Self {
+        Self { format: Some(format), ..self }
+    }
+
+    /// The words in which the policy is asked a question. By default those that fit the model: its own, or those of the
+    /// format ([`PromptTemplate::for_model_or`]).
     #[must_use]
     pub fn prompt(self, prompt: PromptTemplate) -> Self {
         Self { prompt: Some(prompt), ..self }
@@ -147,7 +166,7 @@ impl TrainerBuilder {
     /// When the configuration is out of range or contradicts itself, there is nothing to train on, a file of an earlier process
     /// is damaged, or the checkpoints are another run's.
     pub fn build(self) -> Result<Trainer, TrainError> {
-        let Self { policy, questions, engine, config, algorithm, prompt, reward, generator, device, .. } = self;
+        let Self { policy, questions, engine, tools, config, algorithm, prompt, reward, generator, device, .. } = self;
         config.validate()?;
         let algorithm = match algorithm {
             Some(algorithm) => algorithm,
@@ -165,9 +184,10 @@ impl TrainerBuilder {
                 found: config.samples_per_question,
             });
         }
+        let format = self.format.unwrap_or_else(|| config.rollout.format.into());
         let prompt = match prompt {
             Some(prompt) => prompt,
-            None => PromptTemplate::for_model(&policy.codec)?,
+            None => PromptTemplate::for_model_or(&policy.codec, &format.prompt)?,
         };
         let validation = self.validation;
         let identity =
@@ -184,6 +204,8 @@ impl TrainerBuilder {
             prompt,
             questions,
             engine,
+            tools,
+            format,
             reward,
             curriculum,
             greedy_baseline: algorithm.greedy_baseline(),

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use zerosearch_algorithms::RewardBatch;
 use zerosearch_generate::WeightVersion;
+use zerosearch_grammar::EpisodeFormat;
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::RewardFn;
 use zerosearch_rollout::{Rollout, RolloutStats};
@@ -30,9 +31,10 @@ impl Collection {
     pub(crate) fn recorded(
         rollouts: Vec<Rollout>,
         reward: &dyn RewardFn,
+        format: &EpisodeFormat,
         dynamic_sampling: bool,
     ) -> Result<Self, TrainError> {
-        let experiences = rollouts.into_iter().map(|rollout| Experience::new(rollout, reward)).collect();
+        let experiences = rollouts.into_iter().map(|rollout| Experience::new(rollout, reward, format)).collect();
         let mut collection = Self { experiences, ..Self::default() };
         if dynamic_sampling {
             collection.keep_informative()?;

@@ -8,9 +8,10 @@ use std::time::Instant;
 use zerosearch_curriculum::{Curriculum, Progress, SuccessRate};
 use zerosearch_data::Question;
 use zerosearch_generate::{Epochs, Sampling, Stream, WeightVersion};
+use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{Decoder, Refit};
 use zerosearch_reward::RewardFn;
-use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutPlan, Task};
+use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutPlan, Task, Tool};
 use zerosearch_search::SearchEngine;
 use zerosearch_text::{Codec, PromptTemplate};
 
@@ -26,6 +27,10 @@ pub(crate) struct Collector {
     pub(crate) prompt: PromptTemplate,
     pub(crate) questions: Arc<[Question]>,
     pub(crate) engine: Arc<dyn SearchEngine>,
+    /// Further tools beside the engine.
+    pub(crate) tools: Vec<Arc<dyn Tool>>,
+    /// The words of an episode.
+    pub(crate) format: EpisodeFormat,
     pub(crate) reward: Arc<dyn RewardFn>,
     pub(crate) curriculum: Box<dyn Curriculum>,
     /// Whether each question is also answered greedily.
@@ -76,23 +81,19 @@ impl Collector {
         let tasks = self.tasks(slots)?;
         let greedy_tasks: Vec<Task> =
             tasks.iter().filter(|task| self.greedy_baseline && task.sample == 0).cloned().collect();
-        let plan = RolloutPlan {
-            engine: self.engine.as_ref(),
-            codec: &self.codec,
-            config: self.config.rollout,
-            noise: Noise::Curriculum { curriculum: self.curriculum.as_ref(), progress },
-            seed: self.config.seed,
-            step,
-        };
+        let noise = Noise::Curriculum { curriculum: self.curriculum.as_ref(), progress };
+        let search = RolloutPlan::search(self.engine.as_ref(), noise, &self.codec, self.config.rollout);
+        let mut plan = RolloutPlan { format: self.format.clone(), seed: self.config.seed, step, ..search };
+        plan.tools.extend(self.tools.iter().map(|tool| tool.clone() as Arc<dyn Tool>));
         let rollouts = plan.run(&mut *self.generator, tasks, &mut |_| {})?;
-        let greedy = RolloutPlan { config: RolloutConfig { sampling: Sampling::greedy(), ..plan.config }, ..plan };
-        let greedy = greedy.run(&mut *self.generator, greedy_tasks, &mut |_| {})?;
-        let reward = self.reward.as_ref();
+        plan.config.sampling = Sampling::greedy();
+        let greedy = plan.run(&mut *self.generator, greedy_tasks, &mut |_| {})?;
+        let (reward, format) = (self.reward.as_ref(), &self.format);
         let baselines: BTreeMap<u64, f32> =
-            greedy.iter().map(|rollout| (rollout.question_index, score(reward, rollout))).collect();
+            greedy.iter().map(|rollout| (rollout.question_index, score(rollout, reward, format))).collect();
         let experience = |rollout: Rollout| {
             let baseline = baselines.get(&rollout.question_index).copied();
-            Experience { baseline, ..Experience::new(rollout, reward) }
+            Experience { baseline, ..Experience::new(rollout, reward, format) }
         };
         Ok(rollouts.into_iter().map(experience).collect())
     }
@@ -106,14 +107,10 @@ impl Collector {
     ) -> Result<Vec<Rollout>, TrainError> {
         let tasks = (0..).zip(questions).map(|(index, question)| self.task(index, question));
         let tasks = tasks.collect::<Result<_, _>>()?;
-        let plan = RolloutPlan {
-            engine,
-            codec: &self.codec,
-            config: RolloutConfig { sampling: Sampling::greedy(), ..self.config.rollout },
-            noise,
-            seed: self.config.seed,
-            step: 0,
-        };
+        let config = RolloutConfig { sampling: Sampling::greedy(), ..self.config.rollout };
+        let search = RolloutPlan::search(engine, noise, &self.codec, config);
+        let mut plan = RolloutPlan { format: self.format.clone(), seed: self.config.seed, ..search };
+        plan.tools.extend(self.tools.iter().map(|tool| tool.clone() as Arc<dyn Tool>));
         Ok(plan.run(&mut *self.generator, tasks, &mut |_| {})?)
     }
 
@@ -137,13 +134,8 @@ impl Collector {
 
     /// The first sample of a question.
     fn task(&self, question_index: u64, question: &Question) -> Result<Task, TrainError> {
-        Ok(Task {
-            question_index,
-            sample: 0,
-            question: question.question.clone(),
-            golden_answers: question.golden_answers.clone(),
-            prompt: self.codec.encode(&self.prompt.render(&question.question)?),
-        })
+        let prompt = self.codec.encode(&self.prompt.render(&question.question)?);
+        Ok(Task::new(question_index, &question.question, &question.golden_answers, prompt))
     }
 
     /// Has the generator give its memory back for an update.

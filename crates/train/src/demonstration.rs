@@ -8,6 +8,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 use zerosearch_data::world::WorldQuestion;
+use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::SftExample;
 use zerosearch_search::{Query, SearchEngine, SearchError};
 use zerosearch_simulator::mentions;
@@ -99,6 +100,7 @@ pub fn demonstrate(
 /// Turns an episode into tokens. The demonstrator's tokens weigh 1, the documents' `document_weight`,
 /// the prompt's nothing.
 pub fn encode_demonstration(codec: &Codec, prompt: &str, parts: &[ScriptedTurn], document_weight: f32) -> SftExample {
+    let format = EpisodeFormat::default();
     let mut tokens = codec.encode(prompt);
     let mut positions = Vec::new();
     let mut weights = Vec::new();
@@ -106,8 +108,8 @@ pub fn encode_demonstration(codec: &Codec, prompt: &str, parts: &[ScriptedTurn],
         let (ids, weight) = match part {
             ScriptedTurn::Policy(text) => (codec.encode(text), 1.0),
             ScriptedTurn::Documents(documents) => {
-                let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
-                (encode_information(codec, &documents), document_weight)
+                let documents: Vec<(&str, &str)> = documents.iter().map(|text| ("", text.as_str())).collect();
+                (encode_information(codec, &format, &format.documents(&documents)), document_weight)
             }
         };
         if weight > 0.0 {

@@ -1,6 +1,7 @@
 //! One rollout on its way through a step: collected, rewarded, kept or left out.
 
 use serde::{Deserialize, Serialize};
+use zerosearch_grammar::EpisodeFormat;
 use zerosearch_reward::{Episode, RewardFn};
 use zerosearch_rollout::Rollout;
 
@@ -20,18 +21,19 @@ pub struct Experience {
 
 impl Experience {
     /// A rollout with its reward, kept and without a baseline.
-    pub fn new(rollout: Rollout, reward: &dyn RewardFn) -> Self {
-        Self { reward: score(reward, &rollout), rollout, baseline: None, kept: true }
+    pub fn new(rollout: Rollout, reward: &dyn RewardFn, format: &EpisodeFormat) -> Self {
+        Self { reward: score(&rollout, reward, format), rollout, baseline: None, kept: true }
     }
 }
 
 /// The reward of a rollout.
-pub(crate) fn score(reward: &dyn RewardFn, rollout: &Rollout) -> f32 {
+pub(crate) fn score(rollout: &Rollout, reward: &dyn RewardFn, format: &EpisodeFormat) -> f32 {
     let observations: Vec<String> = rollout.observations().map(str::to_string).collect();
     reward.reward(&Episode {
         question: &rollout.question,
         golden_answers: &rollout.golden_answers,
         policy_turns: &rollout.policy_turns(),
         observations: &observations,
+        format,
     })
 }

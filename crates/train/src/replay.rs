@@ -1,12 +1,14 @@
 //! Recorded rollouts once more, for debugging and for scoring them anew: nothing is generated, nothing is searched.
 
 use zerosearch_algorithms::Algorithm;
+use zerosearch_grammar::EpisodeFormat;
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::RewardFn;
 use zerosearch_rollout::Rollout;
 
 use crate::batch::TrainBatch;
 use crate::collection::Collection;
+use crate::collector::Collector;
 use crate::{Experience, Sample, StepReport, TrainError, Trainer};
 
 /// The rewards of recorded rollouts by `reward`, and the advantages that `algorithm` makes of them.
@@ -24,10 +26,12 @@ pub fn rescore(
     reward: &dyn RewardFn,
     algorithm: &mut dyn Algorithm,
 ) -> Result<Vec<Sample>, TrainError> {
+    // All formats that a run can be configured with have the same tags.
+    let format = EpisodeFormat::default();
     let mut rescored = Vec::with_capacity(samples.len());
     for step in samples.chunk_by(|a, b| a.step == b.step) {
         let rollouts = step.iter().map(|sample| sample.rollout.clone()).collect();
-        let collection = Collection::recorded(rollouts, reward, algorithm.dynamic_sampling())?;
+        let collection = Collection::recorded(rollouts, reward, &format, algorithm.dynamic_sampling())?;
         let kept: Vec<&Experience> = collection.experiences.iter().filter(|experience| experience.kept).collect();
         let batch = TrainBatch::new(&kept);
         let tokens = if kept.is_empty() { Vec::new() } else { algorithm.advantages(&batch.rewards()?)?.advantages };
@@ -49,8 +53,8 @@ impl Trainer {
     pub fn replay(&mut self, rollouts: Vec<Rollout>) -> Result<StepReport, TrainError> {
         self.refuse_broken()?;
         let mut metrics = Metrics::new();
-        let dynamic_sampling = self.collector.dynamic_sampling;
-        let collection = Collection::recorded(rollouts, self.collector.reward.as_ref(), dynamic_sampling)?;
+        let Collector { reward, format, dynamic_sampling, .. } = &self.collector;
+        let collection = Collection::recorded(rollouts, reward.as_ref(), format, *dynamic_sampling)?;
         self.collector.sleep()?;
         self.is_broken = true;
         let advantages = self.updater.learn(self.step, &collection.experiences, &mut metrics)?;

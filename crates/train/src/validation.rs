@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zerosearch_curriculum::{Constant, Progress};
 use zerosearch_data::Question;
 use zerosearch_metrics::Metrics;
-use zerosearch_reward::{contains, exact_match, extract_answer, f1};
+use zerosearch_reward::{contains, exact_match, f1};
 use zerosearch_rollout::Noise;
 use zerosearch_search::SearchEngine;
 
@@ -76,12 +76,12 @@ impl Trainer {
         let rollouts = self.collector.answer(&validation.questions, validation.engine.as_ref(), noise)?;
         let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
         for (rollout, question) in rollouts.iter().zip(&*validation.questions) {
-            let answer = extract_answer(&rollout.policy_turns()).unwrap_or_default();
+            let answer = rollout.answer(&self.collector.format).unwrap_or_default();
             let golden = &question.golden_answers;
             for (name, score) in [
-                ("em", f64::from(u8::from(exact_match(&answer, golden)))),
-                ("f1", f1(&answer, golden)),
-                ("contains", f64::from(u8::from(contains(&answer, golden)))),
+                ("em", f64::from(u8::from(exact_match(answer, golden)))),
+                ("f1", f1(answer, golden)),
+                ("contains", f64::from(u8::from(contains(answer, golden)))),
             ] {
                 let of_source = question.data_source.iter().map(|source| format!("val/{name}/{source}"));
                 for key in of_source.chain([format!("val/{name}")]) {

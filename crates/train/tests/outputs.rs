@@ -3,6 +3,7 @@
 mod fixture;
 
 use std::collections::BTreeMap;
+use std::fs::DirEntry;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,13 +25,22 @@ impl Sink for Full {
     }
 }
 
-/// The weights, the figures but for times, and the samples that a run has left.
-fn outcome(folder: &Path) -> (Vec<u8>, Vec<Vec<(String, String)>>, BTreeMap<String, Vec<u8>>) {
-    let samples = std::fs::read_dir(folder.join("rollouts")).unwrap().map(|entry| entry.unwrap().path());
-    let samples = samples.map(|path| (path.display().to_string().split_off(folder.display().to_string().len()), path));
-    let weights = folder.join("checkpoints/global_step_4/actor/model.safetensors");
-    let samples = samples.map(|(name, path)| (name, std::fs::read(path).unwrap())).collect();
-    (std::fs::read(weights).unwrap(), metrics(folder), samples)
+/// The files that a run has left, without times.
+#[derive(PartialEq)]
+struct Outcome {
+    weights: Vec<u8>,
+    metrics: Vec<Vec<(String, String)>>,
+    samples: BTreeMap<String, Vec<u8>>,
+}
+
+fn outcome(folder: &Path) -> Outcome {
+    let samples = std::fs::read_dir(folder.join("rollouts")).unwrap().map(|entry| entry.unwrap());
+    let read = |entry: DirEntry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap());
+    Outcome {
+        weights: std::fs::read(folder.join("checkpoints/global_step_4/actor/model.safetensors")).unwrap(),
+        metrics: metrics(folder),
+        samples: samples.map(read).collect(),
+    }
 }
 
 fn uninterrupted(fixture: &Fixture) -> tempfile::TempDir {

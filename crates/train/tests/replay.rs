@@ -23,8 +23,8 @@ impl RewardFn for Turns {
 fn recorded(fixture: &Fixture, config: TrainConfig) -> (Vec<Sample>, TrainConfig) {
     let folder = tempfile::tempdir().unwrap();
     run(&mut fixture.trainer_in(folder.path(), config), 3);
-    let of_step = |step| read_samples(&samples_path(&folder.path().join("rollouts"), step)).unwrap();
-    ((1..=3).flat_map(of_step).collect(), latest_config(&folder.path().join("checkpoints")).unwrap().unwrap())
+    let of_step = |step| read_samples(samples_path(folder.path().join("rollouts"), step)).unwrap();
+    ((1..=3).flat_map(of_step).collect(), latest_config(folder.path().join("checkpoints")).unwrap().unwrap())
 }
 
 #[test]

@@ -177,7 +177,7 @@ fn an_update_that_is_not_finite_is_skipped_counted_and_kept_for_reading() {
     let mut trainer = build_in(folder.path(), sick(1..2));
     assert_eq!(run(&mut trainer, u64::MAX), RunEnd::Finished);
     assert_ne!(trainer.model().unwrap().weights, fixture.model.weights);
-    let kept = read_samples(&samples_path(&folder.path().join("checkpoints/not_finite"), 2)).unwrap();
+    let kept = read_samples(samples_path(folder.path().join("checkpoints/not_finite"), 2)).unwrap();
     assert_eq!(kept.len(), 6);
     assert!(kept.iter().all(|sample| sample.advantages.is_empty()));
 

@@ -32,6 +32,7 @@ pub use zerosearch_data as data;
 pub use zerosearch_eval as eval;
 pub use zerosearch_files as files;
 pub use zerosearch_generate as generate;
+pub use zerosearch_grammar as grammar;
 pub use zerosearch_kernels as kernels;
 pub use zerosearch_lm as lm;
 pub use zerosearch_metrics as metrics;

@@ -5,21 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// What each crate depends on, of ours. Another arrow is a decision: write it down in `docs/src/architecture.md` and here.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("trajectory", &[]),
     ("curriculum", &[]),
     ("files", &[]),
     ("metrics", &["files"]),
     ("http", &[]),
     ("kernels", &[]),
-    ("reward", &[]),
-    ("text", &["files", "trajectory"]),
+    ("grammar", &[]),
+    ("reward", &["grammar"]),
+    ("text", &["files", "grammar", "trajectory"]),
     ("generate", &["trajectory"]),
     ("data", &["files"]),
     ("search", &["data", "http"]),
     ("remote", &["generate", "http"]),
-    ("rollout", &["curriculum", "generate", "search", "text", "trajectory"]),
-    ("eval", &["data", "files", "generate", "metrics", "reward", "rollout", "search", "text", "trajectory"]),
+    ("rollout", &["curriculum", "generate", "grammar", "search", "text", "trajectory"]),
+    ("eval", &["data", "files", "generate", "grammar", "metrics", "reward", "rollout", "search", "text"]),
     ("algorithms", &[]),
     ("lm", &["generate", "kernels", "text"]),
     ("simulator", &["files", "generate", "lm", "reward", "search", "text"]),
@@ -31,6 +32,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "data",
             "files",
             "generate",
+            "grammar",
             "lm",
             "metrics",
             "reward",
@@ -49,6 +51,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "eval",
             "files",
             "generate",
+            "grammar",
             "kernels",
             "lm",
             "metrics",

@@ -10,6 +10,7 @@ use zerosearch_generate::{
     Finish, Finished, GenerateError, Generator, Request, SampledToken, SequenceId, TokenId, Turn, WeightVersion,
     stream_seed,
 };
+use zerosearch_grammar::EpisodeFormat;
 use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutError, RolloutPlan, Task};
 use zerosearch_search::{Document, Quality, Query, SearchEngine, SearchError};
 use zerosearch_text::{Codec, SpecialTokens, train_bpe};
@@ -35,7 +36,7 @@ pub fn spelled(codec: &Codec, text: &str) -> Vec<TokenId> {
 pub fn task(codec: &Codec, question_index: u64, sample: u64) -> Task {
     let question = format!("question {question_index}");
     let prompt = codec.encode(&format!("{question}?"));
-    Task { question_index, sample, golden_answers: vec![format!("gold {question_index}")], question, prompt }
+    Task { sample, ..Task::new(question_index, &question, &[format!("gold {question_index}")], prompt) }
 }
 
 pub fn tasks(codec: &Codec, questions: u64, samples: u64) -> Vec<Task> {
@@ -250,6 +251,11 @@ impl SearchEngine for Engine<'_> {
     }
 }
 
+/// The format of every test that names no other.
+pub fn format() -> EpisodeFormat {
+    EpisodeFormat::default()
+}
+
 pub fn document(text: &str) -> Document {
     Document { contents: text.into(), ..Document::default() }
 }
@@ -274,6 +280,6 @@ pub fn run(
     config: RolloutConfig,
     tasks: Vec<Task>,
 ) -> Result<Vec<Rollout>, RolloutError> {
-    let rollouts = RolloutPlan { engine, codec, config, noise: HALF, seed: 7, step: 3 };
-    rollouts.run(generator, tasks, &mut |_| {})
+    let plan = RolloutPlan { seed: 7, step: 3, ..RolloutPlan::search(engine, HALF, codec, config) };
+    plan.run(generator, tasks, &mut |_| {})
 }

@@ -38,15 +38,9 @@ impl Collector<'_> {
             .collect::<Result<Vec<_>, _>>()?;
         let silent = Constant::new(0.0).map_err(zerosearch_train::TrainError::from)?;
         let seed = Stream { seed: self.seed, purpose, ..Stream::default() }.value();
-        let rollouts = RolloutPlan {
-            engine: self.engine,
-            codec: &self.model.codec,
-            config: self.rollout,
-            // A real engine ignores the context.
-            noise: Noise::Curriculum { curriculum: &silent, progress: Progress::at(0, 1) },
-            seed,
-            step: 0,
-        };
+        // A real engine ignores the context.
+        let noise = Noise::Curriculum { curriculum: &silent, progress: Progress::at(0, 1) };
+        let rollouts = RolloutPlan { seed, ..RolloutPlan::search(self.engine, noise, &self.model.codec, self.rollout) };
         let mut generator = LocalGenerator::for_model(self.model);
         let bar = ProgressBar::new(label, tasks.len() as u64);
         let mut finished = 0;
@@ -59,25 +53,18 @@ impl Collector<'_> {
     }
 
     fn task(&self, index: usize, question: &Question) -> Result<Task, PipelineError> {
-        Ok(Task {
-            question_index: index as u64,
-            sample: 0,
-            question: question.question.clone(),
-            golden_answers: question.golden_answers.clone(),
-            prompt: self.model.codec.encode(&self.prompt.render(&question.question)?),
-        })
+        let prompt = self.model.codec.encode(&self.prompt.render(&question.question)?);
+        Ok(Task::new(index as u64, &question.question, &question.golden_answers, prompt))
     }
 }
 
 /// What each search of an episode asked and got; failed and empty searches teach nothing.
 fn interactions(rollout: &Rollout) -> impl Iterator<Item = Interaction> {
-    rollout.turns.iter().filter(|turn| !turn.documents.is_empty()).filter_map(|turn| {
-        Some(Interaction {
-            question: rollout.question.clone(),
-            golden_answers: rollout.golden_answers.clone(),
-            query: turn.query.clone()?,
-            documents: turn.documents.clone(),
-        })
+    rollout.calls().filter(|call| !call.documents.is_empty()).map(|call| Interaction {
+        question: rollout.question.clone(),
+        golden_answers: rollout.golden_answers.clone(),
+        query: call.input.clone(),
+        documents: call.documents.clone(),
     })
 }
 

@@ -72,17 +72,11 @@ impl Examination<'_> {
         strategy: Strategy,
         file: &Path,
     ) -> Result<(SummaryScores, Vec<Prediction>), PipelineError> {
-        let config = EvalConfig {
-            strategy,
-            max_turns: self.rollout.max_turns,
-            max_new_tokens: self.rollout.max_new_tokens,
-            max_observation_tokens: self.rollout.max_observation_tokens,
-            top_k: self.rollout.top_k,
-            seed: self.seed,
-            chunk: 128,
-            ..EvalConfig::default()
-        };
-        let prompt = strategy.prompt(&model.codec)?;
+        let RolloutConfig { max_turns, max_new_tokens, max_observation_tokens, top_k, format, .. } = self.rollout;
+        let greedy = EvalConfig::default().rollout;
+        let rollout = RolloutConfig { max_turns, max_new_tokens, max_observation_tokens, top_k, format, ..greedy };
+        let config = EvalConfig { strategy, rollout, seed: self.seed, chunk: 128 };
+        let prompt = strategy.prompt(&model.codec, &format.into())?;
         let mut generator = LocalGenerator::for_model(model);
         let bar = ProgressBar::new(label, self.questions.len() as u64);
         let result = evaluate(&mut generator, Some(self.engine), &model.codec, &prompt, self.questions, &config, &bar)?;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zerosearch_eval::Strategy;
 use zerosearch_files::write_atomic;
+use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{LanguageModel, LocalCompleter, StoredDtype};
 use zerosearch_metrics::{ConsoleSink, ProgressBar};
 use zerosearch_search::{Bm25Index, CallCount, Counted, SearchEngine};
@@ -72,7 +73,8 @@ impl<'a> Pipeline<'a> {
         self.config.validate()?;
         self.prepare()?;
         let base = LanguageModel::read(self.model)?;
-        let prompt = PromptTemplate::for_model(&base.codec)?;
+        let format = EpisodeFormat::from(self.config.train.rollout.format);
+        let prompt = PromptTemplate::for_model_or(&base.codec, &format.prompt)?;
         let simulator_prompt = SimulatorPrompt::for_model(self.model)?;
         let real = Counted::new(Bm25Index::from_documents(self.material.corpus.iter().cloned())?);
         let calls = real.calls();

@@ -1,7 +1,7 @@
 //! Promises about tags: escaped documents have none, and actions are read as they were written.
 
 use proptest::prelude::*;
-use zerosearch_text::{Action, corrective, escape_tags, information, parse_action};
+use zerosearch_grammar::{Action, EpisodeFormat};
 
 /// Whether a tag of the grammar stands at the beginning, in any case and with any blanks.
 fn is_tag(text: &str) -> bool {
@@ -49,21 +49,23 @@ proptest! {
 
     #[test]
     fn escaped_text_has_no_tags(text in hostile()) {
-        let escaped = escape_tags(&text);
+        let format = EpisodeFormat::default();
+        let escaped = format.escape_tags(&text);
         prop_assert!(!has_tag(&escaped), "{escaped}");
-        prop_assert_eq!(&escape_tags(&escaped), &escaped);
+        prop_assert_eq!(&format.escape_tags(&escaped), &escaped);
     }
 
     #[test]
     fn escaping_changes_brackets_only(text in hostile()) {
         let plain = |text: &str| text.replace("&lt;", "<").replace("&gt;", ">");
-        prop_assert_eq!(plain(&escape_tags(&text)), plain(&text));
+        prop_assert_eq!(plain(&EpisodeFormat::default().escape_tags(&text)), plain(&text));
     }
 
     #[test]
     fn a_block_is_the_only_block(documents in proptest::collection::vec(hostile(), 0..4)) {
-        let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
-        let block = information(&documents);
+        let documents: Vec<(&str, &str)> = documents.iter().map(|text| ("", text.as_str())).collect();
+        let format = EpisodeFormat::default();
+        let block = format.information(&format.documents(&documents));
         let inside = block.strip_prefix("\n\n<information>").and_then(|rest| rest.strip_suffix("</information>\n\n"));
         let inside = inside.expect("the block has its borders");
         prop_assert!(!has_tag(inside), "{inside}");
@@ -72,20 +74,26 @@ proptest! {
 
     #[test]
     fn what_was_written_is_what_is_read(before in word(), query in "[a-zé][a-zé0-9 ]{0,12}", search in any::<bool>()) {
-        let (tag, action): (_, fn(String) -> Action) = if search { ("search", Action::Search) } else { ("answer", Action::Answer) };
+        let input = query.trim().to_owned();
+        let (tag, action) = match search {
+            true => ("search", Action::Call { tool: "search".into(), input }),
+            false => ("answer", Action::Answer(input)),
+        };
         let text = format!("{before}<{tag}> {query} </{tag}>");
-        prop_assert_eq!(parse_action(&text), action(query.trim().to_owned()));
+        prop_assert_eq!(EpisodeFormat::default().parse_action(&text), action);
     }
 
     #[test]
     fn reading_never_fails(text in hostile()) {
-        if let Action::Search(query) = parse_action(&text) {
-            prop_assert!(!query.trim().is_empty() && text.contains(&query));
+        if let Action::Call { input, .. } = EpisodeFormat::default().parse_action(&text) {
+            prop_assert!(!input.trim().is_empty() && text.contains(&input));
         }
     }
 }
 
 #[test]
 fn the_correction_names_the_tags() {
-    assert!(["<search>", "</search>", "<answer>", "</answer>"].iter().all(|tag| corrective().contains(tag)));
+    for format in [EpisodeFormat::default(), EpisodeFormat::zerosearch(), EpisodeFormat::search_r1()] {
+        assert!(["<search>", "</search>", "<answer>", "</answer>"].iter().all(|tag| format.corrective.contains(tag)));
+    }
 }

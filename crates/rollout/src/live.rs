@@ -1,13 +1,12 @@
-//! One episode in progress: tokens go into the trajectory exactly as they were seen and sampled.
+//! One rollout in progress: tokens go into the trajectory exactly as they were seen and sampled.
 
 use zerosearch_generate::{Finished, SequenceId};
-use zerosearch_text::{Action, parse_action};
+use zerosearch_grammar::Action;
 use zerosearch_trajectory::{Finish, Segment, TokenId, Trajectory, WeightVersion};
 
-use crate::observation::Observation;
-use crate::{Rollout, RolloutEnd, Task, TurnRecord};
+use crate::{Observation, Rollout, RolloutEnd, Task, ToolRecord, TurnRecord};
 
-pub(crate) struct Episode {
+pub(crate) struct LiveRollout {
     pub(crate) task: Task,
     pub(crate) turns: Vec<TurnRecord>,
     pub(crate) end: RolloutEnd,
@@ -18,7 +17,7 @@ pub(crate) struct Episode {
     unread: Option<Vec<TokenId>>,
 }
 
-impl Episode {
+impl LiveRollout {
     pub(crate) fn new(task: Task) -> Self {
         let trajectory = Trajectory::new(task.prompt.clone());
         Self { task, turns: Vec::new(), end: RolloutEnd::Cancelled, id: None, trajectory, unread: None }
@@ -29,6 +28,7 @@ impl Episode {
         &mut self,
         turn: Finished,
         text: String,
+        action: Action,
         weights: WeightVersion,
         max_turns: usize,
     ) -> Option<RolloutEnd> {
@@ -52,34 +52,21 @@ impl Episode {
             self.trajectory.push(Segment::Observation(observation));
         }
         self.trajectory.push(Segment::Policy { tokens, finish, weights });
-        let action = parse_action(&text);
         let answered = matches!(action, Action::Answer(_)).then_some(RolloutEnd::Answered);
-        self.turns.push(TurnRecord {
-            text,
-            action,
-            finish,
-            query: None,
-            quality: None,
-            documents: Vec::new(),
-            search_failure: None,
-            observation: None,
-            cut_tokens: 0,
-        });
+        self.turns.push(TurnRecord { text, action, finish, call: None, observation: None, cut_tokens: 0 });
         let exhausted = (self.turns.len() >= max_turns).then_some(RolloutEnd::TurnsExhausted);
         answered.or(cut_off).or(exhausted)
     }
 
     /// Records what the last turn is answered; returns the tokens to send.
-    pub(crate) fn answer(&mut self, observation: Observation) -> &[TokenId] {
+    pub(crate) fn answer(&mut self, observation: Observation, call: Option<ToolRecord>) -> &[TokenId] {
+        let Observation { tokens, text, cut_tokens } = observation;
         if let Some(last) = self.turns.last_mut() {
-            last.query = observation.query;
-            last.quality = observation.quality;
-            last.documents = observation.documents;
-            last.search_failure = observation.failure;
-            last.cut_tokens = observation.cut_tokens;
-            last.observation = Some(observation.text);
+            last.call = call;
+            last.observation = Some(text);
+            last.cut_tokens = cut_tokens;
         }
-        self.unread.insert(observation.tokens)
+        self.unread.insert(tokens)
     }
 
     pub(crate) fn into_rollout(self) -> Rollout {
