@@ -22,7 +22,6 @@
 
 mod attention;
 mod buffer;
-pub mod ceiling;
 pub mod host;
 mod linear;
 mod logprobs;
