@@ -82,7 +82,7 @@ fn benches(criterion: &mut Criterion) {
             let decoder = decoder.get_or_insert_with(|| {
                 let mut model = read();
                 let weights = model.take_weights();
-                Decoder::trainable(&model.config, weights, &device)
+                Decoder::trainable(&model.config, weights, &device).expect("whole weights")
             });
             let vocabulary = decoder.config().vocab_size as u64;
             let sequences: Vec<Vec<u32>> = (0..prompts * samples)

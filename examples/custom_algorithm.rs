@@ -55,7 +55,7 @@ fn main() -> Result<(), Failure> {
     let model = LanguageModel::read(folder)?;
     let defaults = PipelineConfig::default();
     let engine =
-        SimulatedEngine::new(LocalCompleter::new(&model), SimulatorPrompt::for_model(folder)?, defaults.simulation);
+        SimulatedEngine::new(LocalCompleter::new(&model)?, SimulatorPrompt::for_model(folder)?, defaults.simulation);
     let (prompt, device, questions) =
         (PromptTemplate::for_model(&model.codec)?, Device::default(), world_material()?.train);
     let parts = Parts {

@@ -79,7 +79,7 @@ fn main() -> Result<(), Failure> {
         ..EvalConfig::default()
     };
     let prompt = arguments.strategy.prompt(&model.codec)?;
-    let mut generator = LocalGenerator::for_model(&model);
+    let mut generator = LocalGenerator::for_model(&model)?;
     let bar = ProgressBar::new("evaluate", questions.len() as u64);
     let result = evaluate(&mut generator, engine.as_deref(), &model.codec, &prompt, &questions, &config, &bar)?;
     bar.finish();

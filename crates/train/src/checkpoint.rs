@@ -159,12 +159,12 @@ impl Trainer<'_> {
             return Err(failed(&folder.join("actor"), "this run trained a model of another shape"));
         }
         let device = self.parts.device;
-        let optimizer = |name: &str| AdamW::load(self.config.optimizer, &folder.join(name), device);
+        let optimizer = |name: &str| AdamW::read(self.config.optimizer, &folder.join(name), device);
         let policy = optimizer("actor_optimizer.safetensors")?;
         let critic = match &self.critic {
             Some(_) => {
                 let weights = HostWeights::read_file(&folder.join("critic.safetensors"))?;
-                let decoder = Decoder::trainable(&model.config, weights, device).with_bf16(self.config.bf16);
+                let decoder = Decoder::trainable(&model.config, weights, device)?.with_bf16(self.config.bf16);
                 Some(Learner { decoder, optimizer: optimizer("critic_optimizer.safetensors")? })
             }
             None => None,
@@ -181,13 +181,13 @@ impl Trainer<'_> {
         let decoder = match &self.config.lora {
             Some(lora) => {
                 let (_, adapters) = LoraConfig::read(&folder.join("actor").join(ADAPTERS), &model.config)?;
-                self.policy.decoder.with_adapters(lora, &adapters)
+                self.policy.decoder.with_adapters(lora, &adapters)?
             }
             None => {
-                Decoder::trainable(&self.parts.model.config, model.take_weights(), device).with_bf16(self.config.bf16)
+                Decoder::trainable(&self.parts.model.config, model.take_weights(), device)?.with_bf16(self.config.bf16)
             }
         };
-        self.set_policy(decoder, policy);
+        self.set_policy(decoder, policy)?;
         Ok(true)
     }
 

@@ -59,12 +59,12 @@ impl Trainer<'_> {
         let (_, _, mut update) = self.split(self.step);
         let learnt = update.learn(&collected, &mut metrics);
         if learnt.is_err() {
-            self.refit();
+            self.refit()?;
         }
         let advantages = learnt?;
         metrics.summary("critic/score", &collected.rewards);
         self.step += 1;
-        self.refit();
+        self.refit()?;
         let Collected { rollouts, rewards, .. } = collected;
         Ok(StepReport { step: self.step, metrics, rollouts, rewards, advantages })
     }

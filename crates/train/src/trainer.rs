@@ -139,22 +139,26 @@ impl<'a> Trainer<'a> {
         let precise = |decoder: Decoder| decoder.with_bf16(config.bf16);
         let critic = algorithm
             .value_loss()
-            .map(|_| learner(precise(Decoder::trainable(&model.config, critic::initial_weights(model), device))));
+            .map(|_| Decoder::trainable(&model.config, critic::initial_weights(model), device))
+            .transpose()?
+            .map(|critic| learner(precise(critic)));
         let compares = algorithm.terms().kl.coefficient != 0.0 || config.kl_reward.coefficient != 0.0;
         let (policy, reference) = match &config.lora {
             Some(lora) => {
                 let seed = Stream { seed: config.seed, purpose: "adapters", ..Stream::default() }.value();
                 let adapters = lora.initial(&model.config, seed);
                 let weights = model.take_weights();
-                let policy = precise(Decoder::with_lora(&model.config, weights, lora, &adapters, device));
+                let policy = precise(Decoder::with_lora(&model.config, weights, lora, &adapters, device)?);
                 let reference = compares.then(|| policy.without_lora());
                 (policy, reference)
             }
             None => {
                 // A copy of all weights, which a run without a KL term does not pay for.
-                let reference = compares.then(|| precise(Decoder::frozen(&model.config, &*model.weights, device)));
+                let reference =
+                    compares.then(|| Decoder::frozen(&model.config, &*model.weights, device)).transpose()?;
+                let reference = reference.map(precise);
                 let weights = model.take_weights();
-                (precise(Decoder::trainable(&model.config, weights, device)), reference)
+                (precise(Decoder::trainable(&model.config, weights, device)?), reference)
             }
         };
         Ok(Self {
@@ -172,7 +176,7 @@ impl<'a> Trainer<'a> {
             curriculum,
             reference,
             replicas: Vec::new(),
-            generator: LocalGenerator::of(&policy, model.codec.eos_ids())
+            generator: LocalGenerator::of(&policy, model.codec.eos_ids())?
                 .with_cache_bytes(config.kv_cache_memory_bytes.unwrap_or(usize::MAX)),
             policy: learner(policy),
             config,
@@ -233,7 +237,7 @@ impl<'a> Trainer<'a> {
                 vec![Vec::new(); collected.rollouts.len()]
             }
             Err(error) => {
-                self.refit();
+                self.refit()?;
                 return Err(error);
             }
             Ok(advantages) => {
@@ -250,7 +254,7 @@ impl<'a> Trainer<'a> {
         metrics.insert("rollout/staleness", collected.staleness(WeightVersion(self.step)));
         self.step += 1;
         let began_refit = Instant::now();
-        self.refit();
+        self.refit()?;
         metrics.insert("timing_s/refit", began_refit.elapsed().as_secs_f64());
 
         self.validate_if_due(&mut metrics)?;
@@ -311,13 +315,13 @@ impl<'a> Trainer<'a> {
     }
 
     /// Puts a saved policy in place, for the trainer and for the generator.
-    pub(crate) fn set_policy(&mut self, decoder: Decoder, optimizer: AdamW) {
+    pub(crate) fn set_policy(&mut self, decoder: Decoder, optimizer: AdamW) -> Result<(), TrainError> {
         self.policy = Learner { decoder, optimizer };
-        self.refit();
+        self.refit()
     }
 
     /// Hands the policy to the generator.
-    pub(crate) fn refit(&mut self) {
-        self.generator.refit_from(&self.policy.decoder, WeightVersion(self.step));
+    pub(crate) fn refit(&mut self) -> Result<(), TrainError> {
+        Ok(self.generator.refit_from(&self.policy.decoder, WeightVersion(self.step))?)
     }
 }

@@ -93,7 +93,7 @@ impl EngineConfig {
     pub fn open(&self) -> Result<Box<dyn SearchEngine>, EngineError> {
         Ok(match self {
             Self::Simulator { model, simulation } => {
-                let completer = LocalCompleter::new(&LanguageModel::read(model)?);
+                let completer = LocalCompleter::new(&LanguageModel::read(model)?)?;
                 Box::new(SimulatedEngine::new(completer, SimulatorPrompt::for_model(model)?, *simulation))
             }
             Self::Bm25 { corpus } => Box::new(Bm25Index::from_jsonl(corpus)?),

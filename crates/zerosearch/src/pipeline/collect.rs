@@ -47,7 +47,7 @@ impl Collector<'_> {
             seed,
             step: 0,
         };
-        let mut generator = LocalGenerator::for_model(self.model);
+        let mut generator = LocalGenerator::for_model(self.model)?;
         let bar = ProgressBar::new(label, tasks.len() as u64);
         let mut finished = 0;
         let rollouts = rollouts.run(&mut generator, tasks, &mut |now| {

@@ -83,7 +83,7 @@ impl Examination<'_> {
             ..EvalConfig::default()
         };
         let prompt = strategy.prompt(&model.codec)?;
-        let mut generator = LocalGenerator::for_model(model);
+        let mut generator = LocalGenerator::for_model(model)?;
         let bar = ProgressBar::new(label, self.questions.len() as u64);
         let result = evaluate(&mut generator, Some(self.engine), &model.codec, &prompt, self.questions, &config, &bar)?;
         bar.finish();

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use rand::seq::SliceRandom;
 use zerosearch_generate::Stream;
-use zerosearch_lm::{AdamWConfig, LanguageModel, LearningRate, LocalCompleter, SftConfig, SftTrainer};
+use zerosearch_lm::{AdamWConfig, LanguageModel, LearningRate, LmError, LocalCompleter, SftConfig, SftTrainer};
 use zerosearch_metrics::ProgressBar;
 use zerosearch_simulator::{LabelledInteraction, SimulatedEngine, SimulationConfig, SimulatorPrompt, sft_examples};
 
@@ -31,7 +31,7 @@ pub(super) fn tune(
         micro_batch_tokens: config.train.micro_batch_tokens,
         gradient_checkpointing: false,
     };
-    let mut trainer = SftTrainer::new(&base.config, &base.weights, sft, device);
+    let mut trainer = SftTrainer::new(&base.config, &base.weights, sft, device)?;
     let bar = ProgressBar::new("fine-tune the simulator", steps);
     let mut order = Vec::new();
     for step in 0..steps {
@@ -65,6 +65,6 @@ pub(super) fn engine(
     simulation: SimulationConfig,
     model: &LanguageModel,
     prompt: &SimulatorPrompt,
-) -> SimulatedEngine<LocalCompleter> {
-    SimulatedEngine::new(LocalCompleter::new(model), prompt.clone(), simulation)
+) -> Result<SimulatedEngine<LocalCompleter>, LmError> {
+    Ok(SimulatedEngine::new(LocalCompleter::new(model)?, prompt.clone(), simulation))
 }
