@@ -38,7 +38,7 @@ impl Model {
     }
 
     fn generator(&self) -> LocalGenerator {
-        LocalGenerator::new(&self.config, &self.weights, &[])
+        LocalGenerator::new(&self.config, &self.weights, &[]).expect("whole weights")
     }
 
     /// Tokens that differ from one another and from those of another seed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use zerosearch::burn::tensor::{Device, Int, Tensor};
-use zerosearch::kernels::{self, AttentionShape, Segment, reference};
+use zerosearch::kernels::{self, AttentionShape, PackedSpan, reference};
 
 const ROWS: usize = 1024;
 const HIDDEN: usize = 576;
@@ -73,13 +73,13 @@ fn benches(criterion: &mut Criterion) {
         || reference::rotary(x.clone(), cos.clone(), sin.clone(), SHAPE.heads),
     );
     let (k, v) = (leaf(ROWS, SHAPE.kv_heads * SHAPE.head_dim), leaf(ROWS, SHAPE.kv_heads * SHAPE.head_dim));
-    let segment = |index: usize| Segment { shared: 0..0, own: index * 256..(index + 1) * 256 };
-    let segments: Arc<[Segment]> = (0..ROWS / 256).map(segment).collect();
+    let span = |index: usize| PackedSpan { shared: 0..0, own: index * 256..(index + 1) * 256 };
+    let spans: Arc<[PackedSpan]> = (0..ROWS / 256).map(span).collect();
     compare(
         criterion,
         "causal_attention",
-        || kernels::causal_attention(x.clone(), k.clone(), v.clone(), &segments, SHAPE),
-        || reference::causal_attention(x.clone(), k.clone(), v.clone(), &segments, SHAPE),
+        || kernels::causal_attention(x.clone(), k.clone(), v.clone(), &spans, SHAPE),
+        || reference::causal_attention(x.clone(), k.clone(), v.clone(), &spans, SHAPE),
     );
     let head = leaf(VOCABULARY, HIDDEN);
     let targets = Tensor::<1, Int>::arange(0..ROWS as i64, &Device::flex());

@@ -80,7 +80,7 @@ fn benches(criterion: &mut Criterion) {
         group.bench_function(name, |b| {
             let decoder = decoder.get_or_insert_with(|| {
                 let (files, weights) = read().into_parts();
-                Decoder::trainable(&files.config, weights, &device)
+                Decoder::trainable(&files.config, weights, &device).expect("whole weights")
             });
             let vocabulary = decoder.config().vocab_size as u64;
             let sequences: Vec<Vec<u32>> = (0..prompts * samples)

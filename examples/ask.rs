@@ -40,7 +40,7 @@ fn main() -> Result<(), Failure> {
     let text = PromptTemplate::for_model(codec)?.render(&arguments.question)?;
     paint(PROMPT, &format!("{text}\n"));
 
-    let mut generator = LocalGenerator::for_model(&model);
+    let mut generator = LocalGenerator::for_model(&model)?;
     let prompt = codec.encode(&text);
     let id = generator.start(Request { prompt: &prompt, sampling: Sampling::greedy(), turn: turn(&model) })?;
     for number in 1..=arguments.max_turns {

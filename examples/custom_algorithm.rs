@@ -53,7 +53,7 @@ fn main() -> Result<(), Failure> {
     let model = LanguageModel::read(folder)?;
     let defaults = PipelineConfig::default();
     let engine =
-        SimulatedEngine::new(LocalCompleter::new(&model), SimulatorPrompt::for_model(folder)?, defaults.simulation);
+        SimulatedEngine::new(LocalCompleter::new(&model)?, SimulatorPrompt::for_model(folder)?, defaults.simulation);
     let mut trainer = Trainer::builder(model.clone(), world_material()?.train, engine)
         .algorithm(BestOfGroup)
         .config(TrainConfig { steps: 3, ..defaults.train })

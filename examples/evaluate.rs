@@ -90,7 +90,7 @@ fn main() -> Result<(), Failure> {
     };
     let config = EvalConfig { strategy: arguments.strategy, seed: arguments.seed, rollout, ..default };
     let prompt = arguments.strategy.prompt(&model.codec, &rollout.format.into())?;
-    let mut generator = LocalGenerator::for_model(&model);
+    let mut generator = LocalGenerator::for_model(&model)?;
     let bar = ProgressBar::new("evaluate", questions.len() as u64);
     let result = evaluate(&mut generator, engine.as_deref(), &model.codec, &prompt, &questions, &config, &bar)?;
     bar.finish();

@@ -85,7 +85,7 @@ fn main() -> Result<(), Failure> {
         micro_batch_tokens: 8192,
         gradient_checkpointing: false,
     };
-    let mut trainer = SftTrainer::new(&start.config, &start.weights, config, &Device::flex());
+    let mut trainer = SftTrainer::new(&start.config, &start.weights, config, &Device::flex())?;
 
     let test = World::real()?;
     let engine = index(&test, 0)?;

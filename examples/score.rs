@@ -44,8 +44,8 @@ fn main() -> Result<(), Failure> {
     let (config, json) = ModelConfig::read(&arguments.model.join("config.json"))?;
     let weights = HostWeights::read(&arguments.model, &config)?;
     let lists = read_tokens(&arguments.tokens, &config)?;
-    let decoder = Decoder::frozen(&config, &weights, &Device::default());
-    let mut generator = LocalGenerator::new(&config, &weights, &end_of_text(&arguments.model, json.get(EOS))?);
+    let decoder = Decoder::frozen(&config, &weights, &Device::default())?;
+    let mut generator = LocalGenerator::new(&config, &weights, &end_of_text(&arguments.model, json.get(EOS))?)?;
     let sampling = Sampling { min_new_tokens: arguments.generate, ..Sampling::greedy() };
     let mut rows: Vec<Row> = Vec::new();
     for (i, tokens) in lists.iter().enumerate() {

@@ -34,15 +34,15 @@ pub struct AttentionShape {
 
 /// Adjacent positions of one sequence among the rows of the matrices given to [`causal_attention`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
-    /// The rows of the positions before, which further segments may continue as well: a prompt that several sequences
-    /// begin with. Empty where the segment begins the sequence.
+pub struct PackedSpan {
+    /// The rows of the positions before, which further spans may continue as well: a prompt that several sequences
+    /// begin with. Empty where the span begins the sequence.
     pub shared: Range<usize>,
     /// The rows of its own positions.
     pub own: Range<usize>,
 }
 
-impl Segment {
+impl PackedSpan {
     /// Positions up to its last one.
     pub(crate) fn length(&self) -> usize {
         self.shared.len() + self.own.len()
@@ -65,7 +65,7 @@ impl AttentionShape {
         self.heads / self.kv_heads * self.head_dim
     }
 
-    fn check(&self, q: [usize; 2], k: [usize; 2], v: [usize; 2], segments: &[Segment]) {
+    fn check(&self, q: [usize; 2], k: [usize; 2], v: [usize; 2], spans: &[PackedSpan]) {
         assert!(
             self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads) && self.head_dim > 0,
             "causal_attention: {} heads cannot share {} key heads",
@@ -73,10 +73,10 @@ impl AttentionShape {
             self.kv_heads
         );
         let mut rows = 0;
-        for Segment { shared, own } in segments {
+        for PackedSpan { shared, own } in spans {
             assert!(
                 own.start == rows && own.end >= rows && shared.end <= rows,
-                "causal_attention: after {rows} rows the next segment cannot be rows {own:?} behind {shared:?}"
+                "causal_attention: after {rows} rows the next span cannot be rows {own:?} behind {shared:?}"
             );
             rows = own.end;
         }
@@ -93,11 +93,11 @@ impl AttentionShape {
         rows.flat_map(|row| &data[row * stride + kv_head * self.head_dim..][..self.head_dim]).copied().collect()
     }
 
-    /// The part of every key head and segment in a matrix that has `width` columns for a key head, key head after key head.
-    fn parts<'a>(&self, data: &'a mut [f32], width: usize, segments: &[Segment]) -> Vec<MatrixMut<'a>> {
+    /// The part of every key head and span in a matrix that has `width` columns for a key head, key head after key head.
+    fn parts<'a>(&self, data: &'a mut [f32], width: usize, spans: &[PackedSpan]) -> Vec<MatrixMut<'a>> {
         let (columns, rows) = (width * self.kv_heads, data.len() / (width * self.kv_heads));
         let strips = MatrixMut::new(data, rows, columns, columns).strips(width);
-        strips.into_iter().flat_map(|strip| strip.cut(segments.iter().map(|segment| segment.own.len()))).collect()
+        strips.into_iter().flat_map(|strip| strip.cut(spans.iter().map(|span| span.own.len()))).collect()
     }
 }
 
@@ -105,7 +105,7 @@ impl AttentionShape {
 /// `scale = 1 / sqrt(head_dim)`.
 ///
 /// `q` is `[rows, heads * head_dim]`, `k` and `v` are `[rows, kv_heads * head_dim]`, as the projections make them; the
-/// result has the shape of `q`. The segments' own rows are all rows, in order: sequences of any lengths lie end to end,
+/// result has the shape of `q`. The spans' own rows are all rows, in order: sequences of any lengths lie end to end,
 /// without padding, and what they have in common at their beginning need be there only once.
 ///
 /// On the CPU each result is what [`crate::host::Attention`] makes of the same keys and values in a cache, to the bit.
@@ -114,20 +114,20 @@ impl AttentionShape {
 ///
 /// # Panics
 ///
-/// If a matrix does not have the shape that `shape` and `segments` ask for, or the segments do not follow one another.
+/// If a matrix does not have the shape that `shape` and `spans` ask for, or the spans do not follow one another.
 pub fn causal_attention(
     q: Tensor<2>,
     k: Tensor<2>,
     v: Tensor<2>,
-    segments: &Arc<[Segment]>,
+    spans: &Arc<[PackedSpan]>,
     shape: AttentionShape,
 ) -> Tensor<2> {
-    shape.check(q.dims(), k.dims(), v.dims(), segments);
+    shape.check(q.dims(), k.dims(), v.dims(), spans);
     if !is_cpu_f32(&q) {
-        return reference::causal_attention(q, k, v, segments, shape);
+        return reference::causal_attention(q, k, v, spans, shape);
     }
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-    Tensor::from_dispatch(Dispatch::fused_attention(q, k, v, Arc::clone(segments), shape))
+    Tensor::from_dispatch(Dispatch::fused_attention(q, k, v, Arc::clone(spans), shape))
 }
 
 #[backend_extension(Flex, Autodiff)]
@@ -136,7 +136,7 @@ pub(crate) trait AttentionOp: Backend {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        segments: Arc<[Segment]>,
+        spans: Arc<[PackedSpan]>,
         shape: AttentionShape,
     ) -> FloatTensor<Self>;
 }
@@ -146,11 +146,11 @@ impl AttentionOp for Flex {
         q: FlexTensor,
         k: FlexTensor,
         v: FlexTensor,
-        segments: Arc<[Segment]>,
+        spans: Arc<[PackedSpan]>,
         shape: AttentionShape,
     ) -> FlexTensor {
         let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
-        let output = forward(floats(&q), floats(&k), floats(&v), &segments, shape);
+        let output = forward(floats(&q), floats(&k), floats(&v), &spans, shape);
         tensor(output, q.layout().shape().clone())
     }
 }
@@ -160,7 +160,7 @@ struct Saved {
     q: FlexTensor,
     k: FlexTensor,
     v: FlexTensor,
-    segments: Arc<[Segment]>,
+    spans: Arc<[PackedSpan]>,
     shape: AttentionShape,
 }
 
@@ -171,9 +171,9 @@ impl Backward<Flex, 3> for AttentionBackward {
     type State = Saved;
 
     fn backward(self, ops: Ops<Saved, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let Saved { q, k, v, segments, shape } = ops.state;
+        let Saved { q, k, v, spans, shape } = ops.state;
         let upstream = contiguous(grads.consume::<Flex>(&ops.node));
-        let gradients = backward(floats(&q), floats(&k), floats(&v), floats(&upstream), &segments, shape);
+        let gradients = backward(floats(&q), floats(&k), floats(&v), floats(&upstream), &spans, shape);
         for ((parent, gradient), input) in ops.parents.into_iter().zip(gradients).zip([q, k, v]) {
             if let Some(parent) = parent {
                 grads.register::<Flex>(parent.id, tensor(gradient, input.layout().shape().clone()));
@@ -187,32 +187,32 @@ impl<C: CheckpointStrategy> AttentionOp for Autodiff<Flex, C> {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        segments: Arc<[Segment]>,
+        spans: Arc<[PackedSpan]>,
         shape: AttentionShape,
     ) -> FloatTensor<Self> {
         let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
         let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
-        let output = forward(floats(&q), floats(&k), floats(&v), &segments, shape);
+        let output = forward(floats(&q), floats(&k), floats(&v), &spans, shape);
         let output = tensor(output, q.layout().shape().clone());
         match AttentionBackward.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(Saved { q, k, v, segments, shape }, output),
+            OpsKind::Tracked(prepared) => prepared.finish(Saved { q, k, v, spans, shape }, output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         }
     }
 }
 
 /// The output of every head, computed as decoding does it.
-fn forward(q: &[f32], k: &[f32], v: &[f32], segments: &[Segment], shape: AttentionShape) -> Vec<f32> {
+fn forward(q: &[f32], k: &[f32], v: &[f32], spans: &[PackedSpan], shape: AttentionShape) -> Vec<f32> {
     let AttentionShape { heads, kv_heads, head_dim } = shape;
     let stride = head_dim.next_multiple_of(KV_BLOCK);
     let mut output = vec![0.0; q.len()];
-    let outputs = shape.parts(&mut output, shape.group_width(), segments);
+    let outputs = shape.parts(&mut output, shape.group_width(), spans);
     outputs.into_par_iter().with_max_len(1).enumerate().for_each_init(
         Attention::default,
         |attention, (part, output)| {
-            let (kv_head, segment) = (part / segments.len(), &segments[part % segments.len()]);
-            let mut cache = vec![vec![0.0; KV_BLOCK * (head_dim + stride)]; segment.length().div_ceil(KV_BLOCK)];
-            for (position, row) in segment.rows().enumerate() {
+            let (kv_head, span) = (part / spans.len(), &spans[part % spans.len()]);
+            let mut cache = vec![vec![0.0; KV_BLOCK * (head_dim + stride)]; span.length().div_ceil(KV_BLOCK)];
+            for (position, row) in span.rows().enumerate() {
                 let columns = (row * kv_heads + kv_head) * head_dim..(row * kv_heads + kv_head + 1) * head_dim;
                 let (keys, values) = cache[position / KV_BLOCK].split_at_mut(KV_BLOCK * head_dim);
                 write_key(keys, position % KV_BLOCK, &k[columns.clone()]);
@@ -221,9 +221,9 @@ fn forward(q: &[f32], k: &[f32], v: &[f32], segments: &[Segment], shape: Attenti
             let blocks: Vec<&[f32]> = cache.iter().map(|block| &block[..]).collect();
             let cache = KvBlocks { blocks: &blocks, keys: 0, values: KV_BLOCK * head_dim, value_stride: stride };
             let width = shape.group_width();
-            let queries = segment.own.clone().map(|row| &q[row * heads * head_dim + kv_head * width..][..width]);
+            let queries = span.own.clone().map(|row| &q[row * heads * head_dim + kv_head * width..][..width]);
             let mut rows = queries.zip(output.into_rows());
-            for first in (segment.shared.len()..segment.length()).step_by(KV_BLOCK) {
+            for first in (span.shared.len()..span.length()).step_by(KV_BLOCK) {
                 attention.run(head_dim, first, rows.by_ref().take(KV_BLOCK), cache);
             }
         },
@@ -233,31 +233,31 @@ fn forward(q: &[f32], k: &[f32], v: &[f32], segments: &[Segment], shape: Attenti
 
 /// The gradients of `q`, `k` and `v`.
 ///
-/// One task owns one segment's rows of one key head, and walks its query heads in order. What a segment adds to the
-/// gradients of shared rows is added afterwards, segment by segment, so that no sum depends on the number of threads.
+/// One task owns one span's rows of one key head, and walks its query heads in order. What a span adds to the
+/// gradients of shared rows is added afterwards, span by span, so that no sum depends on the number of threads.
 fn backward(
     q: &[f32],
     k: &[f32],
     v: &[f32],
     upstream: &[f32],
-    segments: &[Segment],
+    spans: &[PackedSpan],
     shape: AttentionShape,
 ) -> [Vec<f32>; 3] {
     let AttentionShape { kv_heads, head_dim, .. } = shape;
     let (mut d_q, mut d_k, mut d_v) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
-    let d_q_parts = shape.parts(&mut d_q, shape.group_width(), segments);
-    let d_k_parts = shape.parts(&mut d_k, head_dim, segments);
-    let d_v_parts = shape.parts(&mut d_v, head_dim, segments);
+    let d_q_parts = shape.parts(&mut d_q, shape.group_width(), spans);
+    let d_k_parts = shape.parts(&mut d_k, head_dim, spans);
+    let d_v_parts = shape.parts(&mut d_v, head_dim, spans);
     let parts = d_q_parts.into_par_iter().zip(d_k_parts).zip(d_v_parts).with_max_len(1).enumerate();
     let shared: Vec<[Vec<f32>; 2]> = parts
         .map_init(Scratch::default, |scratch, (part, ((d_q, d_k), d_v))| {
-            let (kv_head, segment) = (part / segments.len(), &segments[part % segments.len()]);
-            let [keys, values] = [k, v].map(|data| shape.gather(data, kv_head, segment.rows()));
-            let task = SegmentBackward { q, keys, values, upstream, segment, kv_head, shape };
+            let (kv_head, span) = (part / spans.len(), &spans[part % spans.len()]);
+            let [keys, values] = [k, v].map(|data| shape.gather(data, kv_head, span.rows()));
+            let task = SpanBackward { q, keys, values, upstream, span, kv_head, shape };
             let gradients = task.run(d_q, scratch);
             let mut outputs = [d_k, d_v].into_iter();
             gradients.map(|mut gradient| {
-                let own = gradient.split_off(segment.shared.len() * head_dim);
+                let own = gradient.split_off(span.shared.len() * head_dim);
                 let rows = outputs.next().into_iter().flat_map(MatrixMut::into_rows);
                 rows.zip(own.chunks_exact(head_dim)).for_each(|(row, own)| row.copy_from_slice(own));
                 gradient
@@ -265,9 +265,9 @@ fn backward(
         })
         .collect();
     for (part, gradients) in shared.iter().enumerate() {
-        let (kv_head, segment) = (part / segments.len(), &segments[part % segments.len()]);
+        let (kv_head, span) = (part / spans.len(), &spans[part % spans.len()]);
         for (total, gradient) in [&mut d_k, &mut d_v].into_iter().zip(gradients) {
-            for (row, gradient) in segment.shared.clone().zip(gradient.chunks_exact(head_dim)) {
+            for (row, gradient) in span.shared.clone().zip(gradient.chunks_exact(head_dim)) {
                 let total = &mut total[(row * kv_heads + kv_head) * head_dim..][..head_dim];
                 total.iter_mut().zip(gradient).for_each(|(total, part)| *total += part);
             }
@@ -283,31 +283,31 @@ struct Scratch {
     d_scores: Vec<f32>,
 }
 
-/// One segment's rows of one key head.
-struct SegmentBackward<'a> {
+/// One span's rows of one key head.
+struct SpanBackward<'a> {
     q: &'a [f32],
-    /// Of the segment's positions, `[length, head_dim]`.
+    /// Of the span's positions, `[length, head_dim]`.
     keys: Vec<f32>,
     values: Vec<f32>,
     upstream: &'a [f32],
-    segment: &'a Segment,
+    span: &'a PackedSpan,
     kv_head: usize,
     shape: AttentionShape,
 }
 
-impl SegmentBackward<'_> {
-    /// Writes the gradient of the segment's queries to `d_q`; returns those of the keys and values.
+impl SpanBackward<'_> {
+    /// Writes the gradient of the span's queries to `d_q`; returns those of the keys and values.
     fn run(self, mut d_q: MatrixMut<'_>, scratch: &mut Scratch) -> [Vec<f32>; 2] {
-        let Self { q, keys: k, values: v, upstream, segment, kv_head, shape } = self;
+        let Self { q, keys: k, values: v, upstream, span, kv_head, shape } = self;
         let AttentionShape { heads, kv_heads, head_dim } = shape;
-        let (before, stride, scale) = (segment.shared.len(), heads * head_dim, shape.scale());
+        let (before, stride, scale) = (span.shared.len(), heads * head_dim, shape.scale());
         let (mut d_k, mut d_v) = (vec![0.0; k.len()], vec![0.0; v.len()]);
         for member in 0..heads / kv_heads {
             let head = kv_head * (heads / kv_heads) + member;
-            for from in (0..segment.own.len()).step_by(TILE) {
-                let to = segment.own.len().min(from + TILE);
+            for from in (0..span.own.len()).step_by(TILE) {
+                let to = span.own.len().min(from + TILE);
                 let (size, seen) = (to - from, before + to);
-                let start = (segment.own.start + from) * stride + head * head_dim;
+                let start = (span.own.start + from) * stride + head * head_dim;
                 let queries = Matrix::new(&q[start..], size, head_dim, stride);
                 let d_output = Matrix::new(&upstream[start..], size, head_dim, stride);
                 let [keys, values] = [&k, &v].map(|data| Matrix::new(data, seen, head_dim, head_dim));

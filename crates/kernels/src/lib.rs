@@ -22,7 +22,6 @@
 
 mod attention;
 mod buffer;
-pub mod ceiling;
 pub mod host;
 mod linear;
 mod logprobs;
@@ -35,7 +34,7 @@ mod rotary;
 mod swiglu;
 mod vector;
 
-pub use attention::{AttentionShape, Segment, causal_attention};
+pub use attention::{AttentionShape, PackedSpan, causal_attention};
 pub use buffer::is_cpu;
 pub use linear::{adapted_linear, linear};
 pub use logprobs::token_logprobs;

@@ -9,7 +9,7 @@ use std::iter::repeat;
 use burn::tensor::activation::{log_softmax, silu, softmax};
 use burn::tensor::{Bool, DType, FloatDType, Int, Tensor, TensorData};
 
-use crate::{AdamWRule, AttentionShape, Segment};
+use crate::{AdamWRule, AttentionShape, PackedSpan};
 
 /// In at least 32 bits.
 fn single<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -59,28 +59,27 @@ pub fn rotary(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>, heads: usize) -> Ten
     })
 }
 
-/// [`crate::causal_attention`] in plain Burn, with materialised scores: every segment becomes a padded sequence of its
+/// [`crate::causal_attention`] in plain Burn, with materialised scores: every span becomes a padded sequence of its
 /// own, shared rows included.
 pub fn causal_attention(
     q: Tensor<2>,
     k: Tensor<2>,
     v: Tensor<2>,
-    segments: &[Segment],
+    spans: &[PackedSpan],
     shape: AttentionShape,
 ) -> Tensor<2> {
     let AttentionShape { heads, kv_heads, head_dim } = shape;
-    let (batch, group) = (segments.len(), heads / kv_heads);
-    let time = segments.iter().map(Segment::length).max().unwrap_or(0);
+    let (batch, group) = (spans.len(), heads / kv_heads);
+    let time = spans.iter().map(PackedSpan::length).max().unwrap_or(0);
     // Padding stands on the right, where causality hides it; any row does for it.
-    let padded =
-        |segment: &Segment| segment.rows().chain(repeat(0)).take(time).map(|row| row as i32).collect::<Vec<_>>();
-    let own = |(index, segment): (usize, &Segment)| {
-        let first = index * time + segment.shared.len();
-        (first..first + segment.own.len()).map(|row| row as i32).collect::<Vec<_>>()
+    let padded = |span: &PackedSpan| span.rows().chain(repeat(0)).take(time).map(|row| row as i32).collect::<Vec<_>>();
+    let own = |(index, span): (usize, &PackedSpan)| {
+        let first = index * time + span.shared.len();
+        (first..first + span.own.len()).map(|row| row as i32).collect::<Vec<_>>()
     };
     let device = q.device();
     let index = |rows: Vec<i32>| Tensor::<1, Int>::from_data(TensorData::new(rows.clone(), [rows.len()]), &device);
-    let rows = index(segments.iter().flat_map(padded).collect());
+    let rows = index(spans.iter().flat_map(padded).collect());
     let [q, k, v] = [q, k, v].map(|x| x.select(0, rows.clone()));
     // The query heads of one key head become rows of one product, so that keys are not repeated.
     let q = q.reshape([batch, time, kv_heads, group, head_dim]).permute([0, 2, 3, 1, 4]);
@@ -95,7 +94,7 @@ pub fn causal_attention(
     let output = weights.reshape([batch, kv_heads, group * time, time]).matmul(v);
     let output = output.reshape([batch, kv_heads, group, time, head_dim]).permute([0, 3, 1, 2, 4]);
     let output = output.reshape([batch * time, heads * head_dim]);
-    output.select(0, index(segments.iter().enumerate().flat_map(own).collect()))
+    output.select(0, index(spans.iter().enumerate().flat_map(own).collect()))
 }
 
 /// [`crate::token_logprobs`] in plain Burn, with materialised distributions.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zerosearch_kernels::{
-    AdamWRule, AttentionShape, Segment, adamw, adapted_linear, add, causal_attention, linear, reference, rms_norm,
+    AdamWRule, AttentionShape, PackedSpan, adamw, adapted_linear, add, causal_attention, linear, reference, rms_norm,
     rotary, scale, square_sum, swiglu, swiglu_linear, token_logprobs,
 };
 
@@ -155,22 +155,22 @@ fn run_rotary(seed: u64, [batch, time, heads, half]: [usize; 4], layout: Layout,
 }
 
 /// Groups of sequences: the length of what they share, and of what each has behind it.
-fn segments() -> impl Strategy<Value = Arc<[Segment]>> {
+fn spans() -> impl Strategy<Value = Arc<[PackedSpan]>> {
     let length = || prop_oneof![0usize..40, 60usize..70, 125usize..135];
     let groups = prop::collection::vec((length(), prop::collection::vec(length(), 0..3)), 1..3);
     groups.prop_map(|groups| {
-        let mut segments = Vec::new();
+        let mut spans = Vec::new();
         let mut rows = 0;
         for (common, behind) in groups {
             let common = rows..rows + common.max(1);
-            segments.push(Segment { shared: 0..0, own: common.clone() });
+            spans.push(PackedSpan { shared: 0..0, own: common.clone() });
             rows = common.end;
             for length in behind {
-                segments.push(Segment { shared: common.clone(), own: rows..rows + length });
+                spans.push(PackedSpan { shared: common.clone(), own: rows..rows + length });
                 rows += length;
             }
         }
-        segments.into()
+        spans.into()
     })
 }
 
@@ -309,17 +309,17 @@ proptest! {
     #[test]
     fn attention_equals_its_reference(
         seed: u64,
-        segments in segments(),
+        spans in spans(),
         kv_heads in 1usize..3,
         group in 1usize..3,
         head_dim in 1usize..20,
         layouts in [layout(), layout(), layout()],
     ) {
         let shape = AttentionShape { heads: kv_heads * group, kv_heads, head_dim };
-        let rows = segments.last().expect("a segment").own.end;
+        let rows = spans.last().expect("a span").own.end;
         let error = difference(
-            &run_attention(seed, rows, shape, layouts, |q, k, v| causal_attention(q, k, v, &segments, shape)),
-            &run_attention(seed, rows, shape, layouts, |q, k, v| reference::causal_attention(q, k, v, &segments, shape)),
+            &run_attention(seed, rows, shape, layouts, |q, k, v| causal_attention(q, k, v, &spans, shape)),
+            &run_attention(seed, rows, shape, layouts, |q, k, v| reference::causal_attention(q, k, v, &spans, shape)),
         );
         prop_assert!(error < 1e-5, "{error}");
     }

@@ -3,21 +3,23 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use zerosearch_kernels::{AttentionShape, Segment, causal_attention, linear, rms_norm, rotary, swiglu, token_logprobs};
+use zerosearch_kernels::{
+    AttentionShape, PackedSpan, causal_attention, linear, rms_norm, rotary, swiglu, token_logprobs,
+};
 
 const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 16 };
 const ROWS: usize = 450;
 
 /// A sequence of 100 rows that two further ones continue, and one of its own.
-fn segments() -> Arc<[Segment]> {
+fn spans() -> Arc<[PackedSpan]> {
     [(0..0, 0..100), (0..100, 100..250), (0..100, 250..280), (0..0, 280..ROWS)]
-        .map(|(shared, own)| Segment { shared, own })
+        .map(|(shared, own)| PackedSpan { shared, own })
         .into()
 }
 
 /// One sequence of so many rows.
-fn sequence(rows: usize) -> Arc<[Segment]> {
-    [Segment { shared: 0..0, own: 0..rows }].into()
+fn sequence(rows: usize) -> Arc<[PackedSpan]> {
+    [PackedSpan { shared: 0..0, own: 0..rows }].into()
 }
 
 /// A deterministic leaf with values of moderate size.
@@ -35,7 +37,7 @@ fn bits_of_everything() -> Vec<Vec<u32>> {
     let angles = Tensor::<2>::ones([ROWS, 8], &device) * 0.3;
     let normed = rms_norm(x.clone(), weight.clone().reshape([64]), 1e-6);
     let rotated = rotary(normed, angles.clone().cos(), angles.sin(), SHAPE.heads);
-    let attended = causal_attention(rotated, y.clone(), y.clone(), &segments(), SHAPE);
+    let attended = causal_attention(rotated, y.clone(), y.clone(), &spans(), SHAPE);
     let projected = linear(attended, square.clone());
     let gated = swiglu(projected, x.clone());
     let targets = Tensor::<1, Int>::arange(0..rows as i64, &device);
@@ -127,15 +129,10 @@ fn attention_refuses_a_wrong_shape() {
 }
 
 #[test]
-#[should_panic(expected = "causal_attention: after 3 rows the next segment cannot be rows 3..6 behind 0..4")]
-fn attention_refuses_segments_that_share_what_comes_later() {
+#[should_panic(expected = "causal_attention: after 3 rows the next span cannot be rows 3..6 behind 0..4")]
+fn attention_refuses_spans_that_share_what_comes_later() {
     let x = Tensor::<2>::ones([6, 4], &Device::flex());
-    let segments = [(0..0, 0..3), (0..4, 3..6)].map(|(shared, own)| Segment { shared, own });
-    let _ = causal_attention(
-        x.clone(),
-        x.clone(),
-        x,
-        &segments.into(),
-        AttentionShape { heads: 1, kv_heads: 1, head_dim: 4 },
-    );
+    let spans = [(0..0, 0..3), (0..4, 3..6)].map(|(shared, own)| PackedSpan { shared, own });
+    let _ =
+        causal_attention(x.clone(), x.clone(), x, &spans.into(), AttentionShape { heads: 1, kv_heads: 1, head_dim: 4 });
 }

@@ -8,7 +8,7 @@ use zerosearch_generate::{
 };
 use zerosearch_text::{Codec, StopScanner};
 
-use crate::{LanguageModel, LocalGenerator};
+use crate::{LanguageModel, LmError, LocalGenerator};
 
 /// Completes texts with a local model, many at a time.
 pub struct LocalCompleter {
@@ -18,8 +18,11 @@ pub struct LocalCompleter {
 
 impl LocalCompleter {
     /// Completes with this model.
-    pub fn new(model: &LanguageModel) -> Self {
-        Self { codec: model.codec.clone(), generator: Mutex::new(LocalGenerator::for_model(model)) }
+    ///
+    /// # Errors
+    /// When its weights lack a tensor.
+    pub fn new(model: &LanguageModel) -> Result<Self, LmError> {
+        Ok(Self { codec: model.codec.clone(), generator: Mutex::new(LocalGenerator::for_model(model)?) })
     }
 
     fn finish(&self, request: &CompletionRequest, turn: Finished) -> Completion {

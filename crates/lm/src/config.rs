@@ -5,21 +5,11 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::LmError;
+use crate::family::{Family, Features};
 
 /// More than any model has; what a broken file asks for is refused before it is laid out.
 const MOST_LAYERS: usize = 10_000;
 const PARTIAL_ROTARY: &str = "partial_rotary_factor";
-
-/// A decoder family: what differs between them is listed in [`ModelConfig`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// Llama 2/3.x, SmolLM2 and other Llama-shaped models.
-    Llama,
-    /// Qwen2 and Qwen2.5: biases on the query, key and value projections.
-    Qwen2,
-    /// Qwen3: RMS-normalised queries and keys, explicit head size.
-    Qwen3,
-}
 
 /// Llama-3 rotary scaling (`rope_type: llama3`).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -108,7 +98,8 @@ impl ModelConfig {
     ///
     /// # Errors
     /// When the file is missing or no JSON, a key is missing, or it asks for something that is not computed here.
-    pub fn read(path: &Path) -> Result<(Self, Map<String, Value>), LmError> {
+    pub fn read(path: impl AsRef<Path>) -> Result<(Self, Map<String, Value>), LmError> {
+        let path = path.as_ref();
         Self::parse(path, &Self::read_text(path)?)
     }
 
@@ -132,18 +123,10 @@ impl ModelConfig {
         let reader = Reader { path, value };
         let architecture = value.get("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
         let kind = value.get("model_type").and_then(Value::as_str);
-        let family = match (architecture, kind) {
-            (Some("LlamaForCausalLM"), _) | (None, Some("llama")) => Family::Llama,
-            (Some("Qwen2ForCausalLM"), _) | (None, Some("qwen2")) => Family::Qwen2,
-            (Some("Qwen3ForCausalLM"), _) | (None, Some("qwen3")) => Family::Qwen3,
-            _ => {
-                return Err(reader.refuse(
-                    "architectures",
-                    architecture.or(kind).unwrap_or("missing"),
-                    "LlamaForCausalLM, Qwen2ForCausalLM or Qwen3ForCausalLM",
-                ));
-            }
-        };
+        let family = Family::named(architecture, kind).ok_or_else(|| {
+            let found = architecture.or(kind).unwrap_or("missing");
+            reader.refuse("architectures", found, &Family::architectures())
+        })?;
         reader.only_full_precision_and_full_attention()?;
         let heads = reader.count("num_attention_heads")?;
         let hidden_size = reader.count("hidden_size")?;
@@ -164,7 +147,7 @@ impl ModelConfig {
             return Err(reader.refuse("num_hidden_layers", &layers.to_string(), &format!("at most {MOST_LAYERS}")));
         }
         let (rope_theta, rope_scaling) = reader.rope()?;
-        let attention_bias = reader.flag("attention_bias")?;
+        let Features { qkv_bias, output_bias, qk_norm } = family.features(reader.flag("attention_bias")?);
         Ok(Self {
             family,
             vocab_size: reader.count("vocab_size")?,
@@ -179,20 +162,16 @@ impl ModelConfig {
             rope_theta,
             rope_scaling,
             tie_word_embeddings: reader.flag("tie_word_embeddings")?,
-            qkv_bias: family == Family::Qwen2 || attention_bias,
-            output_bias: family != Family::Qwen2 && attention_bias,
+            qkv_bias,
+            output_bias,
             mlp_bias: reader.flag("mlp_bias")?,
-            qk_norm: family == Family::Qwen3,
+            qk_norm,
         })
     }
 
     /// The same in Hugging Face's present spelling.
     pub fn to_json(&self) -> Map<String, Value> {
-        let (architecture, model_type) = match self.family {
-            Family::Llama => ("LlamaForCausalLM", "llama"),
-            Family::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
-            Family::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
-        };
+        let (architecture, model_type) = self.family.names();
         let scaling = self.rope_scaling.map(|s| {
             json!({"rope_type": "llama3", "factor": s.factor, "low_freq_factor": s.low_freq_factor, "high_freq_factor": s.high_freq_factor,
                    "original_max_position_embeddings": s.original_max_position as u64})

@@ -1,32 +1,26 @@
 //! The parameters of a decoder on a device, with or without gradients and adapters.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor};
 use zerosearch_generate::Stream;
+use zerosearch_kernels::host::merge_adapter;
 use zerosearch_kernels::is_cpu;
 
-use crate::{HostTensor, HostWeights, LoraConfig, ModelConfig};
-
-/// One parameter on a device.
-#[derive(Clone, Debug)]
-pub enum Weight {
-    /// A projection `[out, in]` or an embedding `[vocab, hidden]`.
-    Matrix(Tensor<2>),
-    /// A norm or a bias.
-    Vector(Tensor<1>),
-}
-
-/// Parameters, or anything that has one tensor for each of them (gradients, moments), by name.
-pub type Weights = BTreeMap<String, Weight>;
+use crate::network::{Network, TensorSpec};
+use crate::{HostTensor, HostWeights, LmError, LoraConfig, ModelConfig, Weight};
 
 /// A decoder whose parameters are leaves of an autodiff graph, or constants.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     pub(crate) config: ModelConfig,
-    pub(crate) weights: Weights,
-    pub(crate) adapters: Option<Adapters>,
+    pub(crate) network: Network<Parameter>,
+    /// Parameters beyond the architecture's.
+    extra: Vec<Named>,
+    /// What is trained instead of the weights.
+    pub(crate) lora: Option<LoraConfig>,
     /// The seed of a training pass's dropout; other passes have none.
     pub(crate) dropout: Option<u64>,
     /// What products are computed in.
@@ -34,46 +28,105 @@ pub struct Decoder {
     pub(crate) device: Device,
 }
 
-/// What is trained instead of the weights.
+/// A tensor of the architecture, with its adapter where it has one.
 #[derive(Clone, Debug)]
-pub(crate) struct Adapters {
-    pub(crate) config: LoraConfig,
-    pub(crate) weights: Weights,
+pub(crate) struct Parameter {
+    pub(crate) base: Named,
+    pub(crate) adapter: Option<Adapter>,
+}
+
+/// The two matrices beside a projection's weight.
+#[derive(Clone, Debug)]
+pub(crate) struct Adapter {
+    /// The projection's name, by which it draws its dropout.
+    pub(crate) module: Arc<str>,
+    pub(crate) a: Named,
+    pub(crate) b: Named,
+}
+
+/// A tensor and its name in files.
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    pub(crate) name: Arc<str>,
+    pub(crate) weight: Weight,
 }
 
 impl Decoder {
     /// Parameters that are constants: for reference log-probabilities. Weights that are given away, not lent, are not
-    /// copied on the CPU; so with the other constructors.
-    pub fn frozen<'w>(config: &ModelConfig, weights: impl Into<Cow<'w, HostWeights>>, device: &Device) -> Self {
-        let weights = on_device(weights.into(), device);
-        let (config, device) = (config.clone(), device.clone());
-        Self { config, weights, adapters: None, dropout: None, dtype: FloatDType::F32, device }.with_bf16(None)
+    /// copied on the CPU; so with the other constructors. Tensors that are not the architecture's are kept beside it
+    /// (see [`extra`](Self::extra)).
+    ///
+    /// # Errors
+    /// When a tensor is missing or of another shape than the configuration says; so with the other constructors.
+    pub fn frozen<'w>(
+        config: &ModelConfig,
+        weights: impl Into<Cow<'w, HostWeights>>,
+        device: &Device,
+    ) -> Result<Self, LmError> {
+        let mut weights = weights.into();
+        let network = Network::build::<LmError>(config, |spec| {
+            // One tensor is copied after another, not all at once.
+            let tensor = match &mut weights {
+                Cow::Owned(weights) => weights.remove(&spec.name),
+                Cow::Borrowed(weights) => weights.get(&spec.name).cloned(),
+            };
+            Ok(Parameter { base: Named::from_host(&spec, tensor, device)?, adapter: None })
+        })?;
+        let known: BTreeSet<&str> = network.iter().map(|parameter| &*parameter.base.name).collect();
+        let extra = weights.iter().filter(|(name, _)| !known.contains(name));
+        let extra =
+            extra.map(|(name, tensor)| Named { name: name.into(), weight: Weight::from_host(tensor.clone(), device) });
+        let (extra, config, device) = (extra.collect(), config.clone(), device.clone());
+        Ok(Self { config, network, extra, lora: None, dropout: None, dtype: FloatDType::F32, device }.with_bf16(None))
     }
 
     /// Parameters that collect gradients.
-    pub fn trainable<'w>(config: &ModelConfig, weights: impl Into<Cow<'w, HostWeights>>, device: &Device) -> Self {
-        let mut decoder = Self::frozen(config, weights, device);
-        decoder.weights.values_mut().for_each(Weight::track);
-        decoder
+    ///
+    /// # Errors
+    /// As [`frozen`](Self::frozen).
+    pub fn trainable<'w>(
+        config: &ModelConfig,
+        weights: impl Into<Cow<'w, HostWeights>>,
+        device: &Device,
+    ) -> Result<Self, LmError> {
+        let mut decoder = Self::frozen(config, weights, device)?;
+        decoder.trained_mut().into_iter().for_each(|(_, weight)| weight.track());
+        Ok(decoder)
     }
 
     /// Parameters that are constants, with adapters (see [`LoraConfig::initial`]) that collect gradients.
+    ///
+    /// # Errors
+    /// As [`frozen`](Self::frozen), also of the adapters.
     pub fn with_lora<'w>(
         config: &ModelConfig,
         weights: impl Into<Cow<'w, HostWeights>>,
         lora: &LoraConfig,
         adapters: &HostWeights,
         device: &Device,
-    ) -> Self {
-        Self::frozen(config, weights, device).with_adapters(lora, adapters)
+    ) -> Result<Self, LmError> {
+        Self::frozen(config, weights, device)?.with_adapters(lora, adapters)
     }
 
     /// The same weights with other adapters, which collect gradients.
-    pub fn with_adapters(&self, lora: &LoraConfig, adapters: &HostWeights) -> Self {
-        let weights = on_device(Cow::Borrowed(adapters), &self.device);
-        let mut adapters = Adapters { config: lora.clone(), weights };
-        adapters.weights.values_mut().for_each(Weight::track);
-        Self { adapters: Some(adapters), ..self.clone() }
+    ///
+    /// # Errors
+    /// When an adapter is missing or of another shape than the two configurations say.
+    pub fn with_adapters(&self, lora: &LoraConfig, adapters: &HostWeights) -> Result<Self, LmError> {
+        let mut decoder = Self { lora: Some(lora.clone()), ..self.clone() };
+        for (parameter, spec) in decoder.network.iter_mut().zip(self.config.tensors().iter()) {
+            parameter.adapter = match lora.adapter_of(spec) {
+                None => None,
+                Some((module, specs)) => {
+                    let [a, b] = specs.map(|spec| {
+                        let named = Named::from_host(&spec, adapters.get(&spec.name).cloned(), &self.device);
+                        named.map(Named::tracked)
+                    });
+                    Some(Adapter { module: module.into(), a: a?, b: b? })
+                }
+            };
+        }
+        Ok(decoder)
     }
 
     /// The same parameters, whose products are computed in bf16 or not; `None`, as a decoder begins: on a GPU they are.
@@ -86,64 +139,85 @@ impl Decoder {
 
     /// The same weights without the adapters: the reference policy, at no memory.
     pub fn without_lora(&self) -> Self {
-        Self { adapters: None, ..self.clone() }
+        let mut decoder = Self { lora: None, ..self.clone() };
+        decoder.network.iter_mut().for_each(|parameter| parameter.adapter = None);
+        decoder
     }
 
     /// The same parameters, adapters included, as constants; they share their memory.
     pub fn without_autodiff(&self) -> Self {
-        let constants = |weights: &Weights| -> Weights {
-            weights.iter().map(|(name, weight)| (name.clone(), weight.without_autodiff())).collect()
-        };
-        let adapters = self.adapters.as_ref();
-        let adapters = adapters.map(|a| Adapters { config: a.config.clone(), weights: constants(&a.weights) });
-        Self { weights: constants(&self.weights), adapters, ..self.clone() }
+        let mut decoder = self.clone();
+        decoder.tensors_mut().for_each(|tensor| tensor.weight = tensor.weight.without_autodiff());
+        decoder
     }
 
     /// A copy on another device, whose parameters collect gradients of their own.
     pub fn replica(&self, device: &Device) -> Self {
-        let on = |weights: &Weights, trained: bool| -> Weights {
-            weights.iter().map(|(name, weight)| (name.clone(), weight.copy_to(device, trained))).collect()
-        };
-        let adapters = self.adapters.as_ref();
-        let adapters = adapters.map(|a| Adapters { config: a.config.clone(), weights: on(&a.weights, true) });
-        let trained = adapters.is_none() && self.weights.values().any(Weight::is_tracked);
-        let (config, weights) = (self.config.clone(), on(&self.weights, trained));
-        Self { config, weights, adapters, dropout: None, dtype: self.dtype, device: device.clone() }
+        let trained = self.lora.is_some() || self.trained().iter().any(|(_, weight)| weight.is_tracked());
+        let mut decoder = Self { dropout: None, device: device.clone(), ..self.clone() };
+        decoder.tensors_mut().for_each(|tensor| tensor.weight = tensor.weight.copy_to(device, false));
+        if trained {
+            decoder.trained_mut().into_iter().for_each(|(_, weight)| weight.track());
+        }
+        decoder
     }
 
     /// Takes over what another copy has been trained to be.
     pub fn copy_trained(&mut self, from: &Self) {
         let device = self.device.clone();
-        for (name, weight) in from.trained() {
-            self.trained_mut().insert(name.clone(), weight.copy_to(&device, true));
+        for ((_, weight), (_, trained)) in self.trained_mut().into_iter().zip(from.trained()) {
+            *weight = trained.copy_to(&device, true);
         }
     }
 
-    /// What is trained: the adapters where there are some, else the weights.
-    pub fn trained(&self) -> &Weights {
-        self.adapters.as_ref().map_or(&self.weights, |adapters| &adapters.weights)
+    /// What is trained, by name: the adapters where there are some, else the weights.
+    pub fn trained(&self) -> Vec<(&str, &Weight)> {
+        match &self.lora {
+            Some(_) => self.adapters().flat_map(|Adapter { a, b, .. }| [a, b]).map(Named::pair).collect(),
+            None => self.weights(),
+        }
     }
 
-    /// What is trained, to be replaced by an optimizer.
-    pub fn trained_mut(&mut self) -> &mut Weights {
-        self.adapters.as_mut().map_or(&mut self.weights, |adapters| &mut adapters.weights)
+    /// What is trained, by name, to be replaced by an optimizer.
+    pub fn trained_mut(&mut self) -> Vec<(&str, &mut Weight)> {
+        let (network, extra) = (self.network.iter_mut(), self.extra.iter_mut());
+        match &self.lora {
+            Some(_) => {
+                let adapters = network.filter_map(|parameter| parameter.adapter.as_mut());
+                adapters.flat_map(|Adapter { a, b, .. }| [a, b]).map(Named::pair_mut).collect()
+            }
+            None => network.map(|parameter| &mut parameter.base).chain(extra).map(Named::pair_mut).collect(),
+        }
+    }
+
+    /// Its parameters by name, without adapters.
+    pub fn weights(&self) -> Vec<(&str, &Weight)> {
+        self.network.iter().map(|parameter| &parameter.base).chain(&self.extra).map(Named::pair).collect()
+    }
+
+    /// A parameter beyond the architecture's, such as a critic's output layer.
+    pub fn extra(&self, name: &str) -> Option<&Weight> {
+        self.extra.iter().find(|tensor| &*tensor.name == name).map(|tensor| &tensor.weight)
     }
 
     /// Whether the embedding collects a gradient.
     pub(crate) fn trains_embedding(&self) -> bool {
-        self.weights.get("model.embed_tokens.weight").is_some_and(Weight::is_tracked)
+        self.network.embedding.base.weight.is_tracked()
     }
 
     /// The adapters and their configuration, copied to the host.
     pub fn lora(&self) -> Option<(&LoraConfig, HostWeights)> {
-        self.adapters.as_ref().map(|adapters| (&adapters.config, on_host(&adapters.weights)))
+        let lora = self.lora.as_ref()?;
+        let mut host = HostWeights::default();
+        self.trained().into_iter().for_each(|(name, weight)| host.insert(name, weight.to_host()));
+        Some((lora, host))
     }
 
     /// The same parameters for one training pass: its adapters drop elements of their inputs as
     /// [`LoraConfig::dropout`] says, drawn from this stream. Nothing changes where that is 0 or there are no adapters.
     /// The pass's gradients are those of `self`'s parameters.
     pub fn with_dropout(&self, stream: Stream) -> Self {
-        let drops = self.adapters.as_ref().is_some_and(|adapters| adapters.config.dropout > 0.0);
+        let drops = self.lora.as_ref().is_some_and(|lora| lora.dropout > 0.0);
         Self { dropout: drops.then(|| stream.value()), ..self.clone() }
     }
 
@@ -157,113 +231,72 @@ impl Decoder {
         &self.device
     }
 
-    /// Its parameters by name.
-    pub fn weights(&self) -> &Weights {
-        &self.weights
-    }
-
-    /// Copies one parameter after another to the host, by name, with the adapters merged into it.
-    pub fn parameters(&self) -> impl Fn(&str) -> Option<HostTensor> + '_ {
-        let adapters = self.lora();
-        move |name| {
-            let mut tensor = self.weights.get(name)?.to_host();
-            if let Some((lora, adapters)) = &adapters {
-                lora.add_to(name, &mut tensor.values, adapters, lora.scale() as f32);
-            }
-            Some(tensor)
-        }
-    }
-
     /// Copies the parameters to the host, with the adapters merged into them.
     pub fn to_host(&self) -> HostWeights {
-        let parameter = self.parameters();
         let mut host = HostWeights::default();
-        self.weights.keys().filter_map(|name| Some((name, parameter(name)?))).for_each(|(name, tensor)| {
-            host.insert(name.clone(), tensor);
-        });
+        for parameter in self.network.iter() {
+            host.insert(&*parameter.base.name, parameter.merged(self.scale()));
+        }
+        self.extra.iter().for_each(|tensor| host.insert(&*tensor.name, tensor.weight.to_host()));
         host
     }
-}
 
-fn on_device(weights: Cow<'_, HostWeights>, device: &Device) -> Weights {
-    let weight = |(name, tensor)| (name, Weight::from_host(tensor, device));
-    match weights {
-        Cow::Owned(weights) => weights.into_tensors().into_iter().map(weight).collect(),
-        // One tensor is copied after another, not all at once.
-        Cow::Borrowed(weights) => weights.iter().map(|(name, tensor)| weight((name.into(), tensor.clone()))).collect(),
+    /// What adapters are multiplied by.
+    pub(crate) fn scale(&self) -> f32 {
+        self.lora.as_ref().map_or(0.0, |lora| lora.scale() as f32)
+    }
+
+    fn adapters(&self) -> impl Iterator<Item = &Adapter> {
+        self.network.iter().filter_map(|parameter| parameter.adapter.as_ref())
+    }
+
+    /// Every tensor, adapters and those beyond the architecture included.
+    fn tensors_mut(&mut self) -> impl Iterator<Item = &mut Named> {
+        let parameters = self.network.iter_mut().flat_map(|Parameter { base, adapter }| {
+            let adapter = adapter.iter_mut().flat_map(|Adapter { a, b, .. }| [a, b]);
+            std::iter::once(base).chain(adapter)
+        });
+        parameters.chain(&mut self.extra)
     }
 }
 
-fn on_host(weights: &Weights) -> HostWeights {
-    let mut host = HostWeights::default();
-    weights.iter().for_each(|(name, weight)| host.insert(name.clone(), weight.to_host()));
-    host
+impl Parameter {
+    /// A copy on the host with the adapter, times this, merged into it.
+    pub(crate) fn merged(&self, scale: f32) -> HostTensor {
+        let mut tensor = self.base.weight.to_host();
+        if let Some(Adapter { a, b, .. }) = &self.adapter {
+            let (a, b) = (a.weight.to_host(), b.weight.to_host());
+            merge_adapter(&mut tensor.values, &a.values, &b.values, a.shape[1], scale);
+        }
+        tensor
+    }
 }
 
-impl Weight {
-    /// Takes values to a device.
-    pub fn from_host(tensor: HostTensor, device: &Device) -> Self {
-        let HostTensor { shape, values } = tensor;
-        let dimensions = shape.len();
-        let data = TensorData::new(values, shape);
-        if dimensions == 2 {
-            Self::Matrix(Tensor::from_data(data, device))
-        } else {
-            Self::Vector(Tensor::from_data(data, device))
-        }
+impl Named {
+    fn from_host(spec: &TensorSpec, tensor: Option<HostTensor>, device: &Device) -> Result<Self, LmError> {
+        let tensor = spec.found(tensor)?;
+        spec.check_shape(&tensor.shape)?;
+        Ok(Self { name: spec.name.as_str().into(), weight: Weight::from_host(tensor, device) })
     }
 
-    /// Its dimensions.
-    pub fn shape(&self) -> Vec<usize> {
-        match self {
-            Self::Matrix(tensor) => tensor.dims().to_vec(),
-            Self::Vector(tensor) => tensor.dims().to_vec(),
-        }
+    pub(crate) fn matrix(&self) -> Tensor<2> {
+        self.weight.clone().into_matrix()
     }
 
-    /// Copies values to the host.
-    pub fn to_host(&self) -> HostTensor {
-        let data = match self {
-            Self::Matrix(tensor) => tensor.clone().without_autodiff().into_data(),
-            Self::Vector(tensor) => tensor.clone().without_autodiff().into_data(),
-        };
-        let shape = data.shape().to_vec();
-        let values = data.convert::<f32>().try_into_vec::<f32>().unwrap_or_default();
-        HostTensor { shape, values }
+    pub(crate) fn vector(&self) -> Tensor<1> {
+        self.weight.clone().into_vector()
     }
 
-    /// The same values as a constant.
-    fn without_autodiff(&self) -> Self {
-        match self.clone() {
-            Self::Matrix(tensor) => Self::Matrix(tensor.without_autodiff()),
-            Self::Vector(tensor) => Self::Vector(tensor.without_autodiff()),
-        }
+    fn tracked(mut self) -> Self {
+        self.weight.track();
+        self
     }
 
-    /// The same values on a device, as a constant or as a leaf that collects a gradient.
-    fn copy_to(&self, device: &Device, tracked: bool) -> Self {
-        let mut copy = match self.without_autodiff() {
-            Self::Matrix(tensor) => Self::Matrix(tensor.to_device(device)),
-            Self::Vector(tensor) => Self::Vector(tensor.to_device(device)),
-        };
-        if tracked {
-            copy.track();
-        }
-        copy
+    fn pair(&self) -> (&str, &Weight) {
+        (&self.name, &self.weight)
     }
 
-    fn is_tracked(&self) -> bool {
-        match self {
-            Self::Matrix(tensor) => tensor.is_require_grad(),
-            Self::Vector(tensor) => tensor.is_require_grad(),
-        }
-    }
-
-    /// Makes it a leaf that collects a gradient.
-    pub fn track(&mut self) {
-        *self = match self.clone() {
-            Self::Matrix(tensor) => Self::Matrix(tensor.without_autodiff().autodiff().require_grad()),
-            Self::Vector(tensor) => Self::Vector(tensor.without_autodiff().autodiff().require_grad()),
-        };
+    fn pair_mut(&mut self) -> (&str, &mut Weight) {
+        (&self.name, &mut self.weight)
     }
 }

@@ -10,54 +10,155 @@ use rayon::prelude::*;
 use zerosearch_generate::TokenId;
 use zerosearch_kernels::host::{self, Attention, Packed};
 
-use crate::ModelConfig;
 use crate::cache::{Cache, Layout, view};
+use crate::decoder::Parameter;
+use crate::network::{Attention as AttentionWeights, Layer, Linear, Mlp, Network};
+use crate::{Decoder, HostTensor, HostWeights, LmError, ModelConfig};
 
 /// Rows of one sequence whose attention is one task.
 const TILE: usize = 16;
 /// Scores that a task holds at most, where a tile of one row allows it (512 KiB).
 const SCORES: usize = 1 << 17;
 
-/// Weights laid out for decoding.
+/// Where an engine takes a parameter from.
+pub(crate) enum Source<'a> {
+    /// Weights on the host.
+    Host(&'a HostTensor),
+    /// A decoder, its adapter to be merged at this scale.
+    Decoder(&'a Parameter, f32),
+}
+
+impl<'a> Source<'a> {
+    /// The values, row-major; copied to the host only when they are asked for.
+    fn values(&self) -> Cow<'a, [f32]> {
+        match self {
+            Self::Host(tensor) => Cow::Borrowed(&tensor.values),
+            Self::Decoder(parameter, scale) => Cow::Owned(parameter.merged(*scale).values),
+        }
+    }
+}
+
+impl HostWeights {
+    /// Every parameter of an architecture.
+    pub(crate) fn sources(&self, config: &ModelConfig) -> Result<Network<Source<'_>>, LmError> {
+        Network::build(config, |spec| {
+            let tensor = spec.found(self.get(&spec.name))?;
+            spec.check_shape(&tensor.shape)?;
+            Ok(Source::Host(tensor))
+        })
+    }
+}
+
+impl Decoder {
+    /// Every parameter of an architecture, its adapter to be merged into it.
+    pub(crate) fn sources(&self, config: &ModelConfig) -> Result<Network<Source<'_>>, LmError> {
+        let mut parameters = self.network.iter();
+        Network::build(config, |spec| {
+            let parameter = parameters.next().filter(|parameter| *parameter.base.name == *spec.name);
+            let parameter = spec.found(parameter)?;
+            spec.check_shape(&parameter.base.weight.shape())?;
+            Ok(Source::Decoder(parameter, self.scale()))
+        })
+    }
+}
+
+/// The forward pass on the host.
 pub(crate) struct Engine {
     config: ModelConfig,
     layout: Layout,
+    /// None while their memory is given away.
+    weights: Option<PackedNetwork>,
+}
+
+/// Weights laid out for decoding.
+struct PackedNetwork {
     embedding: Packed,
-    layers: Vec<Layer>,
+    layers: Vec<PackedLayer>,
     norm: Vec<f32>,
     head: Option<Packed>,
 }
 
-struct Layer {
+/// A layer, in which projections of the same input are one.
+struct PackedLayer {
     input_norm: Vec<f32>,
-    qkv: Linear,
+    qkv: PackedLinear,
     q_norm: Option<Vec<f32>>,
     k_norm: Option<Vec<f32>>,
-    o: Linear,
+    o: PackedLinear,
     post_norm: Vec<f32>,
-    gate_up: Linear,
-    down: Linear,
+    gate_up: PackedLinear,
+    down: PackedLinear,
 }
 
-struct Linear {
+struct PackedLinear {
     weight: Packed,
     bias: Option<Vec<f32>>,
 }
 
-/// Where the values of a parameter come from, by its name.
-pub(crate) type Source<'a> = dyn Fn(&str) -> Option<Cow<'a, [f32]>> + 'a;
+impl PackedNetwork {
+    /// Without weights.
+    fn new(config: &ModelConfig) -> Self {
+        let table = || Packed::new(&[], config.hidden_size);
+        Self {
+            embedding: table(),
+            layers: (0..config.layers).map(|_| PackedLayer::new(config)).collect(),
+            norm: Vec::new(),
+            head: (!config.tie_word_embeddings).then(table),
+        }
+    }
 
-impl Linear {
+    /// Takes weights, in the memory of the present ones.
+    fn fill(&mut self, weights: &Network<Source<'_>>) {
+        let Network { embedding, layers, norm, head } = weights;
+        self.embedding.fill(&[&embedding.values()]);
+        self.layers.iter_mut().zip(layers).for_each(|(layer, weights)| layer.fill(weights));
+        self.norm = norm.values().into_owned();
+        if let (Some(packed), Some(head)) = (&mut self.head, head) {
+            packed.fill(&[&head.values()]);
+        }
+    }
+}
+
+impl PackedLayer {
+    fn new(config: &ModelConfig) -> Self {
+        Self {
+            input_norm: Vec::new(),
+            qkv: PackedLinear::new(config.hidden_size),
+            q_norm: None,
+            k_norm: None,
+            o: PackedLinear::new(config.heads * config.head_dim),
+            post_norm: Vec::new(),
+            gate_up: PackedLinear::new(config.hidden_size),
+            down: PackedLinear::new(config.intermediate_size),
+        }
+    }
+
+    fn fill(&mut self, weights: &Layer<Source<'_>>) {
+        let vector = |source: &Source<'_>| source.values().into_owned();
+        let Layer { input_norm, attention, post_norm, mlp: Mlp { gate, up, down } } = weights;
+        let AttentionWeights { q, k, v, q_norm, k_norm, o } = attention;
+        self.input_norm = vector(input_norm);
+        self.qkv.fill(&[q, k, v]);
+        self.q_norm = q_norm.as_ref().map(vector);
+        self.k_norm = k_norm.as_ref().map(vector);
+        self.o.fill(&[o]);
+        self.post_norm = vector(post_norm);
+        self.gate_up.fill(&[gate, up]);
+        self.down.fill(&[down]);
+    }
+}
+
+impl PackedLinear {
     fn new(inner: usize) -> Self {
         Self { weight: Packed::new(&[], inner), bias: None }
     }
 
-    /// Takes the projections that are computed together.
-    fn fill(&mut self, source: &Source<'_>, names: &[String]) {
-        let part = |name: &String, part: &str| source(&format!("{name}.{part}")).unwrap_or_default();
-        let matrices: Vec<Cow<'_, [f32]>> = names.iter().map(|name| part(name, "weight")).collect();
+    /// Takes the projections that are computed together: all of them have a bias, or none.
+    fn fill(&mut self, projections: &[&Linear<Source<'_>>]) {
+        let matrices: Vec<Cow<'_, [f32]>> = projections.iter().map(|projection| projection.weight.values()).collect();
         self.weight.fill(&matrices.iter().map(|matrix| &matrix[..]).collect::<Vec<_>>());
-        let biases: Vec<f32> = names.iter().flat_map(|name| part(name, "bias").into_owned()).collect();
+        let biases = projections.iter().filter_map(|projection| projection.bias.as_ref());
+        let biases: Vec<f32> = biases.flat_map(|bias| bias.values().into_owned()).collect();
         self.bias = (!biases.is_empty()).then_some(biases);
     }
 
@@ -80,59 +181,24 @@ pub(crate) struct Work<'a> {
 }
 
 impl Engine {
-    pub(crate) fn new(config: &ModelConfig, source: &Source<'_>) -> Self {
-        let layer = |_| Layer {
-            input_norm: Vec::new(),
-            qkv: Linear::new(config.hidden_size),
-            q_norm: None,
-            k_norm: None,
-            o: Linear::new(config.heads * config.head_dim),
-            post_norm: Vec::new(),
-            gate_up: Linear::new(config.hidden_size),
-            down: Linear::new(config.intermediate_size),
-        };
-        let mut engine = Self {
-            layout: Layout::of(config),
-            embedding: Packed::new(&[], config.hidden_size),
-            layers: (0..config.layers).map(layer).collect(),
-            norm: Vec::new(),
-            head: None,
-            config: config.clone(),
-        };
-        engine.fill(source);
-        engine
+    /// Without weights, until it is given [some](Self::fill).
+    pub(crate) fn new(config: &ModelConfig) -> Self {
+        Self { config: config.clone(), layout: Layout::of(config), weights: None }
     }
 
-    /// Takes other weights, in the memory of the present ones. A parameter that loading has checked is there; empty
-    /// slices only keep this total.
-    pub(crate) fn fill(&mut self, source: &Source<'_>) {
-        let vector = |name: &str| source(name).unwrap_or_default().into_owned();
-        self.embedding.fill(&[&source("model.embed_tokens.weight").unwrap_or_default()]);
-        self.norm = vector("model.norm.weight");
-        if let Some(head) = source("lm_head.weight") {
-            self.head.get_or_insert_with(|| Packed::new(&[], self.config.hidden_size)).fill(&[&head]);
-        }
-        for (index, layer) in self.layers.iter_mut().enumerate() {
-            let name = |part: &str| format!("model.layers.{index}.{part}");
-            layer.input_norm = vector(&name("input_layernorm.weight"));
-            layer.qkv.fill(source, &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].map(name));
-            layer.q_norm = source(&name("self_attn.q_norm.weight")).map(Cow::into_owned);
-            layer.k_norm = source(&name("self_attn.k_norm.weight")).map(Cow::into_owned);
-            layer.o.fill(source, &[name("self_attn.o_proj")]);
-            layer.post_norm = vector(&name("post_attention_layernorm.weight"));
-            layer.gate_up.fill(source, &["mlp.gate_proj", "mlp.up_proj"].map(name));
-            layer.down.fill(source, &[name("mlp.down_proj")]);
-        }
+    /// Takes other weights, in the memory of the present ones.
+    pub(crate) fn fill(&mut self, weights: &Network<Source<'_>>) {
+        self.weights.get_or_insert_with(|| PackedNetwork::new(&self.config)).fill(weights);
     }
 
     /// Gives the memory of all weights back, until others are [taken](Self::fill).
     pub(crate) fn clear(&mut self) {
-        *self = Self::new(&self.config, &|_| None);
+        self.weights = None;
     }
 
     /// Whether there is nothing to compute with.
     pub(crate) fn is_clear(&self) -> bool {
-        self.norm.is_empty()
+        self.weights.is_none()
     }
 
     pub(crate) fn config(&self) -> &ModelConfig {
@@ -148,24 +214,26 @@ impl Engine {
     pub(crate) fn forward(&self, mut work: Vec<Work<'_>>) -> Vec<f32> {
         // Inside the pool, where one parallel operation follows another without waking a thread.
         let mut logits = Vec::new();
-        rayon::scope(|_| logits = self.forward_rows(&mut work));
+        if let Some(weights) = &self.weights {
+            rayon::scope(|_| logits = self.forward_rows(weights, &mut work));
+        }
         logits
     }
 
-    fn forward_rows(&self, work: &mut [Work<'_>]) -> Vec<f32> {
+    fn forward_rows(&self, weights: &PackedNetwork, work: &mut [Work<'_>]) -> Vec<f32> {
         let c = &self.config;
         let hidden = c.hidden_size;
         let rows: usize = work.iter().map(|item| item.tokens.len()).sum();
         let mut x = vec![0.0; rows * hidden];
         let tokens = work.iter().flat_map(|item| item.tokens);
         for (row, token) in x.chunks_exact_mut(hidden).zip(tokens) {
-            self.embedding.copy_row(*token as usize, row);
+            weights.embedding.copy_row(*token as usize, row);
         }
         let positions = work.iter().flat_map(|item| (0..item.tokens.len()).map(|t| item.cache.len() + t));
         let (cos, sin) = c.rotary_tables(positions);
         let mut normed = vec![0.0; x.len()];
         let mut gated = vec![0.0; rows * c.intermediate_size];
-        for (index, layer) in self.layers.iter().enumerate() {
+        for (index, layer) in weights.layers.iter().enumerate() {
             host::rms_norm_rows(&x, &layer.input_norm, c.rms_norm_eps, &mut normed);
             let mut qkv = layer.qkv.forward(&normed, rows);
             self.rotate(layer, &mut qkv, &cos, &sin);
@@ -185,14 +253,14 @@ impl Engine {
             }
         }
         let mut normed = vec![0.0; last.len()];
-        host::rms_norm_rows(&last, &self.norm, c.rms_norm_eps, &mut normed);
+        host::rms_norm_rows(&last, &weights.norm, c.rms_norm_eps, &mut normed);
         let mut logits = vec![0.0; last.len() / hidden * c.vocab_size];
-        self.head.as_ref().unwrap_or(&self.embedding).multiply(&normed, &mut logits);
+        weights.head.as_ref().unwrap_or(&weights.embedding).multiply(&normed, &mut logits);
         logits
     }
 
     /// Normalises where the model does, then rotates queries and keys in place.
-    fn rotate(&self, layer: &Layer, qkv: &mut [f32], cos: &[f32], sin: &[f32]) {
+    fn rotate(&self, layer: &PackedLayer, qkv: &mut [f32], cos: &[f32], sin: &[f32]) {
         let c = &self.config;
         let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
         let (width, half) = (q_width + 2 * kv_width, c.head_dim / 2);

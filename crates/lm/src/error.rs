@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// Errors of loading, saving and training a model.
 #[derive(Debug, thiserror::Error)]
 pub enum LmError {
-    /// A file that cannot be read or written.
+    /// A file or folder that cannot be read or written, or whose parts do not belong together.
     #[error("{path}: {message}")]
     File {
         /// The file.
@@ -28,24 +28,12 @@ pub enum LmError {
     /// A tensor that is missing, superfluous, of another shape or not finite.
     #[error("{path}: tensor `{name}` {message}")]
     Tensor {
-        /// The weight file or folder.
+        /// The weight file or folder; `weights` where they are in memory.
         path: PathBuf,
         /// The tensor.
         name: String,
         /// What is wrong.
         message: String,
-    },
-    /// A tokenizer that does not fit the model.
-    #[error(
-        "{folder}: the tokenizer has {tokenizer} tokens, the model's embedding only {embedding}: they do not belong together"
-    )]
-    Vocabulary {
-        /// The model folder.
-        folder: PathBuf,
-        /// Tokens of the tokenizer.
-        tokenizer: usize,
-        /// Rows of the embedding.
-        embedding: usize,
     },
     /// Text that could not be tokenized or a template that could not be rendered.
     #[error(transparent)]
@@ -61,5 +49,10 @@ pub enum LmError {
 impl LmError {
     pub(crate) fn file(path: impl Into<PathBuf>, message: impl std::fmt::Display) -> Self {
         Self::File { path: path.into(), message: message.to_string() }
+    }
+
+    /// A tensor of weights in memory.
+    pub(crate) fn tensor(name: &str, message: impl Into<String>) -> Self {
+        Self::Tensor { path: "weights".into(), name: name.into(), message: message.into() }
     }
 }

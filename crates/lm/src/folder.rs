@@ -86,18 +86,20 @@ impl LanguageModel {
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
-    pub fn read(folder: &Path) -> Result<Self, LmError> {
+    pub fn read(folder: impl AsRef<Path>) -> Result<Self, LmError> {
+        let folder = folder.as_ref();
         let path = folder.join("config.json");
         let config_text = ModelConfig::read_text(&path)?;
         let (config, config_json) = ModelConfig::parse(&path, &config_text)?;
         let (weights, dtypes) = HostWeights::read_stored(folder, &config)?;
         let codec = Codec::from_folder(folder)?;
         if codec.vocab_size() > config.vocab_size {
-            return Err(LmError::Vocabulary {
-                folder: folder.into(),
-                tokenizer: codec.vocab_size(),
-                embedding: config.vocab_size,
-            });
+            let message = format!(
+                "the tokenizer has {} tokens, the model's embedding only {}: they do not belong together",
+                codec.vocab_size(),
+                config.vocab_size
+            );
+            return Err(LmError::file(folder, message));
         }
         for (key, ids) in [("eos_token_id", codec.eos_ids()), ("bos_token_id", codec.bos_id().as_slice())] {
             if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab_size) {
@@ -140,7 +142,8 @@ impl LanguageModel {
     ///
     /// # Errors
     /// When it cannot be written (a full disk, a read-only place), or a value does not fit the format.
-    pub fn save(&self, folder: &Path, options: impl Into<SaveOptions>) -> Result<(), LmError> {
+    pub fn save(&self, folder: impl AsRef<Path>, options: impl Into<SaveOptions>) -> Result<(), LmError> {
+        let folder = folder.as_ref();
         let SaveOptions { dtype, max_shard_bytes } = options.into();
         std::fs::create_dir_all(folder)
             .map_err(|error| LmError::file(folder, format!("cannot be created: {error}")))?;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use zerosearch_generate::TokenId;
-use zerosearch_kernels::{self as kernels, AttentionShape, Segment};
+use zerosearch_kernels::{self as kernels, AttentionShape, PackedSpan};
 
-use crate::decoder::Adapters;
-use crate::lora::{a_name, b_name};
+use crate::decoder::{Adapter, Named, Parameter};
+use crate::network::{Attention, Layer, Linear, Mlp};
 use crate::packing::Packing;
-use crate::{Decoder, LoraConfig, ModelConfig, Weight};
+use crate::{Decoder, ModelConfig};
 
 /// A token sequence and the positions in it whose tokens are to be scored.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,7 @@ pub struct ScoredSequence<'a> {
 pub(crate) struct Rows {
     cos: Tensor<2>,
     sin: Tensor<2>,
-    segments: Arc<[Segment]>,
+    spans: Arc<[PackedSpan]>,
 }
 
 impl Rows {
@@ -34,7 +34,7 @@ impl Rows {
         let (cos, sin) = config.rotary_tables(packing.positions.iter().copied());
         let shape = [packing.positions.len(), config.head_dim / 2];
         let [cos, sin] = [cos, sin].map(|values| Tensor::from_data(TensorData::new(values, shape), device));
-        Self { cos, sin, segments: Arc::clone(&packing.segments) }
+        Self { cos, sin, spans: Arc::clone(&packing.spans) }
     }
 }
 
@@ -53,13 +53,14 @@ impl Decoder {
     pub fn features(&self, sequences: &[ScoredSequence<'_>]) -> Tensor<2> {
         let packing = Packing::of(sequences);
         let rows = Rows::of(&packing, &self.config, &self.device);
-        let hidden = (0..self.config.layers).fold(self.embed(&packing.tokens), |x, index| self.layer(index, x, &rows));
+        let layers = self.network.layers.iter();
+        let hidden = layers.fold(self.embed(&packing.tokens), |x, layer| self.layer(layer, x, &rows));
         self.scored_features(hidden, &packing)
     }
 
     /// The output projection `[vocab, hidden]`.
     pub fn head(&self) -> Tensor<2> {
-        self.stored(if self.config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" })
+        self.network.head.as_ref().unwrap_or(&self.network.embedding).base.matrix()
     }
 
     pub(crate) fn score_features(
@@ -74,101 +75,90 @@ impl Decoder {
     /// Embeddings of tokens, `[rows, hidden]`.
     pub(crate) fn embed(&self, tokens: &[TokenId]) -> Tensor<2> {
         let tokens = indices(tokens.iter().map(|token| *token as i32).collect(), &self.device);
-        self.rounded(self.stored("model.embed_tokens.weight").select(0, tokens))
+        self.rounded(self.network.embedding.base.matrix().select(0, tokens))
     }
 
     /// The last norm, of the rows from which scored tokens are predicted.
     pub(crate) fn scored_features(&self, hidden: Tensor<2>, packing: &Packing) -> Tensor<2> {
         let rows = indices(packing.scored.iter().map(|row| *row as i32).collect(), &self.device);
-        kernels::rms_norm(hidden.select(0, rows), self.vector("model.norm.weight"), self.config.rms_norm_eps)
+        self.norm(hidden.select(0, rows), &self.network.norm)
     }
 
     /// One layer, `[rows, hidden]` to `[rows, hidden]`.
-    pub(crate) fn layer(&self, index: usize, x: Tensor<2>, rows: &Rows) -> Tensor<2> {
+    pub(crate) fn layer(&self, layer: &Layer<Parameter>, x: Tensor<2>, rows: &Rows) -> Tensor<2> {
+        let Layer { input_norm, attention, post_norm, mlp } = layer;
+        let attended = self.attention(attention, self.norm(x.clone(), input_norm), rows);
+        let x = x + self.linear(attended, &attention.o);
+        let h = self.norm(x.clone(), post_norm);
+        x + self.mlp(mlp, h)
+    }
+
+    /// All of attention but the projection of its output.
+    fn attention(&self, attention: &Attention<Parameter>, h: Tensor<2>, rows: &Rows) -> Tensor<2> {
+        let Attention { q, k, v, q_norm, k_norm, o: _ } = attention;
         let c = &self.config;
-        let name = |part: &str| format!("model.layers.{index}.{part}");
         let shape = AttentionShape { heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim };
-        let h = kernels::rms_norm(x.clone(), self.vector(&name("input_layernorm.weight")), c.rms_norm_eps);
-        let head_norm = |values: Tensor<2>, part: &str| {
-            if !c.qk_norm {
-                return values;
-            }
-            let [rows, width] = values.dims();
-            let heads = values.reshape([rows * width / c.head_dim, c.head_dim]);
-            kernels::rms_norm(heads, self.vector(&name(part)), c.rms_norm_eps).reshape([rows, width])
-        };
-        let q = head_norm(self.linear(h.clone(), &name("self_attn.q_proj")), "self_attn.q_norm.weight");
-        let k = head_norm(self.linear(h.clone(), &name("self_attn.k_proj")), "self_attn.k_norm.weight");
-        let v = self.linear(h, &name("self_attn.v_proj"));
+        let q = self.head_norm(self.linear(h.clone(), q), q_norm);
+        let k = self.head_norm(self.linear(h.clone(), k), k_norm);
+        let v = self.linear(h, v);
         let q = kernels::rotary(q, rows.cos.clone(), rows.sin.clone(), c.heads);
         let k = kernels::rotary(k, rows.cos.clone(), rows.sin.clone(), c.kv_heads);
-        let attended = kernels::causal_attention(q, k, v, &rows.segments, shape);
-        let x = x + self.linear(attended, &name("self_attn.o_proj"));
-        let h = kernels::rms_norm(x.clone(), self.vector(&name("post_attention_layernorm.weight")), c.rms_norm_eps);
-        let (gate, up) = (self.linear(h.clone(), &name("mlp.gate_proj")), self.linear(h, &name("mlp.up_proj")));
-        let down = name("mlp.down_proj");
-        x + match self.adapter(&down) {
-            None => self.biased(kernels::swiglu_linear(gate, up, self.matrix(&down)), &down),
-            Some(_) => self.linear(kernels::swiglu(gate, up), &down),
+        kernels::causal_attention(q, k, v, &rows.spans, shape)
+    }
+
+    fn mlp(&self, mlp: &Mlp<Parameter>, h: Tensor<2>) -> Tensor<2> {
+        let Mlp { gate, up, down } = mlp;
+        let (gate, up) = (self.linear(h.clone(), gate), self.linear(h, up));
+        match &down.weight.adapter {
+            None => self.biased(kernels::swiglu_linear(gate, up, self.matrix(&down.weight.base)), down),
+            Some(_) => self.linear(kernels::swiglu(gate, up), down),
         }
+    }
+
+    fn norm(&self, x: Tensor<2>, weight: &Parameter) -> Tensor<2> {
+        kernels::rms_norm(x, weight.base.vector(), self.config.rms_norm_eps)
+    }
+
+    /// The norm of each head, where the model has one.
+    fn head_norm(&self, values: Tensor<2>, weight: &Option<Parameter>) -> Tensor<2> {
+        let Some(weight) = weight else { return values };
+        let [rows, width] = values.dims();
+        let heads = values.reshape([rows * width / self.config.head_dim, self.config.head_dim]);
+        self.norm(heads, weight).reshape([rows, width])
     }
 
     /// A projection with its adapter and its bias, where it has them.
-    fn linear(&self, x: Tensor<2>, name: &str) -> Tensor<2> {
-        let weight = self.matrix(name);
-        let y = match (self.adapter(name), self.dropout) {
-            (None, _) => kernels::linear(x, weight),
-            (Some((config, [a, b])), None) => kernels::adapted_linear(x, weight, a, b, config.scale() as f32),
-            (Some((config, [a, b])), Some(seed)) => {
-                let factors = config.dropout_factors(seed, name, x.dims().iter().product());
-                let factors = Tensor::from_data(TensorData::new(factors, x.dims()), &self.device);
-                let low = kernels::linear(x.clone().mul(self.rounded(factors)), a);
-                kernels::linear(x, weight) + kernels::linear(low, b).mul_scalar(config.scale())
+    fn linear(&self, x: Tensor<2>, linear: &Linear<Parameter>) -> Tensor<2> {
+        let weight = self.matrix(&linear.weight.base);
+        let y = match (&linear.weight.adapter, &self.lora, self.dropout) {
+            (Some(Adapter { a, b, .. }), Some(lora), None) => {
+                kernels::adapted_linear(x, weight, self.matrix(a), self.matrix(b), lora.scale() as f32)
             }
+            (Some(Adapter { module, a, b }), Some(lora), Some(seed)) => {
+                let factors = lora.dropout_factors(seed, module, x.dims().iter().product());
+                let factors = Tensor::from_data(TensorData::new(factors, x.dims()), &self.device);
+                let low = kernels::linear(x.clone().mul(self.rounded(factors)), self.matrix(a));
+                kernels::linear(x, weight) + kernels::linear(low, self.matrix(b)).mul_scalar(lora.scale())
+            }
+            _ => kernels::linear(x, weight),
         };
-        self.biased(y, name)
+        self.biased(y, linear)
     }
 
-    fn biased(&self, y: Tensor<2>, name: &str) -> Tensor<2> {
-        match self.weights.get(&format!("{name}.bias")) {
-            Some(Weight::Vector(bias)) => y + self.rounded(bias.clone()).unsqueeze::<2>(),
-            _ => y,
+    fn biased(&self, y: Tensor<2>, linear: &Linear<Parameter>) -> Tensor<2> {
+        match &linear.bias {
+            Some(bias) => y + self.rounded(bias.base.vector()).unsqueeze::<2>(),
+            None => y,
         }
     }
 
-    /// The two matrices beside a projection's weight.
-    fn adapter(&self, name: &str) -> Option<(&LoraConfig, [Tensor<2>; 2])> {
-        let Adapters { config, weights } = self.adapters.as_ref()?;
-        let matrix = |name: String| match weights.get(&name) {
-            Some(Weight::Matrix(tensor)) => Some(self.rounded(tensor.clone())),
-            _ => None,
-        };
-        Some((config, [matrix(a_name(name))?, matrix(b_name(name))?]))
-    }
-
-    // The names below come from `ModelConfig::tensor_shapes`, which loading has checked against the
-    // weights, so a missing one is a defect of this file.
-    fn stored(&self, name: &str) -> Tensor<2> {
-        match self.weights.get(name) {
-            Some(Weight::Matrix(tensor)) => tensor.clone(),
-            _ => unreachable!("no matrix named {name}"),
-        }
-    }
-
-    /// A projection's weight as products take it.
-    fn matrix(&self, name: &str) -> Tensor<2> {
-        self.rounded(self.stored(&format!("{name}.weight")))
+    /// A matrix as products take it.
+    fn matrix(&self, tensor: &Named) -> Tensor<2> {
+        self.rounded(tensor.matrix())
     }
 
     fn rounded<const D: usize>(&self, tensor: Tensor<D>) -> Tensor<D> {
         if self.dtype == FloatDType::F32 { tensor } else { tensor.cast(self.dtype) }
-    }
-
-    fn vector(&self, name: &str) -> Tensor<1> {
-        match self.weights.get(name) {
-            Some(Weight::Vector(tensor)) => tensor.clone(),
-            _ => unreachable!("no vector named {name}"),
-        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! The local [`Generator`]: continuous batching over sequences that keep their caches between turns.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +16,7 @@ use zerosearch_kernels::host::Masses;
 use crate::cache::{Cache, Pool};
 use crate::engine::{Engine, Work};
 use crate::sampler::sample;
-use crate::{Decoder, HostWeights, LanguageModel, ModelConfig};
+use crate::{Decoder, HostWeights, LanguageModel, LmError, ModelConfig};
 
 /// Decodes on the host. A sampled sequence depends on its prompt, its observations, its seeds and the
 /// weights, and on nothing else: not on the batch, the slot, the memory or the number of threads.
@@ -77,9 +76,36 @@ impl Sequence {
 
 impl LocalGenerator {
     /// Decodes with these weights; sampling any of `eos` ends a turn.
-    pub fn new(config: &ModelConfig, weights: &HostWeights, eos: &[TokenId]) -> Self {
+    ///
+    /// # Errors
+    /// When a tensor is missing or of another shape than the configuration says.
+    pub fn new(config: &ModelConfig, weights: &HostWeights, eos: &[TokenId]) -> Result<Self, LmError> {
+        let mut generator = Self::without_weights(config, eos);
+        generator.refit(weights, WeightVersion(0))?;
+        Ok(generator)
+    }
+
+    /// Decodes with a model; sampling any of its end-of-text tokens ends a turn.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_model(model: &LanguageModel) -> Result<Self, LmError> {
+        Self::new(&model.config, &model.weights, model.codec.eos_ids())
+    }
+
+    /// Decodes with the weights of a decoder, its adapters merged; sampling any of `eos` ends a turn.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of(decoder: &Decoder, eos: &[TokenId]) -> Result<Self, LmError> {
+        let mut generator = Self::without_weights(decoder.config(), eos);
+        generator.refit_from(decoder, WeightVersion(0))?;
+        Ok(generator)
+    }
+
+    fn without_weights(config: &ModelConfig, eos: &[TokenId]) -> Self {
         Self {
-            engine: Engine::new(config, &of_host(weights)),
+            engine: Engine::new(config),
             weights: WeightVersion(0),
             eos: eos.to_vec(),
             max_batch: 256,
@@ -89,18 +115,6 @@ impl LocalGenerator {
             pool: Arc::default(),
             statistics: Statistics::default(),
         }
-    }
-
-    /// Decodes with a model; sampling any of its end-of-text tokens ends a turn.
-    pub fn for_model(model: &LanguageModel) -> Self {
-        Self::new(&model.config, &model.weights, model.codec.eos_ids())
-    }
-
-    /// Decodes with the weights of a decoder, its adapters merged; sampling any of `eos` ends a turn.
-    pub fn of(decoder: &Decoder, eos: &[TokenId]) -> Self {
-        let mut generator = Self::new(decoder.config(), &HostWeights::default(), eos);
-        generator.refit_from(decoder, WeightVersion(0));
-        generator
     }
 
     /// At most this many sequences decode at once; the others wait. It changes speed, never a token.
@@ -118,16 +132,23 @@ impl LocalGenerator {
     }
 
     /// Replaces the weights. Live sequences keep the caches that the old weights computed.
-    pub fn refit(&mut self, weights: &HostWeights, version: WeightVersion) {
-        self.engine.fill(&of_host(weights));
+    ///
+    /// # Errors
+    /// When a tensor is missing or of another shape; the present weights then stay.
+    pub fn refit(&mut self, weights: &HostWeights, version: WeightVersion) -> Result<(), LmError> {
+        self.engine.fill(&weights.sources(self.engine.config())?);
         self.weights = version;
+        Ok(())
     }
 
     /// As [`refit`](Self::refit) with the weights of a decoder, its adapters merged, without a copy of all of them at once.
-    pub fn refit_from(&mut self, decoder: &Decoder, version: WeightVersion) {
-        let parameters = decoder.parameters();
-        self.engine.fill(&|name| parameters(name).map(|tensor| Cow::Owned(tensor.values)));
+    ///
+    /// # Errors
+    /// When the decoder has another shape; the present weights then stay.
+    pub fn refit_from(&mut self, decoder: &Decoder, version: WeightVersion) -> Result<(), LmError> {
+        self.engine.fill(&decoder.sources(self.engine.config())?);
         self.weights = version;
+        Ok(())
     }
 
     /// Gives the memory of the weights back, until others are put in place: what vLLM calls a sleep. A training step
@@ -309,8 +330,4 @@ impl Generator for LocalGenerator {
     fn weight_version(&self) -> WeightVersion {
         self.weights
     }
-}
-
-fn of_host<'w>(weights: &'w HostWeights) -> impl Fn(&str) -> Option<Cow<'w, [f32]>> {
-    move |name| weights.get(name).map(|tensor| Cow::Borrowed(&tensor.values[..]))
 }

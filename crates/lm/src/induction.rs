@@ -10,10 +10,10 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
+use crate::network::{Layer, Role, TensorSpec};
 use crate::weights::normal;
 use crate::{HostTensor, HostWeights, LmError, ModelConfig};
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
 /// What every token's embedding holds in its first component: a head that attends by position alone needs something
 /// that all tokens have in common.
 const COMMON: f32 = 4.0;
@@ -44,7 +44,8 @@ impl HostWeights {
         let turns = config.inverse_frequencies();
         let slow: Vec<usize> = (0..size / 2).filter(|pair| turns[*pair] * SPAN <= TURN).collect();
         let fits = config.layers >= 3 && width >= 4 * size && size / 2 > FAST.len() && slow.len() >= size / 8;
-        if !fits || config.tie_word_embeddings || config.qk_norm {
+        let tensors = config.tensors();
+        let (Some(head), true, false) = (&tensors.head, fits, config.qk_norm) else {
             return Err(LmError::Config {
                 path: "config.json".into(),
                 key: "hidden_size".into(),
@@ -53,16 +54,17 @@ impl HostWeights {
                            head and no norm on queries"
                     .into(),
             });
-        }
+        };
         let mut weights = Self::init(config, seed);
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x1d);
         let residual = 1.0 / (2.0 * config.layers as f64).sqrt();
-        for (name, shape) in config.tensor_shapes() {
-            let &[rows, columns] = shape.as_slice() else { continue };
-            let small = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
-            let fan_in = if name == EMBEDDING { 1 } else { columns };
+        for spec in tensors.iter() {
+            let &[rows, columns] = spec.shape.as_slice() else { continue };
+            let small = matches!(spec.role, Role::Projection(projection) if projection.is_residual());
+            let fan_in = if spec.role == Role::Embedding { 1 } else { columns };
             let deviation = if small { residual } else { 1.0 } / (fan_in as f64).sqrt();
-            weights.insert(name, HostTensor { shape, values: normal(&mut rng, rows * columns, deviation) });
+            let values = normal(&mut rng, rows * columns, deviation);
+            weights.insert(&spec.name, HostTensor { shape: spec.shape.clone(), values });
         }
         let mut edit = Editor { weights: &mut weights, width };
         let (code, previous, written) = (1..width / 2, width / 2, width - size);
@@ -72,13 +74,13 @@ impl HostWeights {
         // Which components of the residual stream say what.
         let projection = gaussian(size * width, scale);
         let vocabulary = config.vocab_size;
-        let embedding = edit.matrix(EMBEDDING);
+        let embedding = edit.matrix(&tensors.embedding)?;
         for row in embedding.chunks_exact_mut(width) {
             row[0] = COMMON;
             row[width / 2..].iter_mut().for_each(|value| *value *= 0.05);
         }
         let embedding = embedding.to_vec();
-        let head = edit.matrix("lm_head.weight");
+        let head = edit.matrix(head)?;
         for token in 0..vocabulary {
             let code_of = &embedding[token * width..][..width];
             let row = &mut head[token * width..][..width];
@@ -104,13 +106,14 @@ impl HostWeights {
                 value[row * width + c] = code_reader[row * width + c];
             }
         }
-        edit.rows("model.layers.0.self_attn.q_proj.weight", &query);
-        edit.rows("model.layers.0.self_attn.k_proj.weight", &key);
-        edit.rows("model.layers.0.self_attn.v_proj.weight", &value);
-        edit.output("model.layers.0.self_attn.o_proj.weight", size, previous, 2.0);
+        let first = &tensors.layers[0].attention;
+        edit.rows(&first.q.weight, &query)?;
+        edit.rows(&first.k.weight, &key)?;
+        edit.rows(&first.v.weight, &value)?;
+        edit.output(&first.o.weight, size, previous, 2.0)?;
 
         // Layers 1 and 2, head 0: the key is the token before, the query the present one, both in slow pairs only.
-        for layer in [1, 2] {
+        for Layer { attention, .. } in &tensors.layers[1..3] {
             let (mut query, mut key) = (vec![0.0; size * width], vec![0.0; size * width]);
             for row in slow.iter().flat_map(|pair| [*pair, pair + size / 2]) {
                 for c in code.clone() {
@@ -124,35 +127,36 @@ impl HostWeights {
                     value[row * width + c] = projection[row * width + c];
                 }
             }
-            edit.rows(&format!("model.layers.{layer}.self_attn.q_proj.weight"), &query);
-            edit.rows(&format!("model.layers.{layer}.self_attn.k_proj.weight"), &key);
-            edit.rows(&format!("model.layers.{layer}.self_attn.v_proj.weight"), &value);
-            edit.output(&format!("model.layers.{layer}.self_attn.o_proj.weight"), size, written, 1.0);
+            edit.rows(&attention.q.weight, &query)?;
+            edit.rows(&attention.k.weight, &key)?;
+            edit.rows(&attention.v.weight, &value)?;
+            edit.output(&attention.o.weight, size, written, 1.0)?;
         }
         Ok(weights)
     }
 }
 
-/// Overwrites parts of a matrix that exists by construction.
+/// Overwrites parts of matrices.
 struct Editor<'a> {
     weights: &'a mut HostWeights,
     width: usize,
 }
 
 impl Editor<'_> {
-    fn matrix(&mut self, name: &str) -> &mut [f32] {
-        self.weights.values_mut(name)
+    fn matrix(&mut self, spec: &TensorSpec) -> Result<&mut [f32], LmError> {
+        self.weights.values_mut(&spec.name)
     }
 
     /// The first rows of a projection.
-    fn rows(&mut self, name: &str, rows: &[f32]) {
-        self.matrix(name)[..rows.len()].copy_from_slice(rows);
+    fn rows(&mut self, spec: &TensorSpec, rows: &[f32]) -> Result<(), LmError> {
+        self.matrix(spec)?[..rows.len()].copy_from_slice(rows);
+        Ok(())
     }
 
     /// Head 0's output goes to the components from `first` on, one to one.
-    fn output(&mut self, name: &str, size: usize, first: usize, gain: f32) {
+    fn output(&mut self, spec: &TensorSpec, size: usize, first: usize, gain: f32) -> Result<(), LmError> {
         let width = self.width;
-        let matrix = self.matrix(name);
+        let matrix = self.matrix(spec)?;
         let columns = matrix.len() / width;
         for row in 0..width {
             matrix[row * columns..][..size].fill(0.0);
@@ -160,6 +164,7 @@ impl Editor<'_> {
         for at in 0..size {
             matrix[(first + at) * columns + at] = gain;
         }
+        Ok(())
     }
 }
 
@@ -184,7 +189,7 @@ mod tests {
         let half: Vec<u32> = (0..length).map(|_| (rng.next_u64() % 1000) as u32).collect();
         let tokens = [half.clone(), half].concat();
         let positions: Vec<usize> = (length + 1..2 * length).collect();
-        let decoder = Decoder::frozen(&config(), weights, &Device::flex());
+        let decoder = Decoder::frozen(&config(), weights, &Device::flex()).unwrap();
         let (logprobs, _) = decoder.score(&[ScoredSequence { tokens: &tokens, positions: &positions }]);
         let logprobs = logprobs.into_data().try_into_vec::<f32>().unwrap();
         -logprobs.iter().sum::<f32>() / logprobs.len() as f32

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use zerosearch_generate::stream_seed;
 use zerosearch_kernels::host::merge_adapter;
 
+use crate::network::{Projection, Role, TensorSpec};
 use crate::stored::write_atomic;
 use crate::{HostTensor, HostWeights, LmError, ModelConfig, StoredDtype};
 
@@ -26,8 +27,8 @@ const EXCEPTIONS: [&str; 7] = [
     "layer_replication",
     "lora_bias",
 ];
-/// What can be adapted: the projections of a layer.
-const MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+const A: &str = ".lora_A.weight";
+const B: &str = ".lora_B.weight";
 
 /// Adapters instead of whole matrices: `y = W·x + (alpha / rank)·B·(A·x)`, of which only `A` and `B` are trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,7 +49,7 @@ pub struct LoraConfig {
 
 impl Default for LoraConfig {
     fn default() -> Self {
-        Self { rank: 16, alpha: 32.0, dropout: 0.0, target_modules: MODULES.map(String::from).to_vec() }
+        Self { rank: 16, alpha: 32.0, dropout: 0.0, target_modules: modules().map(String::from).to_vec() }
     }
 }
 
@@ -70,9 +71,9 @@ impl LoraConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return refuse("dropout", self.dropout.to_string(), "at least 0 and below 1".into());
         }
-        match self.target_modules.iter().find(|name| !MODULES.contains(&name.as_str())) {
-            Some(name) => refuse("target_modules", format!("`{name}`"), MODULES.join(", ")),
-            None if self.target_modules.is_empty() => refuse("target_modules", "empty".into(), MODULES.join(", ")),
+        match self.target_modules.iter().find(|name| !modules().contains(&name.as_str())) {
+            Some(name) => refuse("target_modules", format!("`{name}`"), modules().join(", ")),
+            None if self.target_modules.is_empty() => refuse("target_modules", "empty".into(), modules().join(", ")),
             None => Ok(()),
         }
     }
@@ -96,54 +97,53 @@ impl LoraConfig {
     pub fn initial(&self, config: &ModelConfig, seed: u64) -> HostWeights {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut adapters = HostWeights::default();
-        for (name, shape) in config.tensor_shapes() {
-            let (Some(module), &[rows, columns]) = (self.module_of(&name), shape.as_slice()) else { continue };
+        for spec in config.tensors().iter() {
+            let Some((_, [a, b])) = self.adapter_of(spec) else { continue };
+            let columns: usize = a.shape.iter().skip(1).product();
             let bound = 1.0 / (columns as f64).sqrt();
             let mut draw = || ((f64::from(rng.next_u32()) / f64::from(u32::MAX) * 2.0 - 1.0) * bound) as f32;
             let values = (0..self.rank * columns).map(|_| draw()).collect();
-            adapters.insert(a_name(module), HostTensor { shape: vec![self.rank, columns], values });
-            let zeros = HostTensor { shape: vec![rows, self.rank], values: vec![0.0; rows * self.rank] };
-            adapters.insert(b_name(module), zeros);
+            adapters.insert(a.name, HostTensor { shape: a.shape, values });
+            let zeros = vec![0.0; b.shape.iter().product()];
+            adapters.insert(b.name, HostTensor { shape: b.shape, values: zeros });
         }
         adapters
     }
 
-    /// The module that a weight belongs to, if it is one that has adapters.
-    fn module_of<'a>(&self, weight: &'a str) -> Option<&'a str> {
-        let module = weight.strip_suffix(".weight").filter(|module| module.contains(".layers."))?;
-        let last = module.rsplit('.').next()?;
-        self.target_modules.iter().any(|target| target == last).then_some(module)
+    /// The module whose weight this is and its adapter's two matrices, if it is one that has adapters.
+    pub(crate) fn adapter_of<'a>(&self, spec: &'a TensorSpec) -> Option<(&'a str, [TensorSpec; 2])> {
+        let (Role::Projection(projection), &[rows, columns]) = (spec.role, spec.shape.as_slice()) else { return None };
+        if !self.target_modules.iter().any(|target| target == projection.name()) {
+            return None;
+        }
+        let module = spec.name.strip_suffix(".weight")?;
+        let [a, b] = names(module);
+        let shapes = [(a, vec![self.rank, columns]), (b, vec![rows, self.rank])];
+        Some((module, shapes.map(|(name, shape)| TensorSpec { name, shape, role: spec.role })))
     }
 
     /// Adds the adapters to the weights: `W + scale·B·A`.
-    pub fn merge(&self, weights: &mut HostWeights, adapters: &HostWeights) {
-        self.add(weights, adapters, self.scale() as f32);
+    ///
+    /// # Errors
+    /// When an adapter lacks one of its two matrices, or its weight is missing.
+    pub fn merge(&self, weights: &mut HostWeights, adapters: &HostWeights) -> Result<(), LmError> {
+        add(weights, adapters, self.scale() as f32)
     }
 
     /// Takes merged adapters out again, up to rounding.
-    pub fn unmerge(&self, weights: &mut HostWeights, adapters: &HostWeights) {
-        self.add(weights, adapters, -self.scale() as f32);
-    }
-
-    fn add(&self, weights: &mut HostWeights, adapters: &HostWeights, scale: f32) {
-        let names: Vec<String> = weights.iter().map(|(name, _)| name.to_string()).collect();
-        for name in names {
-            self.add_to(&name, weights.values_mut(&name), adapters, scale);
-        }
-    }
-
-    /// Adds the adapters of one parameter to its values, where it has some.
-    pub(crate) fn add_to(&self, name: &str, values: &mut [f32], adapters: &HostWeights, scale: f32) {
-        let Some(module) = self.module_of(name) else { return };
-        let (Some(a), Some(b)) = (adapters.get(&a_name(module)), adapters.get(&b_name(module))) else { return };
-        merge_adapter(values, &a.values, &b.values, a.shape[1], scale);
+    ///
+    /// # Errors
+    /// As [`merge`](Self::merge).
+    pub fn unmerge(&self, weights: &mut HostWeights, adapters: &HostWeights) -> Result<(), LmError> {
+        add(weights, adapters, -self.scale() as f32)
     }
 
     /// Writes `adapter_config.json` and `adapter_model.safetensors`, which PEFT loads.
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub fn save(&self, folder: &Path, adapters: &HostWeights) -> Result<(), LmError> {
+    pub fn save(&self, folder: impl AsRef<Path>, adapters: &HostWeights) -> Result<(), LmError> {
+        let folder = folder.as_ref();
         std::fs::create_dir_all(folder)
             .map_err(|error| LmError::file(folder, format!("cannot be created: {error}")))?;
         let config = json!({
@@ -155,14 +155,15 @@ impl LoraConfig {
         write_atomic(&folder.join(CONFIG), text.as_bytes())?;
         let mut named = HostWeights::default();
         adapters.iter().for_each(|(name, tensor)| named.insert(format!("{PREFIX}{name}"), tensor.clone()));
-        named.write(&folder.join(WEIGHTS), StoredDtype::F32)
+        named.write(folder.join(WEIGHTS), StoredDtype::F32)
     }
 
     /// Reads what [`save`](Self::save), or PEFT, wrote for a model of this shape.
     ///
     /// # Errors
     /// When a file is missing or broken, asks for something that is not computed here, or does not fit the model.
-    pub fn read(folder: &Path, config: &ModelConfig) -> Result<(Self, HostWeights), LmError> {
+    pub fn read(folder: impl AsRef<Path>, config: &ModelConfig) -> Result<(Self, HostWeights), LmError> {
+        let folder = folder.as_ref();
         let path = folder.join(CONFIG);
         let text = std::fs::read_to_string(&path).map_err(|error| LmError::file(&path, error))?;
         let value: Value =
@@ -231,12 +232,24 @@ impl LoraConfig {
     }
 }
 
-pub(crate) fn a_name(module: &str) -> String {
-    format!("{module}.lora_A.weight")
+/// PEFT's names of an adapter's two matrices.
+fn names(module: &str) -> [String; 2] {
+    [A, B].map(|suffix| format!("{module}{suffix}"))
 }
 
-pub(crate) fn b_name(module: &str) -> String {
-    format!("{module}.lora_B.weight")
+/// The projections that can be adapted.
+fn modules() -> [&'static str; 7] {
+    Projection::ALL.map(Projection::name)
+}
+
+fn add(weights: &mut HostWeights, adapters: &HostWeights, scale: f32) -> Result<(), LmError> {
+    for (name, a) in adapters.iter() {
+        let Some(module) = name.strip_suffix(A) else { continue };
+        let [_, b] = names(module);
+        let b = adapters.get(&b).ok_or_else(|| LmError::tensor(&b, "is missing"))?;
+        merge_adapter(weights.values_mut(&format!("{module}.weight"))?, &a.values, &b.values, a.shape[1], scale);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

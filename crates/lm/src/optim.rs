@@ -12,27 +12,28 @@ use serde::{Deserialize, Serialize};
 use zerosearch_kernels::{self as kernels, AdamWRule};
 
 use crate::stored::{Stored, read_file, stage_tensors};
-use crate::{HostTensor, LmError, StoredDtype, Weight, Weights};
+use crate::{HostTensor, LmError, StoredDtype, Weight};
 
 /// Gradients by parameter name, without autodiff.
 #[derive(Clone, Debug, Default)]
-pub struct Gradients(Weights);
+pub struct Gradients(BTreeMap<String, Weight>);
 
 impl Gradients {
     /// Back-propagates a scalar loss and collects the gradients of these parameters. A parameter that
     /// the loss does not depend on has none.
-    pub fn of(loss: Tensor<1>, weights: &Weights) -> Self {
+    pub fn of<'w>(loss: Tensor<1>, weights: impl IntoIterator<Item = (&'w str, &'w Weight)>) -> Self {
         let mut all = loss.backward();
         Self::take(&mut all, weights)
     }
 
     /// Collects the gradients of these parameters from a backward pass that is already done.
-    pub fn take(all: &mut BurnGradients, weights: &Weights) -> Self {
-        let gradient = |weight: &Weight, all: &mut BurnGradients| match weight {
+    pub fn take<'w>(all: &mut BurnGradients, weights: impl IntoIterator<Item = (&'w str, &'w Weight)>) -> Self {
+        let mut gradient = |weight: &Weight| match weight {
             Weight::Matrix(tensor) => tensor.grad_remove(all).map(Weight::Matrix),
             Weight::Vector(tensor) => tensor.grad_remove(all).map(Weight::Vector),
         };
-        Self(weights.iter().filter_map(|(name, weight)| Some((name.clone(), gradient(weight, all)?))).collect())
+        let gradients = weights.into_iter().filter_map(|(name, weight)| Some((name.into(), gradient(weight)?)));
+        Self(gradients.collect())
     }
 
     /// Adds another micro-batch's gradients.
@@ -128,37 +129,33 @@ impl AdamW {
     }
 
     /// Updates every parameter that has a gradient, and uses the gradients up.
-    pub fn step(&mut self, weights: &mut Weights, gradients: Gradients, learning_rate: f64) {
+    pub fn step<'w>(
+        &mut self,
+        weights: impl IntoIterator<Item = (&'w str, &'w mut Weight)>,
+        mut gradients: Gradients,
+        learning_rate: f64,
+    ) {
         self.step += 1;
         let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
         let rule = AdamWRule { beta1, beta2, epsilon, weight_decay, learning_rate, step: self.step };
-        // What is updated is taken out of the maps: only then can it be written in place.
-        for (name, gradient) in gradients.0 {
-            let Some(weight) = weights.remove(&name) else { continue };
-            let moments = self.moments.remove(&name);
-            let [mut weight, first, second] = match (weight, gradient, moments) {
-                (Weight::Matrix(w), Weight::Matrix(g), Some((Weight::Matrix(m), Weight::Matrix(v)))) => {
-                    kernels::adamw(w.without_autodiff(), g, Some((m, v)), &rule).map(Weight::Matrix)
+        for (name, weight) in weights {
+            let Some(gradient) = gradients.0.remove(name) else { continue };
+            let moments = self.moments.remove(name);
+            // What is updated is taken out of its place: only then can it be written in place.
+            let [mut updated, first, second] = match (weight.take(), gradient) {
+                (Weight::Matrix(w), gradient) => {
+                    let moments = moments.map(|(m, v)| (m.into_matrix(), v.into_matrix()));
+                    kernels::adamw(w.without_autodiff(), gradient.into_matrix(), moments, &rule).map(Weight::Matrix)
                 }
-                (Weight::Matrix(w), Weight::Matrix(g), _) => {
-                    kernels::adamw(w.without_autodiff(), g, None, &rule).map(Weight::Matrix)
-                }
-                (Weight::Vector(w), Weight::Vector(g), moments) => {
-                    let moments = moments.and_then(|pair| match pair {
-                        (Weight::Vector(m), Weight::Vector(v)) => Some((m, v)),
-                        _ => None,
-                    });
+                (Weight::Vector(w), gradient) => {
+                    let moments = moments.map(|(m, v)| (m.into_vector(), v.into_vector()));
                     let rule = AdamWRule { weight_decay: 0.0, ..rule };
-                    kernels::adamw(w.without_autodiff(), g, moments, &rule).map(Weight::Vector)
-                }
-                (weight, ..) => {
-                    weights.insert(name, weight);
-                    continue;
+                    kernels::adamw(w.without_autodiff(), gradient.into_vector(), moments, &rule).map(Weight::Vector)
                 }
             };
-            weight.track();
-            weights.insert(name.clone(), weight);
-            self.moments.insert(name, (first, second));
+            updated.track();
+            *weight = updated;
+            self.moments.insert(name.into(), (first, second));
         }
     }
 
@@ -171,7 +168,8 @@ impl AdamW {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<(), LmError> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), LmError> {
+        let path = path.as_ref();
         // Two halves, each exact in f32.
         let step = [(self.step >> 20) as f32, (self.step & 0xf_ffff) as f32];
         let step = HostTensor { shape: vec![2], values: step.to_vec() };
@@ -191,7 +189,8 @@ impl AdamW {
     ///
     /// # Errors
     /// When the file is missing, cut short, or not of this form.
-    pub fn load(config: AdamWConfig, path: &Path, device: &Device) -> Result<Self, LmError> {
+    pub fn read(config: AdamWConfig, path: impl AsRef<Path>, device: &Device) -> Result<Self, LmError> {
+        let path = path.as_ref();
         let (mut tensors, _) = read_file(path)?;
         let step = match tensors.get("step").map(|tensor| tensor.values.as_slice()) {
             Some([high, low]) => ((*high as u64) << 20) + *low as u64,

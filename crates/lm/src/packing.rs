@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use zerosearch_generate::TokenId;
-use zerosearch_kernels::Segment;
+use zerosearch_kernels::PackedSpan;
 
 use crate::ScoredSequence;
 
@@ -69,7 +69,7 @@ impl<'a> Packer<'a> {
 pub(crate) struct Packing {
     pub(crate) tokens: Vec<TokenId>,
     pub(crate) positions: Vec<usize>,
-    pub(crate) segments: Arc<[Segment]>,
+    pub(crate) spans: Arc<[PackedSpan]>,
     /// The row behind which each scored token comes, in the order of sequences and positions.
     pub(crate) scored: Vec<usize>,
 }
@@ -81,13 +81,13 @@ impl Packing {
             packer.push(sequence);
         }
         let (mut tokens, mut positions) = (Vec::with_capacity(packer.rows), Vec::with_capacity(packer.rows));
-        let (mut segments, mut scored) = (Vec::new(), Vec::new());
+        let (mut spans, mut scored) = (Vec::new(), Vec::new());
         let mut lay = |tokens_of: &[TokenId], shared: Range<usize>| {
             let own = tokens.len()..tokens.len() + tokens_of.len();
             tokens.extend_from_slice(tokens_of);
             positions.extend(shared.len()..shared.len() + own.len());
             if !own.is_empty() {
-                segments.push(Segment { shared, own: own.clone() });
+                spans.push(PackedSpan { shared, own: own.clone() });
             }
             own
         };
@@ -102,7 +102,7 @@ impl Packing {
                 scored.extend(sequence.positions.iter().map(|position| row(position - 1)));
             }
         }
-        Self { tokens, positions, segments: segments.into(), scored }
+        Self { tokens, positions, spans: spans.into(), scored }
     }
 }
 
@@ -129,8 +129,8 @@ mod tests {
         let packing = Packing::of(&scored(&sequences, &positions));
         assert_eq!(packing.tokens, [1, 2, 3, 4, 5, 6, 1, 7, 7, 4]);
         assert_eq!(packing.positions, [0, 1, 2, 3, 3, 4, 0, 1, 2, 3]);
-        let segments = [(0..0, 0..3), (0..3, 3..4), (0..3, 4..6), (0..0, 6..9), (6..9, 9..10)];
-        assert_eq!(packing.segments[..], segments.map(|(shared, own)| Segment { shared, own }));
+        let spans = [(0..0, 0..3), (0..3, 3..4), (0..3, 4..6), (0..0, 6..9), (6..9, 9..10)];
+        assert_eq!(packing.spans[..], spans.map(|(shared, own)| PackedSpan { shared, own }));
         assert_eq!(packing.scored, [2, 3, 2, 4, 5, 8, 9, 8]);
     }
 
@@ -157,10 +157,10 @@ mod tests {
             let rows = scored.iter().map(|sequence| packer.push(sequence)).last();
             prop_assert_eq!(Some(packing.tokens.len()), rows);
             prop_assert!(packing.tokens.len() <= sequences.iter().map(|tokens| tokens.len() - 1).sum());
-            // The tokens up to and with a row, found through the segments.
+            // The tokens up to and with a row, found through the spans.
             let context = |row: usize| {
-                let segment = packing.segments.iter().find(|segment| segment.own.contains(&row)).unwrap();
-                segment.shared.clone().chain(segment.own.start..row + 1).map(|row| packing.tokens[row]).collect::<Vec<_>>()
+                let span = packing.spans.iter().find(|span| span.own.contains(&row)).unwrap();
+                span.shared.clone().chain(span.own.start..row + 1).map(|row| packing.tokens[row]).collect::<Vec<_>>()
             };
             let mut scored = packing.scored.iter();
             for (tokens, positions) in sequences.iter().zip(&positions) {

@@ -40,9 +40,9 @@ impl Decoder {
         let constant = self.without_autodiff();
         let mut x = constant.embed(&packing.tokens);
         let mut inputs = Vec::with_capacity(self.config().layers);
-        for index in 0..self.config().layers {
+        for layer in &constant.network.layers {
             inputs.push(x.clone());
-            x = constant.layer(index, x, &rows);
+            x = constant.layer(layer, x, &rows);
         }
         let hidden = x.autodiff().require_grad();
         let features = self.scored_features(hidden.clone(), &packing);
@@ -60,7 +60,7 @@ impl Pass {
     pub fn backward(self, loss: Tensor<1>, gradients: &mut Gradients) {
         let Self { decoder, features, kept } = self;
         drop(features);
-        let Some(Kept { packing, rows, mut inputs, hidden }) = kept else {
+        let Some(Kept { packing, rows, inputs, hidden }) = kept else {
             return gradients.add(Gradients::of(loss, decoder.trained()));
         };
         let mut all = loss.backward();
@@ -73,10 +73,10 @@ impl Pass {
             gradients.add(Gradients::take(&mut all, decoder.trained()));
             all
         };
-        while let Some(input) = inputs.pop() {
+        for (layer, input) in decoder.network.layers.iter().zip(inputs).rev() {
             let Some(gradient) = upstream else { break };
             let input = input.autodiff().require_grad();
-            let output = decoder.layer(inputs.len(), input.clone(), &rows);
+            let output = decoder.layer(layer, input.clone(), &rows);
             upstream = input.grad_remove(&mut through(output, gradient, gradients));
         }
         if let Some(gradient) = upstream.filter(|_| decoder.trains_embedding()) {

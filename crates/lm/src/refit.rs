@@ -20,8 +20,11 @@ pub trait Refit: RolloutGenerator {
 /// The generator that fits a model and a device: a policy that is trained on `device` is decoded by it.
 ///
 /// Every device's policy is decoded on the host for now.
-pub fn generator_for(model: &LanguageModel, _device: &Device) -> Box<dyn Refit> {
-    Box::new(LocalGenerator::for_model(model))
+///
+/// # Errors
+/// When a tensor is missing or of another shape than the configuration says.
+pub fn generator_for(model: &LanguageModel, _device: &Device) -> Result<Box<dyn Refit>, LmError> {
+    Ok(Box::new(LocalGenerator::for_model(model)?))
 }
 
 impl RolloutGenerator for LocalGenerator {
@@ -41,7 +44,6 @@ impl RolloutGenerator for LocalGenerator {
 
 impl Refit for LocalGenerator {
     fn refit(&mut self, policy: &Decoder, version: WeightVersion) -> Result<(), LmError> {
-        self.refit_from(policy, version);
-        Ok(())
+        self.refit_from(policy, version)
     }
 }

@@ -73,8 +73,16 @@ pub struct SftTrainer {
 
 impl SftTrainer {
     /// Starts from these weights.
-    pub fn new(model: &ModelConfig, weights: &HostWeights, config: SftConfig, device: &Device) -> Self {
-        Self::of(Decoder::trainable(model, weights, device), config)
+    ///
+    /// # Errors
+    /// When a tensor is missing or of another shape than the configuration says.
+    pub fn new(
+        model: &ModelConfig,
+        weights: &HostWeights,
+        config: SftConfig,
+        device: &Device,
+    ) -> Result<Self, LmError> {
+        Ok(Self::of(Decoder::trainable(model, weights, device)?, config))
     }
 
     /// Trains a decoder as it is: one with adapters, for example.

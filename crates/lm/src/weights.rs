@@ -7,6 +7,7 @@ use std::path::Path;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use crate::network::{Role, TensorSpec};
 use crate::stored::{Dtypes, StoredDtype, read_file, write_tensors};
 use crate::{LmError, ModelConfig, shards};
 
@@ -48,19 +49,22 @@ impl HostWeights {
         self.tensors.insert(name.into(), tensor);
     }
 
-    /// The values of a tensor; empty where there is none of that name.
-    pub(crate) fn values_mut(&mut self, name: &str) -> &mut [f32] {
-        self.tensors.get_mut(name).map_or(&mut [], |tensor| &mut tensor.values)
+    /// The values of a tensor.
+    pub(crate) fn values_mut(&mut self, name: &str) -> Result<&mut [f32], LmError> {
+        match self.tensors.get_mut(name) {
+            Some(tensor) => Ok(&mut tensor.values),
+            None => Err(LmError::tensor(name, "is missing")),
+        }
+    }
+
+    /// Takes a tensor out.
+    pub(crate) fn remove(&mut self, name: &str) -> Option<HostTensor> {
+        self.tensors.remove(name)
     }
 
     /// Every tensor, ascending by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &HostTensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
-    }
-
-    /// Every tensor by its name.
-    pub(crate) fn into_tensors(self) -> BTreeMap<String, HostTensor> {
-        self.tensors
     }
 
     /// Number of parameters.
@@ -73,26 +77,17 @@ impl HostWeights {
     pub fn init(config: &ModelConfig, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let residual = 0.02 / (2.0 * config.layers as f64).sqrt();
-        let tensors = config
-            .tensor_shapes()
-            .into_iter()
-            .map(|(name, shape)| {
-                let count = shape.iter().product();
-                let values = if name.ends_with("norm.weight") {
-                    vec![1.0; count]
-                } else if name.ends_with(".bias") {
-                    vec![0.0; count]
-                } else {
-                    let deviation = if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") {
-                        residual
-                    } else {
-                        0.02
-                    };
-                    normal(&mut rng, count, deviation)
-                };
-                (name, HostTensor { shape, values })
-            })
-            .collect();
+        let draw = |spec: &TensorSpec| {
+            let count = spec.shape.iter().product();
+            let values = match spec.role {
+                Role::Norm => vec![1.0; count],
+                Role::Bias => vec![0.0; count],
+                Role::Projection(projection) if projection.is_residual() => normal(&mut rng, count, residual),
+                Role::Embedding | Role::Head | Role::Projection(_) => normal(&mut rng, count, 0.02),
+            };
+            (spec.name.clone(), HostTensor { shape: spec.shape.clone(), values })
+        };
+        let tensors = config.tensors().iter().map(draw).collect();
         Self { tensors }
     }
 
@@ -100,8 +95,8 @@ impl HostWeights {
     ///
     /// # Errors
     /// When a file is missing or cut short, or a tensor is missing, superfluous, of another shape or not finite.
-    pub fn read(folder: &Path, config: &ModelConfig) -> Result<Self, LmError> {
-        Ok(Self::read_stored(folder, config)?.0)
+    pub fn read(folder: impl AsRef<Path>, config: &ModelConfig) -> Result<Self, LmError> {
+        Ok(Self::read_stored(folder.as_ref(), config)?.0)
     }
 
     /// As [`read`](Self::read), with how each tensor was stored.
@@ -120,8 +115,8 @@ impl HostWeights {
     ///
     /// # Errors
     /// When it is missing, cut short, or holds another kind of number than floats.
-    pub fn read_file(path: &Path) -> Result<Self, LmError> {
-        Ok(Self { tensors: read_file(path)?.0 })
+    pub fn read_file(path: impl AsRef<Path>) -> Result<Self, LmError> {
+        Ok(Self { tensors: read_file(path.as_ref())?.0 })
     }
 
     fn check(&self, path: &Path, config: &ModelConfig) -> Result<(), LmError> {
@@ -150,49 +145,8 @@ impl HostWeights {
     ///
     /// # Errors
     /// When the file cannot be written (a full disk, a read-only folder), or a value does not fit the format.
-    pub fn write(&self, path: &Path, dtype: StoredDtype) -> Result<(), LmError> {
-        write_tensors(path, self.iter(), dtype)
-    }
-}
-
-impl ModelConfig {
-    /// Name and shape of every tensor of the architecture.
-    pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
-        let (hidden, q, kv, mlp) =
-            (self.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim, self.intermediate_size);
-        let mut shapes = vec![("model.embed_tokens.weight".to_string(), vec![self.vocab_size, hidden])];
-        for layer in 0..self.layers {
-            let mut push = |name: &str, shape: Vec<usize>| shapes.push((format!("model.layers.{layer}.{name}"), shape));
-            push("input_layernorm.weight", vec![hidden]);
-            for (name, rows) in [("q_proj", q), ("k_proj", kv), ("v_proj", kv)] {
-                push(&format!("self_attn.{name}.weight"), vec![rows, hidden]);
-                if self.qkv_bias {
-                    push(&format!("self_attn.{name}.bias"), vec![rows]);
-                }
-            }
-            if self.qk_norm {
-                push("self_attn.q_norm.weight", vec![self.head_dim]);
-                push("self_attn.k_norm.weight", vec![self.head_dim]);
-            }
-            push("self_attn.o_proj.weight", vec![hidden, q]);
-            if self.output_bias {
-                push("self_attn.o_proj.bias", vec![hidden]);
-            }
-            push("post_attention_layernorm.weight", vec![hidden]);
-            for (name, shape) in
-                [("gate_proj", [mlp, hidden]), ("up_proj", [mlp, hidden]), ("down_proj", [hidden, mlp])]
-            {
-                push(&format!("mlp.{name}.weight"), shape.to_vec());
-                if self.mlp_bias {
-                    push(&format!("mlp.{name}.bias"), vec![shape[0]]);
-                }
-            }
-        }
-        shapes.push(("model.norm.weight".into(), vec![hidden]));
-        if !self.tie_word_embeddings {
-            shapes.push(("lm_head.weight".into(), vec![self.vocab_size, hidden]));
-        }
-        shapes
+    pub fn write(&self, path: impl AsRef<Path>, dtype: StoredDtype) -> Result<(), LmError> {
+        write_tensors(path.as_ref(), self.iter(), dtype)
     }
 }
 

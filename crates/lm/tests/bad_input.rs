@@ -9,10 +9,10 @@ use proptest::prelude::*;
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use zerosearch_generate::{Finish, Generator, Request, Sampling, SequenceId, Turn, never};
+use zerosearch_generate::{Finish, Generator, Request, Sampling, SequenceId, Turn, WeightVersion, never};
 use zerosearch_lm::{
-    AdamWConfig, HostTensor, HostWeights, LanguageModel, LearningRate, LocalGenerator, ModelConfig, SaveOptions,
-    SftConfig, SftExample, SftTrainer, StoredDtype,
+    AdamWConfig, Decoder, HostTensor, HostWeights, LanguageModel, LearningRate, LocalGenerator, LoraConfig,
+    ModelConfig, SaveOptions, SftConfig, SftExample, SftTrainer, StoredDtype,
 };
 use zerosearch_text::{Codec, SpecialTokens, train_bpe};
 
@@ -235,13 +235,53 @@ proptest! {
 
 static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| fs::read(Folder::new().path("model.safetensors")).unwrap());
 
+#[test]
+fn weights_that_lack_a_tensor_are_refused_by_its_name() {
+    let name = "model.layers.1.self_attn.k_proj.weight";
+    let (whole, mut lacking) = (HostWeights::init(&config(), 0), HostWeights::default());
+    let others = whole.iter().filter(|(other, _)| *other != name);
+    others.for_each(|(name, tensor)| lacking.insert(name, tensor.clone()));
+    let mut bent = whole.clone();
+    bent.insert(name, tensor(&[48, 24], 1.0));
+    let mut generator = LocalGenerator::new(&config(), &whole, &[]).unwrap();
+    let bent_message = "has shape [48, 24], the configuration says [24, 48]";
+    for (weights, expected) in [(&lacking, "is missing; the configuration asks for it"), (&bent, bent_message)] {
+        for error in [
+            Decoder::frozen(&config(), weights, &Device::flex()).err(),
+            Decoder::trainable(&config(), weights.clone(), &Device::flex()).err(),
+            LocalGenerator::new(&config(), weights, &[]).err(),
+            generator.refit(weights, WeightVersion(1)).err(),
+        ] {
+            let message = error.unwrap().to_string();
+            assert_eq!(message, format!("weights: tensor `{name}` {expected}"));
+        }
+    }
+    assert_eq!(generator.weight_version(), WeightVersion(0));
+    generator.start(Request { prompt: &[1], sampling: Sampling::greedy(), turn: turn(0, 2) }).unwrap();
+    assert_eq!(generator.poll().unwrap()[0].tokens.len(), 2);
+
+    let lora = LoraConfig::default();
+    let mut adapters = lora.initial(&config(), 0);
+    let decoder = Decoder::frozen(&config(), &whole, &Device::flex()).unwrap();
+    let other = ModelConfig { layers: 1, ..config() };
+    let message = decoder.with_adapters(&lora, &lora.initial(&other, 0)).unwrap_err().to_string();
+    assert!(message.contains("`model.layers.1.self_attn.q_proj.lora_A.weight` is missing"), "{message}");
+    let message = lora.merge(&mut lacking, &adapters).unwrap_err().to_string();
+    assert_eq!(message, format!("weights: tensor `{name}` is missing"));
+    adapters.insert("model.layers.0.mlp.up_proj.lora_B.weight", tensor(&[80, 3], 0.0));
+    let message = decoder.with_adapters(&lora, &adapters).unwrap_err().to_string();
+    assert!(message.contains("up_proj.lora_B.weight` has shape [80, 3], the configuration says [80, 16]"), "{message}");
+    let message = generator.refit_from(&Decoder::frozen(&other, &whole, &Device::flex()).unwrap(), WeightVersion(1));
+    assert!(message.unwrap_err().to_string().contains("`model.layers.1.input_layernorm.weight`"));
+}
+
 fn turn(seed: u64, max_new_tokens: usize) -> Turn {
     Turn { max_new_tokens, seed, stop: never(), deadline: None }
 }
 
 fn generator() -> LocalGenerator {
     let config = ModelConfig { max_positions: 16, ..config() };
-    LocalGenerator::new(&config, &HostWeights::init(&config, 5), &[])
+    LocalGenerator::new(&config, &HostWeights::init(&config, 5), &[]).unwrap()
 }
 
 #[test]
@@ -310,7 +350,7 @@ fn examples_that_cannot_be_learnt_are_refused_by_their_place_in_the_batch() {
         micro_batch_tokens: 1000,
         gradient_checkpointing: false,
     };
-    let mut trainer = SftTrainer::new(&config(), &HostWeights::init(&config(), 0), sft, &Device::flex());
+    let mut trainer = SftTrainer::new(&config(), &HostWeights::init(&config(), 0), sft, &Device::flex()).unwrap();
     let good = SftExample::completion(&[1, 2], &[3, 4]);
     for (bad, expected) in [
         (SftExample::completion(&[1, 320], &[3]), "example 1 of the batch has token 320, the model has ids below 320"),

@@ -9,7 +9,7 @@ use zerosearch_lm::{Decoder, HostWeights, LocalGenerator, ModelConfig};
 
 fn generator() -> LocalGenerator {
     let config = ModelConfig::tiny_llama(97, 48, 2, 4, 2, 80);
-    LocalGenerator::new(&config, &HostWeights::init(&config, 5), &[96])
+    LocalGenerator::new(&config, &HostWeights::init(&config, 5), &[96]).unwrap()
 }
 
 fn turn(seed: u64, limit: usize) -> Turn {
@@ -80,7 +80,7 @@ fn the_samples_of_a_group_share_their_prompts_prefill() {
 fn a_full_context_ends_a_turn_and_nothing_else() {
     let mut config = ModelConfig::tiny_llama(97, 48, 1, 4, 2, 80);
     config.max_positions = 10;
-    let mut generator = LocalGenerator::new(&config, &HostWeights::init(&config, 5), &[]);
+    let mut generator = LocalGenerator::new(&config, &HostWeights::init(&config, 5), &[]).unwrap();
     let id = generator.start(Request { prompt: &[1, 2, 3], sampling: Sampling::greedy(), turn: turn(0, 100) }).unwrap();
     let done = generator.poll().unwrap().remove(0);
     assert_eq!((done.finish, done.tokens.len()), (Finish::Context, 7));
@@ -131,7 +131,7 @@ fn no_end_of_text_before_the_fewest_tokens() {
     let weights = HostWeights::init(&config, 4);
     // Every token but two ends the text: without a bound a turn is over at once.
     let eos: Vec<u32> = (2..97).collect();
-    let mut generator = LocalGenerator::new(&config, &weights, &eos);
+    let mut generator = LocalGenerator::new(&config, &weights, &eos).unwrap();
     for (min_new_tokens, at_least) in [(0, 1), (5, 6)] {
         let sampling = Sampling { min_new_tokens, ..Sampling::default() };
         let id = generator.start(Request { prompt: &[1, 2], sampling, turn: turn(3, 40) }).unwrap();
@@ -155,7 +155,7 @@ fn without_weights_nothing_is_sampled_and_with_them_again_nothing_was_lost() {
     generator.extend(id, &[1, 2], turn(1, 7)).unwrap();
     let message = generator.poll().unwrap_err().to_string();
     assert!(message.contains("released") && message.contains("refit"), "{message}");
-    generator.refit_from(&Decoder::frozen(&config, &weights, &Device::flex()), WeightVersion(1));
+    generator.refit_from(&Decoder::frozen(&config, &weights, &Device::flex()).unwrap(), WeightVersion(1)).unwrap();
     let second = done(&mut generator);
 
     let mut awake = self::generator();

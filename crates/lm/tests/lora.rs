@@ -32,7 +32,7 @@ fn trained() -> (HostWeights, Decoder) {
 fn trained_as(lora: &LoraConfig) -> (HostWeights, Decoder) {
     let weights = HostWeights::init(&config(), 5);
     let adapters = lora.initial(&config(), 1);
-    let decoder = Decoder::with_lora(&config(), &weights, lora, &adapters, &Device::flex());
+    let decoder = Decoder::with_lora(&config(), &weights, lora, &adapters, &Device::flex()).unwrap();
     let sft = SftConfig {
         learning_rate: LearningRate::cosine(1e-2, 0, 10, 1.0),
         optimizer: AdamWConfig::default(),
@@ -50,8 +50,9 @@ fn trained_as(lora: &LoraConfig) -> (HostWeights, Decoder) {
 #[test]
 fn fresh_adapters_change_nothing_and_trained_ones_only_themselves() {
     let weights = HostWeights::init(&config(), 5);
-    let fresh = Decoder::with_lora(&config(), &weights, &lora(), &lora().initial(&config(), 1), &Device::flex());
-    let plain = Decoder::frozen(&config(), &weights, &Device::flex());
+    let fresh =
+        Decoder::with_lora(&config(), &weights, &lora(), &lora().initial(&config(), 1), &Device::flex()).unwrap();
+    let plain = Decoder::frozen(&config(), &weights, &Device::flex()).unwrap();
     assert_eq!(logprobs(&fresh), logprobs(&plain));
     assert_eq!(fresh.trained().len(), 2 * 3 * 2, "two matrices for three modules in two layers");
 
@@ -63,7 +64,7 @@ fn fresh_adapters_change_nothing_and_trained_ones_only_themselves() {
 #[test]
 fn the_merged_weights_sample_what_the_adapters_score() {
     let (_, decoder) = trained();
-    let mut generator = LocalGenerator::new(&config(), &decoder.to_host(), &[]);
+    let mut generator = LocalGenerator::new(&config(), &decoder.to_host(), &[]).unwrap();
     let turn = Turn { max_new_tokens: 12, seed: 4, stop: never(), deadline: None };
     generator.start(Request { prompt: &TOKENS, sampling: Sampling::default(), turn }).unwrap();
     let sampled = generator.poll().unwrap().remove(0).tokens;
@@ -80,9 +81,9 @@ fn merging_can_be_undone() {
     let (weights, decoder) = trained();
     let (lora, adapters) = decoder.lora().unwrap();
     let mut merged = weights.clone();
-    lora.merge(&mut merged, &adapters);
+    lora.merge(&mut merged, &adapters).unwrap();
     assert_ne!(merged, weights);
-    lora.unmerge(&mut merged, &adapters);
+    lora.unmerge(&mut merged, &adapters).unwrap();
     for ((name, before), (_, after)) in weights.iter().zip(merged.iter()) {
         let error = before.values.iter().zip(&after.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(error < 1e-6, "{name}: {error}");

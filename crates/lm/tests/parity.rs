@@ -46,7 +46,7 @@ fn load(name: &str) -> (ModelConfig, HostWeights, Oracle) {
 fn the_trainers_logprobs_and_entropies_are_the_references() {
     for name in FAMILIES {
         let (config, weights, oracle) = load(name);
-        let decoder = Decoder::frozen(&config, &weights, &Device::flex());
+        let decoder = Decoder::frozen(&config, &weights, &Device::flex()).unwrap();
         for prompt in 0..3 {
             let ids = oracle.ids(&format!("p{prompt}.ids"));
             let positions: Vec<usize> = (1..ids.len()).collect();
@@ -74,8 +74,8 @@ fn the_trainers_logprobs_and_entropies_are_the_references() {
 fn greedy_continuations_are_the_references_and_their_logprobs_the_trainers() {
     for name in FAMILIES {
         let (config, weights, oracle) = load(name);
-        let decoder = Decoder::frozen(&config, &weights, &Device::flex());
-        let mut generator = LocalGenerator::new(&config, &weights, &[]);
+        let decoder = Decoder::frozen(&config, &weights, &Device::flex()).unwrap();
+        let mut generator = LocalGenerator::new(&config, &weights, &[]).unwrap();
         for prompt in 0..4 {
             let ids = oracle.ids(&format!("p{prompt}.ids"));
             let expected = oracle.ids(&format!("p{prompt}.generated"));

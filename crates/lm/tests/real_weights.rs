@@ -36,8 +36,8 @@ fn smollm2_gives_the_references_logprobs_and_greedy_tokens() {
     let oracle = SafeTensors::deserialize(&bytes).unwrap();
     let (config, _) = ModelConfig::read(&folder.join("config.json")).unwrap();
     let weights = HostWeights::read(&folder, &config).unwrap();
-    let decoder = Decoder::frozen(&config, &weights, &Device::flex());
-    let mut generator = LocalGenerator::new(&config, &weights, &[END_OF_TEXT]);
+    let decoder = Decoder::frozen(&config, &weights, &Device::flex()).unwrap();
+    let mut generator = LocalGenerator::new(&config, &weights, &[END_OF_TEXT]).unwrap();
     let (mut worst, mut gap): (f64, f64) = (0.0, 0.0);
     for prompt in 0..3 {
         let of = |kind: &str| values(&oracle, &format!("p{prompt}.{kind}"));

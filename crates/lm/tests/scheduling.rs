@@ -11,7 +11,7 @@ const BLOCK: usize = 2 * 2 * 16 * (12 + 16) * 4;
 
 fn generator() -> LocalGenerator {
     let config = ModelConfig::tiny_llama(97, 48, 2, 4, 2, 80);
-    LocalGenerator::new(&config, &HostWeights::init(&config, 5), &[])
+    LocalGenerator::new(&config, &HostWeights::init(&config, 5), &[]).unwrap()
 }
 
 fn turn(seed: u64, limit: usize) -> Turn {

@@ -25,7 +25,7 @@ struct Sampled {
 }
 
 fn sampled(config: &ModelConfig, weights: &HostWeights) -> Vec<Sampled> {
-    sampled_by(LocalGenerator::new(config, weights, &[]), config)
+    sampled_by(LocalGenerator::new(config, weights, &[]).unwrap(), config)
 }
 
 fn sampled_by(mut generator: LocalGenerator, config: &ModelConfig) -> Vec<Sampled> {
@@ -87,11 +87,11 @@ fn loss((logprobs, entropies): (Tensor<1>, Tensor<1>)) -> Tensor<1> {
 }
 
 fn by_name(gradients: &Gradients, decoder: &Decoder) -> BTreeMap<String, Vec<f32>> {
-    let of = |name: &String| match gradients.get(name)? {
+    let of = |name: &str| match gradients.get(name)? {
         Weight::Matrix(gradient) => Some(numbers(gradient.clone())),
         Weight::Vector(gradient) => Some(numbers(gradient.clone())),
     };
-    decoder.trained().keys().filter_map(|name| Some((name.clone(), of(name)?))).collect()
+    decoder.trained().into_iter().filter_map(|(name, _)| Some((name.to_string(), of(name)?))).collect()
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn the_generators_logprobs_are_the_trainers_to_the_bit_after_several_turns_and_i
         let (config, weights) = load(name);
         let sampled = sampled(&config, &weights);
         let recorded: Vec<f32> = sampled.iter().flat_map(|s| &s.logprobs).copied().collect();
-        let decoder = Decoder::trainable(&config, &weights, &Device::flex());
+        let decoder = Decoder::trainable(&config, &weights, &Device::flex()).unwrap();
         assert_eq!(numbers(decoder.score(&scored(&sampled)).0), recorded, "{name}");
         let checkpointed = decoder.pass(&scored(&sampled), true).score(&scored(&sampled)).0;
         assert_eq!(numbers(checkpointed), recorded, "{name}");
@@ -109,8 +109,8 @@ fn the_generators_logprobs_are_the_trainers_to_the_bit_after_several_turns_and_i
 
         // The generator merges adapters, the trainer has them beside the weights.
         let lora = LoraConfig::default();
-        let decoder = Decoder::with_lora(&config, &weights, &lora, &adapters(&lora, &config), &Device::flex());
-        let sampled = sampled_by(LocalGenerator::of(&decoder, &[]), &config);
+        let decoder = Decoder::with_lora(&config, &weights, &lora, &adapters(&lora, &config), &Device::flex()).unwrap();
+        let sampled = sampled_by(LocalGenerator::of(&decoder, &[]).unwrap(), &config);
         let adapted: Vec<f32> = sampled.iter().flat_map(|s| &s.logprobs).copied().collect();
         assert_ne!(adapted, recorded, "{name}");
         assert_eq!(numbers(decoder.score(&scored(&sampled)).0), adapted, "{name}");
@@ -125,8 +125,8 @@ fn gradient_checkpointing_changes_no_bit_of_a_gradient() {
         let lora = LoraConfig { dropout: 0.2, ..LoraConfig::default() };
         let adapters = adapters(&lora, &config);
         let device = Device::flex();
-        let with_lora = Decoder::with_lora(&config, &weights, &lora, &adapters, &device);
-        for decoder in [Decoder::trainable(&config, &weights, &device), with_lora] {
+        let with_lora = Decoder::with_lora(&config, &weights, &lora, &adapters, &device).unwrap();
+        for decoder in [Decoder::trainable(&config, &weights, &device).unwrap(), with_lora] {
             let decoder = decoder.with_dropout(Stream::default());
             let gradients = |gradient_checkpointing| {
                 let pass = decoder.pass(&scored(&sampled), gradient_checkpointing);
@@ -152,7 +152,7 @@ fn what_sequences_share_changes_a_gradient_by_rounding_only() {
     for name in FAMILIES {
         let (config, weights) = load(name);
         let sampled = sampled(&config, &weights);
-        let decoder = Decoder::trainable(&config, &weights, &Device::flex());
+        let decoder = Decoder::trainable(&config, &weights, &Device::flex()).unwrap();
         let add = |gradients: &mut Gradients, sequences: &[ScoredSequence<'_>]| {
             let pass = decoder.pass(sequences, false);
             let loss = loss(pass.score(sequences));
@@ -180,7 +180,7 @@ fn products_in_bf16_give_nearly_the_same_gradients_in_f32() {
         let (config, weights) = load(name);
         let sampled = sampled(&config, &weights);
         let run = |bf16, gradient_checkpointing| {
-            let decoder = Decoder::trainable(&config, &weights, &Device::flex()).with_bf16(Some(bf16));
+            let decoder = Decoder::trainable(&config, &weights, &Device::flex()).unwrap().with_bf16(Some(bf16));
             let pass = decoder.pass(&scored(&sampled), gradient_checkpointing);
             let (logprobs, entropies) = pass.score(&scored(&sampled));
             assert_eq!((logprobs.dtype(), entropies.dtype()), (DType::F32, DType::F32));
@@ -205,7 +205,7 @@ fn products_in_bf16_give_nearly_the_same_gradients_in_f32() {
 #[test]
 fn sequences_that_are_equal_or_have_nothing_to_score_are_no_exception() {
     let (config, weights) = load(FAMILIES[2]);
-    let decoder = Decoder::trainable(&config, &weights, &Device::flex());
+    let decoder = Decoder::trainable(&config, &weights, &Device::flex()).unwrap();
     let sequence = |tokens: &'static [u32], positions: &'static [usize]| ScoredSequence { tokens, positions };
     let alone = numbers(decoder.score(&[sequence(&[5, 9, 2, 7], &[2, 3])]).0);
     let scored = [

@@ -72,7 +72,7 @@ impl SimulatedEngine<LocalCompleter> {
     /// When a file of the folder is missing or broken.
     pub fn read(folder: impl AsRef<Path>) -> Result<Self, SimulatorError> {
         let folder = folder.as_ref();
-        let completer = LocalCompleter::new(&LanguageModel::read(folder)?);
+        let completer = LocalCompleter::new(&LanguageModel::read(folder)?)?;
         Ok(Self::new(completer, SimulatorPrompt::for_model(folder)?, SimulationConfig::default()))
     }
 }

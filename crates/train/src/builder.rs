@@ -10,7 +10,7 @@ use zerosearch_curriculum::SuccessRate;
 use zerosearch_data::Question;
 use zerosearch_generate::Stream;
 use zerosearch_grammar::EpisodeFormat;
-use zerosearch_lm::{Decoder, LanguageModel, Refit, generator_for};
+use zerosearch_lm::{Decoder, LanguageModel, ModelFiles, Refit, generator_for};
 use zerosearch_metrics::{JsonlSink, Sink, Sinks, TensorBoardSink, unix_seconds};
 use zerosearch_reward::{F1Reward, RewardFn};
 use zerosearch_rollout::Tool;
@@ -195,7 +195,10 @@ impl TrainerBuilder {
         let config = Arc::new(config);
         // The default generator has the policy's weights already. With adapters it is given the merged ones, as ever after.
         let is_current = generator.is_none() && config.lora.is_none();
-        let mut generator = generator.unwrap_or_else(|| generator_for(&policy, &device));
+        let mut generator = match generator {
+            Some(generator) => generator,
+            None => generator_for(&policy, &device)?,
+        };
         generator.limit_cache(config.kv_cache_memory_bytes.unwrap_or(usize::MAX));
         let codec = policy.codec.clone();
         let collector = Collector {
@@ -216,7 +219,7 @@ impl TrainerBuilder {
             ahead: VecDeque::new(),
             success: SuccessRate::new(0.9)?,
         };
-        let (files, mut updater) = networks(policy, config.clone(), algorithm, device);
+        let (files, mut updater) = networks(policy, config.clone(), algorithm, device)?;
         updater.replicas = self.further_devices.iter().map(|device| updater.replica(device)).collect();
         let outputs =
             Outputs { sinks: self.sinks, checkpoints: self.checkpoints, samples: self.samples, ..Outputs::default() };
@@ -253,30 +256,32 @@ fn networks(
     config: Arc<TrainConfig>,
     algorithm: Box<dyn Algorithm>,
     device: Device,
-) -> (zerosearch_lm::ModelFiles, Updater) {
+) -> Result<(ModelFiles, Updater), TrainError> {
     let learner = |decoder| Learner::new(decoder, config.optimizer);
     let precise = |decoder: Decoder| decoder.with_bf16(config.bf16);
     let critic = algorithm.value_loss().map(|_| critic::initial_weights(&policy));
-    let critic = critic.map(|weights| learner(precise(Decoder::trainable(&policy.config, weights, &device))));
+    let critic = critic.map(|weights| Decoder::trainable(&policy.config, weights, &device)).transpose()?;
+    let critic = critic.map(|critic| learner(precise(critic)));
     let compares = algorithm.terms().kl.coefficient != 0.0 || config.kl_reward.coefficient != 0.0;
     let (files, decoder, reference) = match &config.lora {
         Some(lora) => {
             let seed = Stream { seed: config.seed, purpose: "adapters", ..Stream::default() }.value();
             let adapters = lora.initial(&policy.config, seed);
             let (files, weights) = policy.into_parts();
-            let decoder = precise(Decoder::with_lora(&files.config, weights, lora, &adapters, &device));
+            let decoder = precise(Decoder::with_lora(&files.config, weights, lora, &adapters, &device)?);
             let reference = compares.then(|| decoder.without_lora());
             (files, decoder, reference)
         }
         None => {
             // A copy of all weights, which a run without a KL term does not pay for.
-            let reference = compares.then(|| precise(Decoder::frozen(&policy.config, &*policy.weights, &device)));
+            let reference = compares.then(|| Decoder::frozen(&policy.config, &*policy.weights, &device)).transpose()?;
+            let reference = reference.map(precise);
             let (files, weights) = policy.into_parts();
-            let decoder = precise(Decoder::trainable(&files.config, weights, &device));
+            let decoder = precise(Decoder::trainable(&files.config, weights, &device)?);
             (files, decoder, reference)
         }
     };
     let (policy, kl_beta) = (learner(decoder), config.kl_reward.coefficient);
     let updater = Updater { config, device, policy, critic, algorithm, reference, replicas: Vec::new(), kl_beta };
-    (files, updater)
+    Ok((files, updater))
 }

@@ -212,11 +212,11 @@ impl Trainer {
             return Err(failed(&folder.join("actor"), "this run trained a model of another shape"));
         }
         let device = &self.updater.device;
-        let optimizer = |name: &str| AdamW::load(self.config.optimizer, &folder.join(name), device);
+        let optimizer = |name: &str| AdamW::read(self.config.optimizer, &folder.join(name), device);
         let critic = match &self.updater.critic {
             Some(_) => {
                 let weights = HostWeights::read_file(&folder.join("critic.safetensors"))?;
-                let decoder = Decoder::trainable(&model.config, weights, device).with_bf16(self.config.bf16);
+                let decoder = Decoder::trainable(&model.config, weights, device)?.with_bf16(self.config.bf16);
                 Some(Learner { decoder, optimizer: optimizer("critic_optimizer.safetensors")? })
             }
             None => None,
@@ -224,9 +224,9 @@ impl Trainer {
         let decoder = match &self.config.lora {
             Some(lora) => {
                 let (_, adapters) = LoraConfig::read(&folder.join("actor").join(ADAPTERS), &model.config)?;
-                self.updater.policy.decoder.with_adapters(lora, &adapters)
+                self.updater.policy.decoder.with_adapters(lora, &adapters)?
             }
-            None => Decoder::trainable(&self.files.config, model.into_weights(), device).with_bf16(self.config.bf16),
+            None => Decoder::trainable(&self.files.config, model.into_weights(), device)?.with_bf16(self.config.bf16),
         };
         let policy = Learner { decoder, optimizer: optimizer("actor_optimizer.safetensors")? };
         self.updater.algorithm.restore(&state.algorithm)?;

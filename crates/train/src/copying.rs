@@ -38,7 +38,7 @@ pub fn measure_copying(
 ) -> Result<Copying, PretrainingError> {
     const CHAIN: Habits = Habits { guess: 0.0, stop_early: 0.0, bare_question: 0.0 };
     let codec = &model.codec;
-    let mut generator = LocalGenerator::for_model(model);
+    let mut generator = LocalGenerator::for_model(model)?;
     let mut rng = Stream { purpose: "copying", ..Stream::default() }.rng();
     let mut spans = BTreeMap::new();
     for question in questions {

@@ -17,7 +17,7 @@ pub(crate) fn initial_weights(policy: &LanguageModel) -> HostWeights {
 /// The values of states, `[n]`, by their features `[n, hidden]`.
 pub(crate) fn values(critic: &Decoder, features: Tensor<2>) -> Tensor<1> {
     let rows = features.dims()[0];
-    match critic.weights().get(VALUE_HEAD) {
+    match critic.extra(VALUE_HEAD) {
         Some(Weight::Matrix(head)) => {
             let features = if features.dtype() == head.dtype() { features } else { features.cast(FloatDType::F32) };
             features.matmul(head.clone().transpose()).reshape([rows])

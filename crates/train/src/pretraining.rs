@@ -28,6 +28,9 @@ pub enum PretrainingError {
     /// A template or the tokenizer failed.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// The model's weights are not whole.
+    #[error(transparent)]
+    Lm(#[from] zerosearch_lm::LmError),
     /// The simulator's template failed.
     #[error(transparent)]
     Simulator(#[from] SimulatorError),

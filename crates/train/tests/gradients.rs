@@ -97,7 +97,7 @@ fn gradient(
     rows: &[Row],
     parts: &[Vec<usize>],
 ) -> HostWeights {
-    let decoder = Decoder::trainable(&fixture.model.config, model, &fixture.device);
+    let decoder = Decoder::trainable(&fixture.model.config, model, &fixture.device).unwrap();
     let mut sum = Gradients::default();
     for part in parts {
         sum.add(Gradients::of(loss(algorithm, &decoder, rows, part).1, decoder.trained()));
@@ -107,8 +107,8 @@ fn gradient(
 
 fn host(gradients: &Gradients, decoder: &Decoder) -> HostWeights {
     let mut host = HostWeights::default();
-    let names = decoder.trained().keys();
-    names.for_each(|name| host.insert(name.clone(), gradients.get(name).unwrap().to_host()));
+    let names = decoder.trained().into_iter().map(|(name, _)| name);
+    names.for_each(|name| host.insert(name, gradients.get(name).unwrap().to_host()));
     host
 }
 
@@ -194,7 +194,7 @@ fn finite_differences_confirm_every_policy_loss() {
             }
         }
         confirm(&case, &fixture.model.weights, &gradient, |weights| {
-            let decoder = Decoder::frozen(&fixture.model.config, weights, &fixture.device);
+            let decoder = Decoder::frozen(&fixture.model.config, weights, &fixture.device).unwrap();
             loss(integral.0.as_ref(), &decoder, &integral.1, &everything[0]).0
         });
     }
@@ -213,12 +213,12 @@ fn finite_differences_confirm_the_value_loss() {
         HostTensor { shape: vec![1, width], values: (0..width).map(|i| (i as f32).sin() / 8.0).collect() },
     );
     let values = |decoder: &Decoder| {
-        let Some(Weight::Matrix(head)) = decoder.weights().get(HEAD) else { panic!("no value head") };
+        let Some(Weight::Matrix(head)) = decoder.extra(HEAD) else { panic!("no value head") };
         let features = decoder.features(&scored(&chosen));
         let count = features.dims()[0];
         features.matmul(head.clone().transpose()).reshape([count])
     };
-    let start = Decoder::frozen(&fixture.model.config, &model, &fixture.device);
+    let start = Decoder::frozen(&fixture.model.config, &model, &fixture.device).unwrap();
     let now = values(&start).into_data().try_to_vec::<f32>().unwrap();
     let constant = |shifts: &[f32]| {
         let shifted: Vec<f32> = now.iter().enumerate().map(|(i, value)| value - shifts[i % shifts.len()]).collect();
@@ -236,7 +236,7 @@ fn finite_differences_confirm_the_value_loss() {
             };
             value_loss.loss(inputs).unwrap()
         };
-        let decoder = Decoder::trainable(&fixture.model.config, &model, &fixture.device);
+        let decoder = Decoder::trainable(&fixture.model.config, &model, &fixture.device).unwrap();
         let found = output(&decoder);
         assert_eq!(found.clipped > 0.0, clip.is_some());
         let gradients = Gradients::of(found.loss, decoder.trained());
@@ -246,7 +246,7 @@ fn finite_differences_confirm_the_value_loss() {
             gradients.get(name).iter().for_each(|tensor| gradient.insert(name, tensor.to_host()));
         }
         confirm(&format!("value loss, clip {clip:?}"), &model, &gradient, |weights| {
-            output(&Decoder::frozen(&fixture.model.config, weights, &fixture.device)).vf_loss
+            output(&Decoder::frozen(&fixture.model.config, weights, &fixture.device).unwrap()).vf_loss
         });
     }
 }

@@ -88,7 +88,7 @@ fn micro_batches_do_not_change_the_update() {
 #[test]
 fn an_observation_token_gets_no_gradient_of_its_own() {
     let fixture = Fixture::new();
-    let decoder = Decoder::trainable(&fixture.model.config, &*fixture.model.weights, &fixture.device);
+    let decoder = Decoder::trainable(&fixture.model.config, &*fixture.model.weights, &fixture.device).unwrap();
     let tokens: Vec<u32> = (10..30).collect();
     // Positions 12..16 are an observation, the others from 5 on are the policy's.
     let trained: Vec<usize> = (5..20).filter(|p| !(12..16).contains(p)).collect();

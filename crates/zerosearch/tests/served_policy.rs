@@ -92,7 +92,7 @@ impl Server {
                 let folder = Path::new(body["model_path"].as_str().unwrap());
                 let model = LanguageModel::read(folder).unwrap();
                 self.eos = model.codec.eos_ids().to_vec();
-                self.generator = Some(LocalGenerator::for_model(&model));
+                self.generator = Some(LocalGenerator::for_model(&model).unwrap());
                 json!({"success": true})
             }
             _ => json!({}),

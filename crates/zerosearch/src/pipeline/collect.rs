@@ -41,7 +41,7 @@ impl Collector<'_> {
         // A real engine ignores the context.
         let noise = Noise::Curriculum { curriculum: &silent, progress: Progress::at(0, 1) };
         let rollouts = RolloutPlan { seed, ..RolloutPlan::search(self.engine, noise, &self.model.codec, self.rollout) };
-        let mut generator = LocalGenerator::for_model(self.model);
+        let mut generator = LocalGenerator::for_model(self.model)?;
         let bar = ProgressBar::new(label, tasks.len() as u64);
         let mut finished = 0;
         let rollouts = rollouts.run(&mut generator, tasks, &mut |now| {

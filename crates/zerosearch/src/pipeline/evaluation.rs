@@ -77,7 +77,7 @@ impl Examination<'_> {
         let rollout = RolloutConfig { max_turns, max_new_tokens, max_observation_tokens, top_k, format, ..greedy };
         let config = EvalConfig { strategy, rollout, seed: self.seed, chunk: 128 };
         let prompt = strategy.prompt(&model.codec, &format.into())?;
-        let mut generator = LocalGenerator::for_model(model);
+        let mut generator = LocalGenerator::for_model(model)?;
         let bar = ProgressBar::new(label, self.questions.len() as u64);
         let result = evaluate(&mut generator, Some(self.engine), &model.codec, &prompt, self.questions, &config, &bar)?;
         bar.finish();

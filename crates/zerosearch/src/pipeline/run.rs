@@ -100,7 +100,7 @@ impl<'a> Pipeline<'a> {
             say(format!("  {name:28} {:5.1} % {:5.1} %", 100.0 * o.useful_contains, 100.0 * o.noisy_contains));
         }
 
-        let simulated = engine(self.config.simulation, &simulator, &simulator_prompt);
+        let simulated = engine(self.config.simulation, &simulator, &simulator_prompt)?;
         if interrupted.load(Ordering::Relaxed) {
             return Ok(PipelineEnd::Interrupted);
         }
@@ -184,8 +184,8 @@ impl<'a> Pipeline<'a> {
         )?;
         let used = self.config.simulation;
         let obedience = |model: &LanguageModel, attempts: usize| {
-            let engine = engine(SimulationConfig { attempts, ..used }, model, template);
-            measure_obedience(&engine, &held_out, self.config.train.rollout.top_k, seed)
+            let engine = engine(SimulationConfig { attempts, ..used }, model, template)?;
+            Ok::<_, PipelineError>(measure_obedience(&engine, &held_out, self.config.train.rollout.top_k, seed)?)
         };
         let before = obedience(base, 1)?;
         let simulator = tune(&self.config, base, template, &rows, &self.device)?;

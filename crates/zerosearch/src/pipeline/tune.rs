@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use zerosearch_generate::{Epochs, Stream};
-use zerosearch_lm::{AdamWConfig, LanguageModel, LearningRate, LocalCompleter, SftConfig, SftTrainer};
+use zerosearch_lm::{AdamWConfig, LanguageModel, LearningRate, LmError, LocalCompleter, SftConfig, SftTrainer};
 use zerosearch_metrics::ProgressBar;
 use zerosearch_simulator::{LabelledInteraction, SimulatedEngine, SimulationConfig, SimulatorPrompt, sft_examples};
 
@@ -25,7 +25,7 @@ pub(super) fn tune(
         micro_batch_tokens: config.train.micro_batch_tokens,
         gradient_checkpointing: false,
     };
-    let mut trainer = SftTrainer::new(&base.config, &base.weights, sft, device);
+    let mut trainer = SftTrainer::new(&base.config, &base.weights, sft, device)?;
     let bar = ProgressBar::new("fine-tune the simulator", steps);
     let stream = Stream { seed: config.train.seed, purpose: "fine-tuning order", ..Stream::default() };
     let mut order = Epochs::new(examples.len(), stream);
@@ -46,6 +46,6 @@ pub(super) fn engine(
     simulation: SimulationConfig,
     model: &LanguageModel,
     prompt: &SimulatorPrompt,
-) -> SimulatedEngine<LocalCompleter> {
-    SimulatedEngine::new(LocalCompleter::new(model), prompt.clone(), simulation)
+) -> Result<SimulatedEngine<LocalCompleter>, LmError> {
+    Ok(SimulatedEngine::new(LocalCompleter::new(model)?, prompt.clone(), simulation))
 }
