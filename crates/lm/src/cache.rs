@@ -1,167 +1,152 @@
-//! Keys and values of sequences, in blocks of sixteen positions that sequences share until one of them writes.
+//! Which blocks of an engine's cache hold what a sequence has computed. Sequences share them until one of them writes.
 
-use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use zerosearch_kernels::host::KV_BLOCK;
 
-use zerosearch_kernels::host::{KV_BLOCK, KvBlocks, write_key, write_value};
+use crate::engine::Engine;
 
-use crate::ModelConfig;
+/// Positions of one block.
+pub(crate) const BLOCK: usize = KV_BLOCK;
 
-/// How a block is divided: every layer's keys `[kv_heads, head_dim, 16]`, then its values `[kv_heads, 16, stride]`.
-#[derive(Clone, Copy)]
-pub(crate) struct Layout {
-    layers: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    /// `head_dim` rounded up, so that a value is whole registers.
-    stride: usize,
-}
+/// Names a block in an engine's cache: the keys and values of [`BLOCK`] positions, in all layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockId(pub(crate) u32);
 
-impl Layout {
-    pub(crate) fn of(config: &ModelConfig) -> Self {
-        let stride = config.head_dim.next_multiple_of(KV_BLOCK);
-        Self { layers: config.layers, kv_heads: config.kv_heads, head_dim: config.head_dim, stride }
-    }
-
-    fn layer(&self) -> usize {
-        self.kv_heads * KV_BLOCK * (self.head_dim + self.stride)
-    }
-
-    fn floats(&self) -> usize {
-        self.layers * self.layer()
-    }
-
-    /// Bytes of one block.
-    pub(crate) fn bytes(&self) -> usize {
-        self.floats() * size_of::<f32>()
-    }
-
-    fn keys(&self, layer: usize, head: usize) -> Range<usize> {
-        let start = layer * self.layer() + head * KV_BLOCK * self.head_dim;
-        start..start + KV_BLOCK * self.head_dim
-    }
-
-    fn values(&self, layer: usize, head: usize) -> Range<usize> {
-        let start = layer * self.layer() + KV_BLOCK * (self.kv_heads * self.head_dim + head * self.stride);
-        start..start + KV_BLOCK * self.stride
+impl BlockId {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
     }
 }
 
-/// Counts the bytes of all blocks that are alive.
-#[derive(Default)]
-pub(crate) struct Pool {
-    bytes: AtomicUsize,
-    peak: AtomicUsize,
-}
-
-impl Pool {
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn peak(&self) -> usize {
-        self.peak.load(Ordering::Relaxed)
-    }
-
-    /// What is alive now is the peak so far.
-    pub(crate) fn reset_peak(&self) {
-        self.peak.store(self.bytes(), Ordering::Relaxed);
-    }
-}
-
-struct Block {
-    data: Vec<f32>,
-    pool: Arc<Pool>,
-}
-
-impl Block {
-    fn new(data: Vec<f32>, pool: &Arc<Pool>) -> Self {
-        let bytes = data.len() * size_of::<f32>();
-        let now = pool.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        pool.peak.fetch_max(now, Ordering::Relaxed);
-        Self { data, pool: Arc::clone(pool) }
-    }
-}
-
-impl Clone for Block {
-    fn clone(&self) -> Self {
-        Self::new(self.data.clone(), &self.pool)
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        self.pool.bytes.fetch_sub(self.data.len() * size_of::<f32>(), Ordering::Relaxed);
-    }
-}
-
-/// What one sequence has computed.
-#[derive(Default)]
-pub(crate) struct Cache {
-    blocks: Vec<Arc<Block>>,
+/// The blocks of one sequence, in the order of its positions.
+#[derive(Debug, Default)]
+pub(crate) struct BlockTable {
+    blocks: Vec<BlockId>,
     length: usize,
 }
 
-impl Cache {
-    /// Positions.
+impl BlockTable {
+    /// Positions that are computed.
     pub(crate) fn len(&self) -> usize {
         self.length
     }
 
-    /// The first `length` positions, sharing their blocks.
-    pub(crate) fn prefix(&self, length: usize) -> Self {
-        let length = length.min(self.length);
-        Self { blocks: self.blocks[..length.div_ceil(KV_BLOCK)].to_vec(), length }
-    }
-
-    /// Blocks that [`reserve`](Self::reserve) would allocate: new ones, and a shared one that must be copied before it is written.
-    pub(crate) fn blocks_missing(&self, tokens: usize) -> usize {
-        let new = (self.length + tokens).div_ceil(KV_BLOCK).saturating_sub(self.blocks.len());
-        let copied = self.blocks[self.length / KV_BLOCK..].iter().filter(|block| Arc::strong_count(block) > 1).count();
-        new + copied
-    }
-
-    /// Makes room for `tokens` more positions, in blocks that no other sequence reads.
-    pub(crate) fn reserve(&mut self, layout: &Layout, pool: &Arc<Pool>, tokens: usize) {
-        for block in &mut self.blocks[self.length / KV_BLOCK..] {
-            Arc::make_mut(block);
-        }
-        while self.blocks.len() * KV_BLOCK < self.length + tokens {
-            self.blocks.push(Arc::new(Block::new(vec![0.0; layout.floats()], pool)));
-        }
-    }
-
-    /// Writes keys and values of one layer (`[kv_heads · head_dim]` each) behind the last position: the first row
-    /// `ahead` = 0 positions behind it, and so on. The room must have been reserved.
-    pub(crate) fn write(&mut self, layout: &Layout, layer: usize, ahead: usize, keys: &[f32], values: &[f32]) {
-        let position = self.length + ahead;
-        let block = self.blocks.get_mut(position / KV_BLOCK).and_then(Arc::get_mut);
-        let Some(block) = block else { return };
-        let heads = keys.chunks_exact(layout.head_dim).zip(values.chunks_exact(layout.head_dim));
-        for (head, (key, value)) in heads.enumerate() {
-            write_key(&mut block.data[layout.keys(layer, head)], position % KV_BLOCK, key);
-            write_value(&mut block.data[layout.values(layer, head)], layout.stride, position % KV_BLOCK, value);
-        }
+    /// All blocks, those that are [reserved](Blocks::reserve) and not yet written included.
+    pub(crate) fn blocks(&self) -> &[BlockId] {
+        &self.blocks
     }
 
     /// Counts what was written as computed.
     pub(crate) fn advance(&mut self, tokens: usize) {
         self.length += tokens;
     }
+}
 
-    /// Every block's data, for [`view`].
-    pub(crate) fn blocks(&self) -> Vec<&[f32]> {
-        self.blocks.iter().map(|block| &block.data[..]).collect()
+/// Which blocks are in use, and by how many sequences each.
+#[derive(Debug, Default)]
+pub(crate) struct Blocks {
+    readers: Vec<u32>,
+    free: Vec<BlockId>,
+    peak: usize,
+}
+
+impl Blocks {
+    /// How many are in use.
+    pub(crate) fn used(&self) -> usize {
+        self.readers.len() - self.free.len()
+    }
+
+    /// The most that were in use at once.
+    pub(crate) fn peak(&self) -> usize {
+        self.peak
+    }
+
+    /// What is in use now is the peak so far.
+    pub(crate) fn reset_peak(&mut self) {
+        self.peak = self.used();
+    }
+
+    /// Blocks that [`reserve`](Self::reserve) would take: new ones, and shared ones that must be copied before they are
+    /// written.
+    pub(crate) fn missing(&self, table: &BlockTable, tokens: usize) -> usize {
+        let new = (table.length + tokens).div_ceil(BLOCK).saturating_sub(table.blocks.len());
+        let copied = table.blocks[table.length / BLOCK..].iter().filter(|block| self.readers[block.index()] > 1);
+        new + copied.count()
+    }
+
+    /// Makes room for `tokens` more positions, in blocks that no other sequence reads.
+    pub(crate) fn reserve(&mut self, table: &mut BlockTable, tokens: usize, engine: &mut dyn Engine) {
+        for block in &mut table.blocks[table.length / BLOCK..] {
+            if self.readers[block.index()] > 1 {
+                let copy = self.take();
+                engine.copy_block(*block, copy);
+                self.readers[block.index()] -= 1;
+                *block = copy;
+            }
+        }
+        while table.blocks.len() * BLOCK < table.length + tokens {
+            table.blocks.push(self.take());
+        }
+    }
+
+    /// The first `length` positions of a sequence, in the same blocks.
+    pub(crate) fn share(&mut self, table: &BlockTable, length: usize) -> BlockTable {
+        let length = length.min(table.length);
+        let blocks = table.blocks[..length.div_ceil(BLOCK)].to_vec();
+        blocks.iter().for_each(|block| self.readers[block.index()] += 1);
+        BlockTable { blocks, length }
+    }
+
+    /// Gives up what a sequence has computed.
+    pub(crate) fn release(&mut self, table: &mut BlockTable, engine: &mut dyn Engine) {
+        for block in std::mem::take(table).blocks {
+            self.readers[block.index()] -= 1;
+            if self.readers[block.index()] == 0 {
+                engine.free_block(block);
+                self.free.push(block);
+            }
+        }
+    }
+
+    fn take(&mut self) -> BlockId {
+        let block = self.free.pop().unwrap_or_else(|| {
+            self.readers.push(0);
+            BlockId((self.readers.len() - 1) as u32)
+        });
+        self.readers[block.index()] = 1;
+        self.peak = self.peak.max(self.used());
+        block
     }
 }
 
-/// One layer and head of blocks.
-pub(crate) fn view<'a>(blocks: &'a [&'a [f32]], layout: &Layout, layer: usize, head: usize) -> KvBlocks<'a> {
-    KvBlocks {
-        blocks,
-        keys: layout.keys(layer, head).start,
-        values: layout.values(layer, head).start,
-        value_stride: layout.stride,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tests::Remembering;
+
+    #[test]
+    fn a_shared_block_is_copied_by_the_first_that_writes_and_freed_by_the_last_that_leaves() {
+        let (mut blocks, mut engine) = (Blocks::default(), Remembering::new());
+        let mut first = BlockTable::default();
+        blocks.reserve(&mut first, BLOCK + 5, &mut engine);
+        first.advance(BLOCK + 5);
+        let mut second = blocks.share(&first, BLOCK + 4);
+        assert_eq!((second.blocks(), second.len(), blocks.used()), (first.blocks(), BLOCK + 4, 2));
+
+        // The whole block stays shared, the one that is written does not.
+        assert_eq!(blocks.missing(&second, 1), 1);
+        blocks.reserve(&mut second, 1, &mut engine);
+        assert_eq!(engine.copied, [(1, 2)]);
+        assert_eq!((second.blocks(), blocks.used()), (&[BlockId(0), BlockId(2)][..], 3));
+        assert_eq!((blocks.missing(&first, 1), blocks.missing(&second, BLOCK)), (0, 1));
+
+        blocks.release(&mut first, &mut engine);
+        assert_eq!((&engine.freed[..], blocks.used(), blocks.peak()), (&[1][..], 2, 3));
+        blocks.reserve(&mut first, 1, &mut engine);
+        assert_eq!(first.blocks(), [BlockId(1)], "what is free is taken again");
+        blocks.release(&mut first, &mut engine);
+        blocks.release(&mut second, &mut engine);
+        assert_eq!((&engine.freed[..], blocks.used()), (&[1, 1, 0, 2][..], 0));
+        blocks.reset_peak();
+        assert_eq!(blocks.peak(), 0);
     }
 }

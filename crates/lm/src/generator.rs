@@ -1,77 +1,29 @@
 //! The local [`Generator`]: continuous batching over sequences that keep their caches between turns.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
-use rayon::prelude::*;
 use zerosearch_generate::{
-    Finish, Finished, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, Statistics, Stop, TokenId,
-    Turn, WeightVersion,
+    Finish, Finished, GenerateError, Generator, Request, SequenceId, Statistics, TokenId, Turn, WeightVersion,
 };
-use zerosearch_kernels::host::Masses;
 
-use crate::cache::{Cache, Pool};
-use crate::engine::{Engine, Work};
-use crate::sampler::sample;
+use crate::cache::Blocks;
+use crate::engine::{Engine, HostEngine};
+use crate::sequence::{ActiveTurn, Sequence};
 use crate::{Decoder, HostWeights, LanguageModel, LmError, ModelConfig};
 
 /// Decodes on the host. A sampled sequence depends on its prompt, its observations, its seeds and the
 /// weights, and on nothing else: not on the batch, the slot, the memory or the number of threads.
 pub struct LocalGenerator {
-    pub(crate) engine: Engine,
+    pub(crate) engine: Box<dyn Engine>,
     weights: WeightVersion,
     eos: Vec<TokenId>,
     pub(crate) max_batch: usize,
     pub(crate) cache_bytes: usize,
     next_id: u64,
     pub(crate) sequences: BTreeMap<SequenceId, Sequence>,
-    pub(crate) pool: Arc<Pool>,
+    pub(crate) blocks: Blocks,
     pub(crate) statistics: Statistics,
-}
-
-pub(crate) struct Sequence {
-    /// Every token so far. The cache holds the first of them.
-    pub(crate) tokens: Vec<TokenId>,
-    prompt: usize,
-    pub(crate) cache: Cache,
-    sampling: Sampling,
-    /// A sequence with the same prompt whose cache is shared once it is computed.
-    pub(crate) leader: Option<SequenceId>,
-    pub(crate) turn: Option<Active>,
-}
-
-pub(crate) struct Active {
-    rng: ChaCha8Rng,
-    stop: Stop,
-    limit: usize,
-    deadline: Option<Instant>,
-    cancelled: bool,
-    tokens: Vec<SampledToken>,
-}
-
-impl Sequence {
-    /// Tokens that the cache does not hold yet.
-    pub(crate) fn pending(&self) -> usize {
-        self.tokens.len() - self.cache.len()
-    }
-
-    /// What it was started with.
-    pub(crate) fn prompt(&self) -> &[TokenId] {
-        &self.tokens[..self.prompt]
-    }
-
-    /// Those of its prompt that another sequence with the same prompt can take over: the last one it computes itself,
-    /// which yields the logits of its first draw.
-    pub(crate) fn sharable(&self) -> usize {
-        self.prompt - 1
-    }
-
-    pub(crate) fn finish(&mut self, id: SequenceId, finish: Finish) -> Option<Finished> {
-        self.turn.take().map(|turn| Finished { id, tokens: turn.tokens, finish })
-    }
 }
 
 impl LocalGenerator {
@@ -80,7 +32,7 @@ impl LocalGenerator {
     /// # Errors
     /// When a tensor is missing or of another shape than the configuration says.
     pub fn new(config: &ModelConfig, weights: &HostWeights, eos: &[TokenId]) -> Result<Self, LmError> {
-        let mut generator = Self::without_weights(config, eos);
+        let mut generator = Self::with_engine(Box::new(HostEngine::new(config)), eos);
         generator.refit(weights, WeightVersion(0))?;
         Ok(generator)
     }
@@ -98,21 +50,21 @@ impl LocalGenerator {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn of(decoder: &Decoder, eos: &[TokenId]) -> Result<Self, LmError> {
-        let mut generator = Self::without_weights(decoder.config(), eos);
+        let mut generator = Self::with_engine(Box::new(HostEngine::new(decoder.config())), eos);
         generator.refit_from(decoder, WeightVersion(0))?;
         Ok(generator)
     }
 
-    fn without_weights(config: &ModelConfig, eos: &[TokenId]) -> Self {
+    fn with_engine(engine: Box<dyn Engine>, eos: &[TokenId]) -> Self {
         Self {
-            engine: Engine::new(config),
+            engine,
             weights: WeightVersion(0),
             eos: eos.to_vec(),
             max_batch: 256,
             cache_bytes: usize::MAX,
             next_id: 0,
             sequences: BTreeMap::new(),
-            pool: Arc::default(),
+            blocks: Blocks::default(),
             statistics: Statistics::default(),
         }
     }
@@ -136,7 +88,8 @@ impl LocalGenerator {
     /// # Errors
     /// When a tensor is missing or of another shape; the present weights then stay.
     pub fn refit(&mut self, weights: &HostWeights, version: WeightVersion) -> Result<(), LmError> {
-        self.engine.fill(&weights.sources(self.engine.config())?);
+        let sources = weights.sources(self.engine.config())?;
+        self.engine.fill(&sources)?;
         self.weights = version;
         Ok(())
     }
@@ -146,7 +99,8 @@ impl LocalGenerator {
     /// # Errors
     /// When the decoder has another shape; the present weights then stay.
     pub fn refit_from(&mut self, decoder: &Decoder, version: WeightVersion) -> Result<(), LmError> {
-        self.engine.fill(&decoder.sources(self.engine.config())?);
+        let sources = decoder.sources(self.engine.config())?;
+        self.engine.fill(&sources)?;
         self.weights = version;
         Ok(())
     }
@@ -159,14 +113,15 @@ impl LocalGenerator {
 
     /// Counts since the generator was made, or since they were taken.
     pub fn statistics(&self) -> Statistics {
-        Statistics { peak_cache_bytes: self.pool.peak() as u64, ..self.statistics }
+        let peak_cache_bytes = (self.blocks.peak() * self.engine.block_bytes()) as u64;
+        Statistics { peak_cache_bytes, ..self.statistics }
     }
 
     /// The counts so far, which begin anew.
     pub fn take_statistics(&mut self) -> Statistics {
         let taken = self.statistics();
         self.statistics = Statistics::default();
-        self.pool.reset_peak();
+        self.blocks.reset_peak();
         taken
     }
 
@@ -175,17 +130,6 @@ impl LocalGenerator {
         match tokens.iter().find(|id| **id as usize >= vocabulary) {
             Some(id) => Err(GenerateError::UnknownToken { id: *id, vocabulary }),
             None => Ok(()),
-        }
-    }
-
-    fn active(turn: Turn) -> Active {
-        Active {
-            rng: ChaCha8Rng::seed_from_u64(turn.seed),
-            stop: turn.stop,
-            limit: turn.max_new_tokens,
-            deadline: turn.deadline,
-            cancelled: false,
-            tokens: Vec::new(),
         }
     }
 
@@ -214,35 +158,29 @@ impl LocalGenerator {
     }
 
     /// Computes some tokens of some sequences, and draws the next token of those that have computed all of theirs.
-    fn step(&mut self) -> Vec<Finished> {
+    fn step(&mut self) -> Result<Vec<Finished>, GenerateError> {
         self.share_prompts();
         let (chosen, mut finished) = self.choose();
-        let mut work = Vec::new();
-        let mut drawing = Vec::new();
+        let (mut rows, mut drawing) = (Vec::new(), Vec::new());
         for (id, sequence) in &mut self.sequences {
             let Some(count) = chosen.get(id) else { continue };
-            let Sequence { tokens, cache, sampling, turn, .. } = sequence;
-            let range = cache.len()..cache.len() + count;
-            let last = range.end == tokens.len();
-            self.statistics.prefilled += (count - usize::from(last)) as u64;
-            work.push(Work { cache, tokens: &tokens[range], logits: last });
-            if let (true, Some(turn)) = (last, turn) {
-                drawing.push((*id, sampling, turn));
+            let next = sequence.rows(*count, &self.eos);
+            self.statistics.prefilled += (count - usize::from(next.draw.is_some())) as u64;
+            if next.draw.is_some() {
+                drawing.push(*id);
+            }
+            rows.push(next);
+        }
+        if rows.is_empty() {
+            return Ok(finished);
+        }
+        let drawn = self.engine.step(&rows)?;
+        for (id, count) in chosen {
+            if let Some(sequence) = self.sequences.get_mut(&id) {
+                sequence.cache.advance(count);
             }
         }
-        if work.is_empty() {
-            return finished;
-        }
-        let logits = self.engine.forward(work);
-        let rows = logits.par_chunks_exact(self.engine.config().vocab_size).zip(drawing);
-        let eos = &self.eos;
-        let drawn: Vec<(SequenceId, SampledToken)> = rows
-            .map_init(Masses::default, |masses, (logits, (id, sampling, turn))| {
-                let banned = if turn.tokens.len() < sampling.min_new_tokens { &eos[..] } else { &[] };
-                (id, sample(logits, sampling, banned, &mut turn.rng, masses))
-            })
-            .collect();
-        for (id, token) in drawn {
+        for (id, token) in drawing.into_iter().zip(drawn) {
             self.statistics.sampled += 1;
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
             sequence.tokens.push(token.id);
@@ -257,7 +195,7 @@ impl LocalGenerator {
             };
             finished.extend(sequence.finish(id, finish));
         }
-        finished
+        Ok(finished)
     }
 }
 
@@ -275,15 +213,7 @@ impl Generator for LocalGenerator {
         let leader = self.leader_for(request.prompt);
         let id = SequenceId(self.next_id);
         self.next_id += 1;
-        let sequence = Sequence {
-            tokens: request.prompt.to_vec(),
-            prompt: request.prompt.len(),
-            cache: Cache::default(),
-            sampling: request.sampling,
-            leader,
-            turn: Some(Self::active(request.turn)),
-        };
-        self.sequences.insert(id, sequence);
+        self.sequences.insert(id, Sequence::new(request.prompt, request.sampling, leader, request.turn));
         Ok(id)
     }
 
@@ -292,7 +222,7 @@ impl Generator for LocalGenerator {
         match self.sequences.get_mut(&id) {
             Some(sequence) if sequence.turn.is_none() => {
                 sequence.tokens.extend_from_slice(observation);
-                sequence.turn = Some(Self::active(turn));
+                sequence.turn = Some(ActiveTurn::new(turn));
                 Ok(())
             }
             _ => Err(GenerateError::NotWaiting(id.0)),
@@ -303,10 +233,10 @@ impl Generator for LocalGenerator {
         loop {
             let mut finished = self.finish_without_sampling();
             if finished.is_empty() && self.sequences.values().any(|sequence| sequence.turn.is_some()) {
-                if self.engine.is_clear() {
+                if !self.engine.is_filled() {
                     return Err(GenerateError::Engine("the weights were released: call `refit` first".into()));
                 }
-                finished = self.step();
+                finished = self.step()?;
             } else if finished.is_empty() {
                 return Ok(finished);
             }
@@ -324,10 +254,60 @@ impl Generator for LocalGenerator {
     }
 
     fn release(&mut self, id: SequenceId) {
-        self.sequences.remove(&id);
+        if let Some(mut sequence) = self.sequences.remove(&id) {
+            self.blocks.release(&mut sequence.cache, &mut *self.engine);
+        }
     }
 
     fn weight_version(&self) -> WeightVersion {
         self.weights
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zerosearch_generate::{Sampling, never};
+
+    use super::*;
+    use crate::engine::tests::Remembering;
+
+    /// Every token of two turns of nine sequences in groups of three, with an observation between the turns.
+    fn play(engine: Remembering, cache_bytes: usize) -> (BTreeMap<SequenceId, Vec<TokenId>>, Statistics) {
+        let mut generator = LocalGenerator::with_engine(Box::new(engine), &[]).with_cache_bytes(cache_bytes);
+        let turn = |seed| Turn { max_new_tokens: 20, seed, stop: never(), deadline: None };
+        for index in 0..9u64 {
+            let prompt: Vec<TokenId> = (0..30 + index as u32 / 3 * 7).collect();
+            let sampling = if index % 2 == 0 { Sampling::default() } else { Sampling::greedy() };
+            generator.start(Request { prompt: &prompt, sampling, turn: turn(index) }).unwrap();
+        }
+        let mut tokens: BTreeMap<SequenceId, Vec<TokenId>> = BTreeMap::new();
+        loop {
+            let finished = generator.poll().unwrap();
+            if finished.is_empty() {
+                break;
+            }
+            for Finished { id, tokens: sampled, .. } in finished {
+                let all = tokens.entry(id).or_default();
+                all.extend(sampled.iter().map(|token| token.id));
+                if all.len() == 20 {
+                    generator.extend(id, &[7; 11], turn(100 + id.0)).unwrap();
+                } else {
+                    generator.release(id);
+                }
+            }
+        }
+        assert_eq!(generator.blocks.used(), 0);
+        (tokens, generator.statistics())
+    }
+
+    #[test]
+    fn any_engine_is_told_where_each_sequence_left_what_it_computed() {
+        let (expected, plenty) = play(Remembering::new(), usize::MAX);
+        assert!(expected.len() == 9 && expected.values().all(|tokens| tokens.len() == 40));
+        assert!(plenty.shared > 0 && plenty.evicted == 0, "{plenty:?}");
+        let few = 9 * Remembering::new().block_bytes();
+        let (found, little) = play(Remembering::new(), few);
+        assert!(little.evicted > 0 && little.peak_cache_bytes <= few as u64, "{little:?}");
+        assert_eq!(found, expected);
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use zerosearch_generate::{Finish, Finished, SequenceId, TokenId};
 
 use crate::LocalGenerator;
-use crate::cache::Cache;
-use crate::generator::Sequence;
+use crate::cache::BlockTable;
+use crate::sequence::Sequence;
 
 /// Tokens that one step computes at most beside those of sequences that decode: a long prompt does not keep the others
 /// waiting, and activations stay small.
@@ -30,9 +30,11 @@ impl LocalGenerator {
             self.sequences.iter().filter_map(|(id, sequence)| Some((*id, sequence.leader?))).collect();
         for (id, leader) in followers {
             let found = match self.sequences.get(&leader) {
-                Some(leader) if leader.cache.len() >= leader.sharable() => leader.cache.prefix(leader.sharable()),
+                Some(leader) if leader.cache.len() >= leader.sharable() => {
+                    self.blocks.share(&leader.cache, leader.sharable())
+                }
                 Some(leader) if leader.turn.is_some() => continue,
-                _ => Cache::default(),
+                _ => BlockTable::default(),
             };
             if let Some(sequence) = self.sequences.get_mut(&id) {
                 self.statistics.shared += found.len() as u64;
@@ -61,13 +63,13 @@ impl LocalGenerator {
             let fits = self.make_room(id, count);
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
             if fits {
-                sequence.cache.reserve(self.engine.layout(), &self.pool, count);
+                self.blocks.reserve(&mut sequence.cache, count, &mut *self.engine);
                 prefill -= if pending == 1 { 0 } else { count };
                 chosen.insert(id, count);
             } else if chosen.is_empty() {
                 // Nobody before it uses memory, and those behind it have given theirs up.
                 finished.extend(sequence.finish(id, Finish::Context));
-                sequence.cache = Cache::default();
+                self.blocks.release(&mut sequence.cache, &mut *self.engine);
             } else {
                 break;
             }
@@ -79,9 +81,8 @@ impl LocalGenerator {
     /// then of those that came later, the youngest first. Whether they fit.
     fn make_room(&mut self, id: SequenceId, count: usize) -> bool {
         loop {
-            let missing = self.sequences.get(&id).map_or(0, |sequence| sequence.cache.blocks_missing(count));
-            let needed = missing * self.engine.layout().bytes();
-            if self.pool.bytes().saturating_add(needed) <= self.cache_bytes {
+            let missing = self.sequences.get(&id).map_or(0, |sequence| self.blocks.missing(&sequence.cache, count));
+            if (self.blocks.used() + missing).saturating_mul(self.engine.block_bytes()) <= self.cache_bytes {
                 return true;
             }
             let held = || self.sequences.iter().rev().filter(|(_, sequence)| sequence.cache.len() > 0);
@@ -92,7 +93,7 @@ impl LocalGenerator {
             let victim = *victim;
             if let Some(sequence) = self.sequences.get_mut(&victim) {
                 self.statistics.evicted += sequence.cache.len() as u64;
-                sequence.cache = Cache::default();
+                self.blocks.release(&mut sequence.cache, &mut *self.engine);
             }
         }
     }

@@ -1,22 +1,15 @@
 //! Draws one token from logits.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::Rng;
 use zerosearch_generate::{SampledToken, Sampling, TokenId};
 use zerosearch_kernels::host::Masses;
 
-/// Draws from the softmax of `logits` (`[vocab]`), never one of `banned`. The recorded log-probability is the
-/// untruncated one at temperature 1, whatever `sampling` and `banned` cut away; beside it stands the one under the
-/// distribution that was drawn from, where they may differ.
-///
-/// One number is drawn from the stream for every token that is not greedy.
-pub(crate) fn sample(
-    logits: &[f32],
-    sampling: &Sampling,
-    banned: &[TokenId],
-    rng: &mut ChaCha8Rng,
-    masses: &mut Masses,
-) -> SampledToken {
+use crate::engine::Draw;
+
+/// Draws from the softmax of `logits` (`[vocab]`), never a banned token. The recorded log-probability is the untruncated
+/// one at temperature 1, whatever is cut away; beside it stands the one under the distribution that was drawn from,
+/// where they may differ.
+pub(super) fn sample(logits: &[f32], draw: &Draw<'_>, masses: &mut Masses) -> SampledToken {
+    let Draw { sampling, banned, uniform } = *draw;
     masses.fill(logits, 1.0);
     let (highest, log_total) = (masses.highest, masses.total().ln());
     let token = |id: usize, sampling_logprob| SampledToken {
@@ -29,7 +22,7 @@ pub(crate) fn sample(
     }
     let untouched = Sampling { min_new_tokens: sampling.min_new_tokens, ..Sampling::default() };
     if banned.is_empty() && *sampling == untouched {
-        return token(draw(masses, rng), None);
+        return token(pick(masses, uniform), None);
     }
     if sampling.temperature != 1.0 {
         masses.fill(logits, sampling.temperature);
@@ -38,7 +31,7 @@ pub(crate) fn sample(
         set_zero(masses, *id as usize);
     }
     truncate(masses, sampling);
-    let id = draw(masses, rng);
+    let id = pick(masses, uniform);
     token(id, Some((f64::from(masses.masses[id]) / masses.total()).ln() as f32))
 }
 
@@ -48,8 +41,7 @@ fn argmax(logits: &[f32], banned: &[TokenId]) -> usize {
 }
 
 /// The token under whose share of all mass a uniform number falls.
-fn draw(masses: &Masses, rng: &mut ChaCha8Rng) -> usize {
-    let uniform = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+fn pick(masses: &Masses, uniform: f64) -> usize {
     let mut left = uniform * masses.total();
     let mut chosen = 0;
     for (index, (part, sum)) in masses.masses.chunks(Masses::PART).zip(&masses.sums).enumerate() {
@@ -139,8 +131,21 @@ fn most_probable(masses: &[f32], sampling: &Sampling) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::SeedableRng;
+
+    use super::*;
+    use crate::sequence::uniform;
+
+    fn drawn(
+        logits: &[f32],
+        sampling: &Sampling,
+        banned: &[TokenId],
+        rng: &mut ChaCha8Rng,
+        masses: &mut Masses,
+    ) -> SampledToken {
+        sample(logits, &Draw { sampling, banned, uniform: uniform(rng, sampling) }, masses)
+    }
 
     /// Not normalised: a softmax does not mind.
     fn logits() -> Vec<f32> {
@@ -152,7 +157,7 @@ mod tests {
         let mut masses = Masses::default();
         let mut counts = [0.0; 4];
         for _ in 0..20_000 {
-            counts[sample(&logits(), sampling, &[], &mut rng, &mut masses).id as usize] += 1.0 / 20_000.0;
+            counts[drawn(&logits(), sampling, &[], &mut rng, &mut masses).id as usize] += 1.0 / 20_000.0;
         }
         counts
     }
@@ -175,18 +180,18 @@ mod tests {
     #[test]
     fn the_recorded_logprob_is_untruncated_and_the_one_drawn_from_stands_beside_it() {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let mut drawn = |sampling: Sampling, banned: &[TokenId]| {
-            sample(&logits(), &sampling, banned, &mut rng, &mut Masses::default())
+        let mut draw = |sampling: Sampling, banned: &[TokenId]| {
+            drawn(&logits(), &sampling, banned, &mut rng, &mut Masses::default())
         };
         let close = |found: f32, expected: f64| (f64::from(found) - expected.ln()).abs() < 1e-6;
-        let token = drawn(Sampling { top_k: 1, temperature: 0.5, ..Sampling::default() }, &[]);
+        let token = draw(Sampling { top_k: 1, temperature: 0.5, ..Sampling::default() }, &[]);
         assert!(token.id == 0 && close(token.logprob, 0.5) && token.sampling_logprob.is_some_and(|p| close(p, 1.0)));
-        let token = drawn(Sampling::greedy(), &[0]);
+        let token = draw(Sampling::greedy(), &[0]);
         assert!(token.id == 1 && close(token.logprob, 0.25) && token.sampling_logprob == Some(0.0));
-        let token = drawn(Sampling { top_k: 2, ..Sampling::default() }, &[0]);
+        let token = draw(Sampling { top_k: 2, ..Sampling::default() }, &[0]);
         let (model, open) = if token.id == 1 { (0.25, 0.25 / 0.4) } else { (0.15, 0.15 / 0.4) };
         assert!(close(token.logprob, model) && token.sampling_logprob.is_some_and(|p| close(p, open)), "{token:?}");
-        assert_eq!(drawn(Sampling::default(), &[]).sampling_logprob, None);
+        assert_eq!(draw(Sampling::default(), &[]).sampling_logprob, None);
     }
 
     #[test]
@@ -201,7 +206,7 @@ mod tests {
             (Sampling { top_k: 2, top_p: 0.7, ..Sampling::default() }, 0.375),
         ] {
             let (mut rng, mut masses) = (ChaCha8Rng::seed_from_u64(9), Masses::default());
-            let ids: Vec<u32> = (0..4000).map(|_| sample(&logits, &sampling, &[], &mut rng, &mut masses).id).collect();
+            let ids: Vec<u32> = (0..4000).map(|_| drawn(&logits, &sampling, &[], &mut rng, &mut masses).id).collect();
             let last = ids.iter().filter(|id| **id == 4999).count() as f64 / 4000.0;
             let first = ids.iter().filter(|id| **id == 1500).count() as f64 / 4000.0;
             assert!((last - share).abs() < 0.03 && first + last > 0.999, "{sampling:?}: {first} {last}");

@@ -1,0 +1,148 @@
+//! The forward pass behind the local generator: a step of rows in, drawn tokens out.
+//!
+//! Which sequences a step computes, which blocks of the cache are theirs and which uniform number a draw uses is decided
+//! outside, in `scheduling`, `cache` and `generator`: an engine knows weights, blocks and arithmetic.
+
+mod host;
+mod source;
+
+use zerosearch_generate::{GenerateError, SampledToken, Sampling, TokenId};
+
+pub(crate) use host::HostEngine;
+pub(crate) use source::Source;
+
+use crate::cache::BlockId;
+use crate::network::Network;
+use crate::{LmError, ModelConfig};
+
+/// Computes the tokens of many sequences at a time, and draws the next ones.
+///
+/// A sequence must get the same tokens whichever others are in the step, and however its tokens are cut into steps.
+pub(crate) trait Engine: Send {
+    /// The shape of the model.
+    fn config(&self) -> &ModelConfig;
+
+    /// Takes other weights, in the memory of the present ones. What the caches hold stays.
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    fn fill(&mut self, weights: &Network<Source<'_>>) -> Result<(), LmError>;
+
+    /// Gives the memory of the weights back, until others are [taken](Self::fill).
+    fn clear(&mut self);
+
+    /// Whether there are weights to compute with.
+    fn is_filled(&self) -> bool;
+
+    /// Bytes of one block of the cache.
+    fn block_bytes(&self) -> usize;
+
+    /// Copies a block, whole, before one of its readers writes to the copy.
+    fn copy_block(&mut self, from: BlockId, to: BlockId);
+
+    /// Is told that nobody will read a block again. It may be written anew later.
+    fn free_block(&mut self, block: BlockId);
+
+    /// Takes every sequence's tokens through the network, their keys and values into the cache, and draws a token behind
+    /// each that asks for one. The drawn tokens, in the order of the rows.
+    ///
+    /// # Errors
+    /// When there are no weights, or the device fails.
+    fn step(&mut self, rows: &[Rows<'_>]) -> Result<Vec<SampledToken>, GenerateError>;
+}
+
+/// The next tokens of one sequence.
+pub(crate) struct Rows<'a> {
+    pub(crate) tokens: &'a [TokenId],
+    /// The position of the first of them. All before it are in the cache.
+    pub(crate) start: usize,
+    /// The sequence's blocks, with room for the tokens. No other sequence reads those that are written.
+    pub(crate) blocks: &'a [BlockId],
+    /// How the token behind the last one is drawn, where there are no others to compute before it.
+    pub(crate) draw: Option<Draw<'a>>,
+}
+
+/// How a token is drawn.
+#[derive(Clone, Copy)]
+pub(crate) struct Draw<'a> {
+    pub(crate) sampling: &'a Sampling,
+    /// Tokens that must not come.
+    pub(crate) banned: &'a [TokenId],
+    /// In [0, 1), from the turn's own stream.
+    pub(crate) uniform: f64,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use zerosearch_generate::stream_seed;
+
+    use super::*;
+    use crate::cache::BLOCK;
+
+    /// An engine without a model: its cache holds the tokens themselves, and what it draws depends on all of them.
+    pub(crate) struct Remembering {
+        config: ModelConfig,
+        blocks: BTreeMap<u32, [TokenId; BLOCK]>,
+        pub(crate) copied: Vec<(u32, u32)>,
+        pub(crate) freed: Vec<u32>,
+    }
+
+    impl Remembering {
+        pub(crate) fn new() -> Self {
+            let config = ModelConfig::tiny_llama(1000, 8, 1, 1, 1, 8);
+            Self { config, blocks: BTreeMap::new(), copied: Vec::new(), freed: Vec::new() }
+        }
+    }
+
+    impl Engine for Remembering {
+        fn config(&self) -> &ModelConfig {
+            &self.config
+        }
+
+        fn fill(&mut self, _: &Network<Source<'_>>) -> Result<(), LmError> {
+            Ok(())
+        }
+
+        fn clear(&mut self) {}
+
+        fn is_filled(&self) -> bool {
+            true
+        }
+
+        fn block_bytes(&self) -> usize {
+            BLOCK
+        }
+
+        fn copy_block(&mut self, from: BlockId, to: BlockId) {
+            self.copied.push((from.0, to.0));
+            if let Some(block) = self.blocks.get(&from.0) {
+                self.blocks.insert(to.0, *block);
+            }
+        }
+
+        fn free_block(&mut self, block: BlockId) {
+            self.freed.push(block.0);
+            self.blocks.remove(&block.0);
+        }
+
+        fn step(&mut self, rows: &[Rows<'_>]) -> Result<Vec<SampledToken>, GenerateError> {
+            for rows in rows {
+                for (position, token) in (rows.start..).zip(rows.tokens) {
+                    let block = self.blocks.entry(rows.blocks[position / BLOCK].0).or_default();
+                    block[position % BLOCK] = *token;
+                }
+            }
+            let drawn = rows.iter().filter_map(|rows| {
+                let draw = rows.draw?;
+                let positions = 0..rows.start + rows.tokens.len();
+                let token = |position: usize| self.blocks[&rows.blocks[position / BLOCK].0][position % BLOCK];
+                let context = positions.fold(0, |hash, position| stream_seed(&[hash, u64::from(token(position))]));
+                let id = (context ^ draw.uniform.to_bits()) % self.config.vocab_size as u64;
+                Some(SampledToken { id: id as TokenId, logprob: 0.0, sampling_logprob: None })
+            });
+            Ok(drawn.collect())
+        }
+    }
+}

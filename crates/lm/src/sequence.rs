@@ -1,0 +1,103 @@
+//! A sequence of the local generator, and the turn that it decodes.
+
+use std::time::Instant;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use zerosearch_generate::{Finish, Finished, SampledToken, Sampling, SequenceId, Stop, TokenId, Turn};
+
+use crate::cache::BlockTable;
+use crate::engine::{Draw, Rows};
+
+/// What lives between turns.
+pub(crate) struct Sequence {
+    /// Every token so far. The cache holds the first of them.
+    pub(crate) tokens: Vec<TokenId>,
+    /// How many of them it was started with.
+    prompt: usize,
+    pub(crate) cache: BlockTable,
+    sampling: Sampling,
+    /// A sequence with the same prompt whose cache is shared once it is computed.
+    pub(crate) leader: Option<SequenceId>,
+    pub(crate) turn: Option<ActiveTurn>,
+}
+
+/// A turn that is being decoded.
+pub(crate) struct ActiveTurn {
+    rng: ChaCha8Rng,
+    pub(crate) stop: Stop,
+    pub(crate) limit: usize,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) cancelled: bool,
+    pub(crate) tokens: Vec<SampledToken>,
+}
+
+impl Sequence {
+    pub(crate) fn new(prompt: &[TokenId], sampling: Sampling, leader: Option<SequenceId>, turn: Turn) -> Self {
+        Self {
+            tokens: prompt.to_vec(),
+            prompt: prompt.len(),
+            cache: BlockTable::default(),
+            sampling,
+            leader,
+            turn: Some(ActiveTurn::new(turn)),
+        }
+    }
+
+    /// Tokens that the cache does not hold yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.tokens.len() - self.cache.len()
+    }
+
+    /// What it was started with.
+    pub(crate) fn prompt(&self) -> &[TokenId] {
+        &self.tokens[..self.prompt]
+    }
+
+    /// Those of its prompt that another sequence with the same prompt can take over: the last one it computes itself,
+    /// which yields the logits of its first draw.
+    pub(crate) fn sharable(&self) -> usize {
+        self.prompt - 1
+    }
+
+    /// The next of its tokens, with a draw where they are the last.
+    pub(crate) fn rows<'a>(&'a mut self, count: usize, eos: &'a [TokenId]) -> Rows<'a> {
+        let Self { tokens, cache, sampling, turn, .. } = self;
+        let range = cache.len()..cache.len() + count;
+        let last = range.end == tokens.len();
+        let draw = match turn {
+            Some(turn) if last => Some(Draw {
+                sampling,
+                banned: if turn.tokens.len() < sampling.min_new_tokens { eos } else { &[] },
+                uniform: uniform(&mut turn.rng, sampling),
+            }),
+            _ => None,
+        };
+        Rows { tokens: &tokens[range.clone()], start: range.start, blocks: cache.blocks(), draw }
+    }
+
+    pub(crate) fn finish(&mut self, id: SequenceId, finish: Finish) -> Option<Finished> {
+        self.turn.take().map(|turn| Finished { id, tokens: turn.tokens, finish })
+    }
+}
+
+impl ActiveTurn {
+    pub(crate) fn new(turn: Turn) -> Self {
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(turn.seed),
+            stop: turn.stop,
+            limit: turn.max_new_tokens,
+            deadline: turn.deadline,
+            cancelled: false,
+            tokens: Vec::new(),
+        }
+    }
+}
+
+/// The number in [0, 1) that a draw uses. A greedy one takes none from the stream.
+pub(crate) fn uniform(rng: &mut ChaCha8Rng, sampling: &Sampling) -> f64 {
+    if sampling.temperature == 0.0 {
+        return 0.0;
+    }
+    (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
