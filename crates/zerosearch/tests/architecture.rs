@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("rollout", &["curriculum", "generate", "grammar", "search", "text", "trajectory"]),
     ("eval", &["data", "files", "generate", "grammar", "metrics", "reward", "rollout", "search", "text"]),
     ("algorithms", &[]),
-    ("lm", &["generate", "kernels", "text"]),
+    ("lm", &["files", "generate", "kernels", "text"]),
     ("simulator", &["files", "generate", "lm", "reward", "search", "text"]),
     (
         "train",

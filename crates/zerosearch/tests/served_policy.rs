@@ -58,7 +58,7 @@ fn builder() -> TrainerBuilder {
         .map(|text| Question::new(text, text, vec!["emi koussi".into()]))
         .into();
     let document = Document { contents: "the capital of chad".into(), ..Document::default() };
-    Trainer::builder(model(), questions, Bm25Index::from_documents([document]).unwrap())
+    Trainer::builder(model(), questions, Bm25Index::new([document]).unwrap())
         .prompt(PromptTemplate::new("Question: {{ question }}").unwrap())
         .reward(Letters)
         .device(Device::flex())

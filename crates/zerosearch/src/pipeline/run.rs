@@ -76,7 +76,7 @@ impl<'a> Pipeline<'a> {
         let format = EpisodeFormat::from(self.config.train.rollout.format);
         let prompt = PromptTemplate::for_model_or(&base.codec, &format.prompt)?;
         let simulator_prompt = SimulatorPrompt::for_model(self.model)?;
-        let real = Counted::new(Bm25Index::from_documents(self.material.corpus.iter().cloned())?);
+        let real = Counted::new(Bm25Index::new(self.material.corpus.iter().cloned())?);
         let calls = real.calls();
         let (count, train, test) = (base.weights.parameters(), self.material.train.len(), self.material.held_out.len());
         say(format!(
