@@ -39,6 +39,8 @@ fn main() -> Result<(), Failure> {
         return Err(Failure::message(format!("{out} holds a run: go on with --resume, or set another `out`")));
     }
     let (model, questions) = (LanguageModel::read(&config.model)?, read_questions(&config.questions)?);
+    let format = config.train.rollout.format.into();
+    let served = config.generator.map(|generator| generator.generator(&model, &format, &config.out));
     let mut builder = Trainer::builder(model, questions, config.engine.read()?)
         .reward(config.reward.build()?)
         .config(config.train)
@@ -51,6 +53,9 @@ fn main() -> Result<(), Failure> {
             ("searches", "env/number_of_valid_search"),
             ("s", "timing_s/step"),
         ]));
+    if let Some(served) = served {
+        builder = builder.generator(served);
+    }
     if let Some(validation) = config.validation {
         let (questions, engine) = (read_questions(&validation.questions)?, validation.engine.read()?);
         builder = builder.validation(Validation { noise: validation.noise, ..Validation::new(questions, engine) });

@@ -4,10 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use zerosearch_files::{FileError, read_text};
+use zerosearch_grammar::EpisodeFormat;
+use zerosearch_lm::LanguageModel;
+use zerosearch_remote::SglangGenerator;
 use zerosearch_reward::RewardConfig;
 use zerosearch_search::{Bm25Index, Dialect, RetrieverServer, SearchEngine, SearchError, WebProvider, WebSearch};
 use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError};
 use zerosearch_train::TrainConfig;
+
+use crate::ServedPolicy;
 
 /// A TOML file that describes the RL stage. Unknown keys are refused; everything but `model`, `questions`,
 /// `out` and `engine` has a default.
@@ -44,6 +49,9 @@ pub struct RunConfig {
     pub reward: RewardConfig,
     /// What answers the searches.
     pub engine: EngineConfig,
+    /// Where the policy is decoded; in this process if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generator: Option<GeneratorConfig>,
     /// How to train.
     #[serde(default)]
     pub train: TrainConfig,
@@ -95,6 +103,40 @@ pub enum EngineConfig {
         /// The service, `serpapi` or `serper`.
         provider: WebProvider,
     },
+}
+
+/// A server that decodes the policy during training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum GeneratorConfig {
+    /// SGLang.
+    Sglang {
+        /// Its address.
+        url: String,
+        /// The folder through which it is given new weights, under the same path on its machine; `served` in the run's folder
+        /// if it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        folder: Option<PathBuf>,
+        /// Whether it is sent a seed with every turn, so that a run repeats. It must then have been started with
+        /// `--enable-deterministic-inference`.
+        #[serde(default = "yes")]
+        seeds: bool,
+    },
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl GeneratorConfig {
+    /// Addresses the server. Nothing is sent yet.
+    pub fn generator(&self, model: &LanguageModel, format: &EpisodeFormat, out: impl AsRef<Path>) -> ServedPolicy {
+        let Self::Sglang { url, folder, seeds } = self;
+        let server = SglangGenerator::new(url, model.config.max_positions).with_stop_strings(format.stop_tags());
+        let server = if *seeds { server.with_seeds() } else { server };
+        let folder = folder.clone().unwrap_or_else(|| out.as_ref().join("served"));
+        ServedPolicy::new(server, model, folder)
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -234,6 +276,15 @@ mod tests {
         assert!(engine.read().err().unwrap().to_string().contains("no/such/corpus.jsonl"));
         let engine = EngineConfig::Simulator { model: "no/such/model".into(), simulation: Default::default() };
         assert!(engine.read().err().unwrap().to_string().contains("no/such/model"));
+    }
+
+    #[test]
+    fn a_server_that_decodes_the_policy_has_a_folder_and_seeds_of_its_own() {
+        let text = format!("{TEXT}[generator]\nkind = \"sglang\"\nurl = \"http://localhost:30000\"\n");
+        let expected = GeneratorConfig::Sglang { url: "http://localhost:30000".into(), folder: None, seeds: true };
+        assert_eq!(parse(&text, &[]).unwrap().generator, Some(expected));
+        assert!(parse(&text, &["generator.kind=vllm"]).unwrap_err().to_string().contains("vllm"));
+        assert_eq!(parse(TEXT, &[]).unwrap().generator, None);
     }
 
     #[test]
