@@ -1,4 +1,4 @@
-//! Files that are whole or not there: atomic writes, and text with its byte-order mark taken off.
+//! Files that are whole or not there: atomic writes, rows appended whole, and text with its byte-order mark taken off.
 //!
 //! ```
 //! use zerosearch_files::{read_text, write_atomic};
@@ -15,10 +15,12 @@
 
 #![forbid(unsafe_code)]
 
+mod append;
 mod atomic;
 mod error;
 mod text;
 
+pub use append::append;
 pub use atomic::{StagedFile, write_atomic};
 pub use error::FileError;
 pub use text::read_text;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use zerosearch_files::{StagedFile, write_atomic};
+use zerosearch_files::{StagedFile, append, write_atomic};
 
 fn names(folder: &Path) -> Vec<String> {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -76,12 +76,17 @@ mod processes {
         spawn(shell, path, &bytes.to_string()).wait().unwrap()
     }
 
-    /// Nothing by itself. Started by the tests below, it writes `BYTES` bytes, or one content after the other for ever.
+    /// Nothing by itself. Started by the tests below, it writes `BYTES` bytes, appends rows until that fails, or writes one
+    /// content after the other for ever.
     #[test]
     fn child() {
         let (Ok(path), Ok(bytes)) = (std::env::var(PATH), std::env::var(BYTES)) else { return };
         match bytes.parse::<usize>() {
             Ok(bytes) => write_atomic(path, &vec![b'n'; bytes]).unwrap(),
+            Err(_) if bytes == "rows" => {
+                let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+                while append(&mut file, &path, b"a row of some length\n").is_ok() {}
+            }
             Err(_) => (0u8..=255).cycle().for_each(|letter| write_atomic(&path, &vec![letter; 100_000]).unwrap()),
         }
     }
@@ -105,6 +110,19 @@ mod processes {
             assert!(content == if fits { vec![b'n'; bytes] } else { b"old".to_vec() }, "{bytes} bytes");
             write_atomic(&path, b"old").unwrap();
         }
+    }
+
+    #[test]
+    fn a_limit_within_a_row_keeps_the_rows_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        fs::write(&path, "the first\n").unwrap();
+        assert!(spawn("trap '' XFSZ; ulimit -c 0; ulimit -f 1;", &path, "rows").wait().unwrap().success());
+        let text = fs::read_to_string(&path).unwrap();
+        let mut rows = text.lines();
+        assert_eq!(rows.next(), Some("the first"));
+        assert!(rows.clone().count() > 10 && text.ends_with('\n'));
+        assert!(rows.all(|row| row == "a row of some length"), "{text}");
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! One JSON object a line, the form that other tools read.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use zerosearch_files::{FileError, write_atomic};
+use zerosearch_files::{FileError, append, write_atomic};
 
 use crate::{Metrics, MetricsError, Sink};
 
@@ -62,7 +61,7 @@ impl Sink for JsonlSink {
     fn log(&mut self, step: u64, metrics: &Metrics) -> Result<(), MetricsError> {
         let mut line = row(step, metrics)?.to_string();
         line.push('\n');
-        Ok(self.file.write_all(line.as_bytes()).map_err(FileError::write(&self.path))?)
+        Ok(append(&mut self.file, &self.path, line.as_bytes())?)
     }
 
     fn flush(&mut self) -> Result<(), MetricsError> {

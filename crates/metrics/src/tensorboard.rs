@@ -4,11 +4,11 @@
 //! `tensorflow/core/lib/io/record_writer.h`.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use zerosearch_files::FileError;
+use zerosearch_files::{FileError, append};
 
 use crate::{Metrics, MetricsError, Sink};
 
@@ -66,7 +66,7 @@ impl TensorBoardSink {
         event.extend((self.wall_time)().to_le_bytes());
         event.extend(varint_field(2, step));
         event.extend(what);
-        Ok(self.file.write_all(&record(&event)).map_err(FileError::write(&self.path))?)
+        Ok(append(&mut self.file, &self.path, &record(&event))?)
     }
 }
 

@@ -65,8 +65,7 @@ impl Memory {
             return Ok(());
         }
         if let Some((path, file)) = &mut self.file {
-            tape::append(file, &key, documents)
-                .map_err(|error| tape::file_error(path, format!("cannot write the answer: {error}")))?;
+            tape::append(file, path, &key, documents)?;
         }
         self.answers.insert(key, documents.to_vec());
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -53,12 +53,13 @@ pub(crate) fn open(path: &Path) -> Result<(File, Answers), SearchError> {
     Ok((file, answers))
 }
 
-/// Appends one answer in a single write.
-pub(crate) fn append(file: &mut File, key: &Key, documents: &[Document]) -> std::io::Result<()> {
+/// Appends one answer, whole or not at all.
+pub(crate) fn append(file: &mut File, path: &Path, key: &Key, documents: &[Document]) -> Result<(), SearchError> {
     let row = RowRef { query: &key.0, top_k: key.1, documents };
-    let mut line = serde_json::to_string(&row).map_err(|error| std::io::Error::new(ErrorKind::InvalidData, error))?;
+    let mut line =
+        serde_json::to_string(&row).map_err(|error| file_error(path, format!("cannot write the answer: {error}")))?;
     line.push('\n');
-    file.write_all(line.as_bytes())
+    zerosearch_files::append(file, path, line.as_bytes()).map_err(|error| file_error(path, error.to_string()))
 }
 
 /// The answers, and the length in bytes of the whole lines. The first answer to a question counts.

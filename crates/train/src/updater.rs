@@ -91,19 +91,18 @@ impl Updater {
         trained: &[bool],
         metrics: &mut Metrics,
     ) -> Result<Vec<f32>, TrainError> {
-        let rewards = batch.rewards()?;
+        let mut rewards = batch.rewards()?;
         let old = self.old_logprobs(batch);
         let penalties = self.kl_penalties(batch, &old, metrics);
-        let rewards = if penalties.is_empty() { rewards } else { rewards.with_token_rewards(&penalties)? };
+        if !penalties.is_empty() {
+            rewards = rewards.with_token_rewards(&penalties)?;
+        }
         metrics.summary("critic/rewards", &rewards.scores().iter().map(|score| *score as f32).collect::<Vec<_>>());
         let values = self.critic.as_ref().map(|critic| self.values(&critic.decoder, batch));
-        let rewards = match &values {
-            Some(values) => {
-                metrics.summary("critic/values", values);
-                rewards.with_values(values)?
-            }
-            None => rewards,
-        };
+        if let Some(values) = &values {
+            metrics.summary("critic/values", values);
+            rewards = rewards.with_values(values)?;
+        }
         let advantages = self.algorithm.advantages(&rewards)?;
         metrics.summary("critic/advantages", &advantages.advantages);
         metrics.summary("critic/returns", &advantages.returns);
