@@ -40,7 +40,7 @@ type Row = (String, Dtype, Vec<usize>, Vec<u8>);
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
-    let (config, json) = ModelConfig::read(&arguments.model.join("config.json"))?;
+    let (config, json) = ModelConfig::read(arguments.model.join("config.json"))?;
     let weights = HostWeights::read(&arguments.model, &config)?;
     let lists = read_tokens(&arguments.tokens, &config)?;
     let decoder = Decoder::frozen(&config, &weights, &Device::default())?;

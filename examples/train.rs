@@ -88,7 +88,7 @@ fn main() -> Result<(), Failure> {
     written?;
     match end {
         RunEnd::Finished => {
-            trainer.model().save(&config.out.join("policy"), StoredDtype::F32)?;
+            trainer.model().save(config.out.join("policy"), StoredDtype::F32)?;
             println!("trained policy in {}", config.out.join("policy").display());
         }
         RunEnd::Interrupted => println!("stopped after step {}; repeat with --resume", trainer.steps_done()),

@@ -155,7 +155,7 @@ impl LoraConfig {
         write_atomic(&folder.join(CONFIG), text.as_bytes())?;
         let mut named = HostWeights::default();
         adapters.iter().for_each(|(name, tensor)| named.insert(format!("{PREFIX}{name}"), tensor.clone()));
-        named.write(&folder.join(WEIGHTS), StoredDtype::F32)
+        named.write(folder.join(WEIGHTS), StoredDtype::F32)
     }
 
     /// Reads what [`save`](Self::save), or PEFT, wrote for a model of this shape.

@@ -94,14 +94,14 @@ impl Trainer<'_> {
         }
         remove(&temporary)?;
         fs::create_dir_all(&temporary).map_err(|error| failed(&temporary, error))?;
-        self.model().save(&temporary.join("actor"), StoredDtype::F32)?;
+        self.model().save(temporary.join("actor"), StoredDtype::F32)?;
         if let Some((lora, adapters)) = self.policy.decoder.lora() {
-            lora.save(&temporary.join("actor").join(ADAPTERS), &adapters)?;
+            lora.save(temporary.join("actor").join(ADAPTERS), &adapters)?;
         }
-        self.policy.optimizer.save(&temporary.join("actor_optimizer.safetensors"))?;
+        self.policy.optimizer.save(temporary.join("actor_optimizer.safetensors"))?;
         if let Some(critic) = &self.critic {
-            critic.decoder.to_host().write(&temporary.join("critic.safetensors"), StoredDtype::F32)?;
-            critic.optimizer.save(&temporary.join("critic_optimizer.safetensors"))?;
+            critic.decoder.to_host().write(temporary.join("critic.safetensors"), StoredDtype::F32)?;
+            critic.optimizer.save(temporary.join("critic_optimizer.safetensors"))?;
         }
         if self.config.staleness > 0 {
             let path = temporary.join(AHEAD);
@@ -154,16 +154,16 @@ impl Trainer<'_> {
             return Err(failed(&path, format!("this run {what}, or start in another folder")));
         }
         let ahead = if self.config.staleness > 0 { read_json(&folder.join(AHEAD))? } else { VecDeque::new() };
-        let mut model = LanguageModel::read(&folder.join("actor"))?;
+        let mut model = LanguageModel::read(folder.join("actor"))?;
         if model.config != self.parts.model.config {
             return Err(failed(&folder.join("actor"), "this run trained a model of another shape"));
         }
         let device = self.parts.device;
-        let optimizer = |name: &str| AdamW::read(self.config.optimizer, &folder.join(name), device);
+        let optimizer = |name: &str| AdamW::read(self.config.optimizer, folder.join(name), device);
         let policy = optimizer("actor_optimizer.safetensors")?;
         let critic = match &self.critic {
             Some(_) => {
-                let weights = HostWeights::read_file(&folder.join("critic.safetensors"))?;
+                let weights = HostWeights::read_file(folder.join("critic.safetensors"))?;
                 let decoder = Decoder::trainable(&model.config, weights, device)?.with_bf16(self.config.bf16);
                 Some(Learner { decoder, optimizer: optimizer("critic_optimizer.safetensors")? })
             }
@@ -180,7 +180,7 @@ impl Trainer<'_> {
         self.ahead = ahead;
         let decoder = match &self.config.lora {
             Some(lora) => {
-                let (_, adapters) = LoraConfig::read(&folder.join("actor").join(ADAPTERS), &model.config)?;
+                let (_, adapters) = LoraConfig::read(folder.join("actor").join(ADAPTERS), &model.config)?;
                 self.policy.decoder.with_adapters(lora, &adapters)?
             }
             None => {
