@@ -28,7 +28,7 @@ impl Model {
     fn load() -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/models/smollm2-135m-instruct");
         if folder.exists() {
-            let (config, _) = ModelConfig::read(&folder.join("config.json")).expect("a configuration");
+            let (config, _) = ModelConfig::read(folder.join("config.json")).expect("a configuration");
             let weights = HostWeights::read(&folder, &config).expect("weights");
             return Self { name: "smollm2-135m", config, weights };
         }

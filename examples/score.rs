@@ -41,7 +41,7 @@ type Row = (String, Dtype, Vec<usize>, Vec<u8>);
 fn main() -> Result<(), Failure> {
     zerosearch::init_logging();
     let arguments = Arguments::parse();
-    let (config, json) = ModelConfig::read(&arguments.model.join("config.json"))?;
+    let (config, json) = ModelConfig::read(arguments.model.join("config.json"))?;
     let weights = HostWeights::read(&arguments.model, &config)?;
     let lists = read_tokens(&arguments.tokens, &config)?;
     let decoder = Decoder::frozen(&config, &weights, &Device::default())?;

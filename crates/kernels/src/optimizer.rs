@@ -37,6 +37,10 @@ impl AdamWRule {
 }
 
 /// The updated weight and its two moments, which are zero where there are none yet.
+///
+/// # Panics
+///
+/// If the weight is of 32-bit floats on the CPU and another tensor is not.
 pub fn adamw<const D: usize>(
     weight: Tensor<D>,
     gradient: Tensor<D>,
@@ -76,6 +80,10 @@ pub fn adamw<const D: usize>(
 }
 
 /// `a + b`.
+///
+/// # Panics
+///
+/// If `a` is of 32-bit floats on the CPU and `b` is not.
 pub fn add<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
     if !is_cpu_f32(&a) {
         return a + b;
@@ -133,5 +141,9 @@ fn in_place<const D: usize>(x: Tensor<D>, work: impl Fn(usize, &mut [f32]) + Syn
 
 /// The elements in order; not copied where the tensor is contiguous and the only one over its memory.
 fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    x.into_data().try_into_vec().unwrap_or_default()
+    let dtype = x.dtype();
+    match x.into_data().try_into_vec() {
+        Ok(values) => values,
+        Err(_) => panic!("expected 32-bit floats, got {dtype:?}; cast all inputs of the operation to f32"),
+    }
 }

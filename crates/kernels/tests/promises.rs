@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Distribution, Int, Tensor};
+use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor};
 use zerosearch_kernels::{
-    AttentionShape, PackedSpan, causal_attention, linear, rms_norm, rotary, swiglu, token_logprobs,
+    AttentionShape, PackedSpan, add, causal_attention, linear, rms_norm, rotary, swiglu, token_logprobs,
 };
 
 const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 16 };
@@ -135,4 +135,11 @@ fn attention_refuses_spans_that_share_what_comes_later() {
     let spans = [(0..0, 0..3), (0..4, 3..6)].map(|(shared, own)| PackedSpan { shared, own });
     let _ =
         causal_attention(x.clone(), x.clone(), x, &spans.into(), AttentionShape { heads: 1, kv_heads: 1, head_dim: 4 });
+}
+
+#[test]
+#[should_panic(expected = "expected 32-bit floats, got F64")]
+fn a_gradient_of_another_format_is_not_left_out_of_a_sum() {
+    let x = Tensor::<1>::ones([3], &Device::flex());
+    let _ = add(x.clone(), x.cast(FloatDType::F64));
 }

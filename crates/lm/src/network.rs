@@ -145,6 +145,9 @@ impl ModelConfig {
     }
 }
 
+/// The output head's name, which some checkpoints have although it is the embedding.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
 impl<W> Network<W> {
     /// Makes every parameter of an architecture, in the order in which [`iter`](Self::iter) gives them.
     pub(crate) fn build<E>(config: &ModelConfig, mut make: impl FnMut(TensorSpec) -> Result<W, E>) -> Result<Self, E> {
@@ -160,7 +163,7 @@ impl<W> Network<W> {
             norm: root.norm("model.norm", config.hidden_size)?,
             head: match config.tie_word_embeddings {
                 true => None,
-                false => Some(root.tensor("lm_head.weight", table, Role::Head)?),
+                false => Some(root.tensor(HEAD, table, Role::Head)?),
             },
         })
     }

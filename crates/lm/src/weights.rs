@@ -7,7 +7,7 @@ use std::path::Path;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::network::{Role, TensorSpec};
+use crate::network::{HEAD, Role, TensorSpec};
 use crate::stored::{Dtypes, StoredDtype, read_file, write_tensors};
 use crate::{LmError, ModelConfig, shards};
 
@@ -103,9 +103,8 @@ impl HostWeights {
     pub(crate) fn read_stored(folder: &Path, config: &ModelConfig) -> Result<(Self, Dtypes), LmError> {
         let (mut tensors, dtypes) = shards::read(folder)?;
         // Older checkpoints store the rotary frequencies, and some a copy of the tied head.
-        tensors.retain(|name, _| {
-            !(name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight"))
-        });
+        tensors
+            .retain(|name, _| !(name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == HEAD)));
         let weights = Self { tensors };
         weights.check(folder, config)?;
         Ok((weights, dtypes))

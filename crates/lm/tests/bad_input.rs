@@ -67,7 +67,7 @@ impl Folder {
     fn weights(&self, change: impl FnOnce(&mut HostWeights)) {
         let mut weights = HostWeights::init(&config(), 0);
         change(&mut weights);
-        weights.write(&self.path("model.safetensors"), StoredDtype::F32).unwrap();
+        weights.write(self.path("model.safetensors"), StoredDtype::F32).unwrap();
     }
 
     /// The message says all of this.
@@ -175,10 +175,10 @@ fn an_index_that_lies_is_refused() {
     folder.refused(&[INDEX, "not JSON"]);
 
     fs::write(folder.path(INDEX), whole.to_string()).unwrap();
-    let weights = HostWeights::read_file(&folder.path(file)).unwrap();
-    let mut twice = HostWeights::read_file(&folder.path(other.unwrap())).unwrap();
+    let weights = HostWeights::read_file(folder.path(file)).unwrap();
+    let mut twice = HostWeights::read_file(folder.path(other.unwrap())).unwrap();
     twice.insert(name, weights.get(name).unwrap().clone());
-    twice.write(&folder.path(other.unwrap()), StoredDtype::F32).unwrap();
+    twice.write(folder.path(other.unwrap()), StoredDtype::F32).unwrap();
     folder.refused(&["`model.norm.weight` is in two files", file, other.unwrap()]);
 }
 
@@ -205,7 +205,7 @@ fn a_folder_that_cannot_be_written_is_named() {
     let nowhere = Path::new("/proc/nowhere");
     let message = folder.model().save(nowhere, StoredDtype::F32).unwrap_err().to_string();
     assert!(message.contains("/proc/nowhere: cannot be created"), "{message}");
-    let error = folder.model().weights.write(&nowhere.join("model.safetensors"), StoredDtype::F32);
+    let error = folder.model().weights.write(nowhere.join("model.safetensors"), StoredDtype::F32);
     assert!(error.unwrap_err().to_string().contains("/proc/nowhere/model.safetensors"));
 }
 

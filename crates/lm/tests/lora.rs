@@ -100,7 +100,7 @@ fn adapters_are_stored_as_peft_stores_them() {
     assert!(text.contains("\"lora_dropout\": 0.05"), "{text}");
     let (read, same) = LoraConfig::read(folder.path(), &config()).unwrap();
     assert_eq!((&read, &same), (lora, &adapters));
-    let stored = HostWeights::read_file(&folder.path().join("adapter_model.safetensors")).unwrap();
+    let stored = HostWeights::read_file(folder.path().join("adapter_model.safetensors")).unwrap();
     let name = "base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight";
     assert_eq!(stored.get(name).unwrap().shape, [24, 4]);
 

@@ -2,17 +2,15 @@
 //!
 //! `PROPTEST_CASES=100000 cargo test --workspace --test model_config` looks for longer.
 
-use std::path::Path;
+mod families;
 
+use families::{FAMILIES, folder};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use zerosearch_lm::{LmError, ModelConfig};
 
-const FAMILIES: [&str; 4] = ["llama-mha-sharded", "llama32-tied-ropescaled", "qwen2-tied", "qwen3-tied"];
-
 fn text(family: &str, file: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tiny");
-    std::fs::read_to_string(folder.join(family).join(file)).unwrap()
+    std::fs::read_to_string(folder(family).join(file)).unwrap()
 }
 
 fn read(bytes: &[u8]) -> Result<ModelConfig, LmError> {

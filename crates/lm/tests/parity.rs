@@ -1,19 +1,16 @@
 //! Values of the reference implementation on tiny checkpoints of every family (`tests/tiny/`, made by
 //! `gen_tiny_models.py`): the trainer's and the generator's log-probabilities, and greedy continuations.
 
+mod families;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::Device;
+use families::{FAMILIES, folder};
 use safetensors::SafeTensors;
 use zerosearch_generate::{Generator, Request, Sampling, Turn, never};
 use zerosearch_lm::{Decoder, HostWeights, LocalGenerator, ModelConfig, ScoredSequence};
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tiny").join(name)
-}
-
-const FAMILIES: [&str; 4] = ["llama-mha-sharded", "llama32-tied-ropescaled", "qwen2-tied", "qwen3-tied"];
 
 struct Oracle(BTreeMap<String, Vec<f64>>);
 
@@ -37,7 +34,7 @@ impl Oracle {
 
 fn load(name: &str) -> (ModelConfig, HostWeights, Oracle) {
     let folder = folder(name);
-    let (config, _) = ModelConfig::read(&folder.join("config.json")).unwrap();
+    let (config, _) = ModelConfig::read(folder.join("config.json")).unwrap();
     let weights = HostWeights::read(&folder, &config).unwrap();
     (config, weights, Oracle::read(&folder))
 }

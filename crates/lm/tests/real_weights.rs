@@ -34,7 +34,7 @@ fn smollm2_gives_the_references_logprobs_and_greedy_tokens() {
     }
     let bytes = std::fs::read(here.join("tests/real/smollm2_oracle.safetensors")).unwrap();
     let oracle = SafeTensors::deserialize(&bytes).unwrap();
-    let (config, _) = ModelConfig::read(&folder.join("config.json")).unwrap();
+    let (config, _) = ModelConfig::read(folder.join("config.json")).unwrap();
     let weights = HostWeights::read(&folder, &config).unwrap();
     let decoder = Decoder::frozen(&config, &weights, &Device::flex()).unwrap();
     let mut generator = LocalGenerator::new(&config, &weights, &[END_OF_TEXT]).unwrap();

@@ -1,22 +1,24 @@
 //! What saving promises: the folder that was read, whatever its family and number formats, whole and without leftovers.
 
+mod families;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use families::FAMILIES;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 use tempfile::TempDir;
 use zerosearch_lm::{HostWeights, LanguageModel, SaveOptions, StoredDtype};
 use zerosearch_text::{SpecialTokens, train_bpe};
 
-const FAMILIES: [&str; 4] = ["llama-mha-sharded", "llama32-tied-ropescaled", "qwen2-tied", "qwen3-tied"];
 /// What transformers cut `llama-mha-sharded` at.
 const SMALL: SaveOptions = SaveOptions { dtype: None, max_shard_bytes: 120_000 };
 
 /// A tiny model with a tokenizer, its configuration in one of the two spellings.
 fn original(name: &str, config: &str) -> TempDir {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tiny").join(name);
+    let source = families::folder(name);
     let folder = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(&source).unwrap() {
         let entry = entry.unwrap();

@@ -1,18 +1,18 @@
 //! What a training pass computes does not depend on the sequences beside, on what they share, on what is kept for the
 //! backward pass; and it is what the generator recorded. All to the bit, save sums of gradients over sequences.
 
+mod families;
+
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor};
+use families::{FAMILIES, folder};
 use zerosearch_generate::{Generator, Request, Sampling, Stream, TokenId, Turn, never};
 use zerosearch_lm::{Decoder, Gradients, HostWeights, LocalGenerator, LoraConfig, ModelConfig, ScoredSequence, Weight};
 
-const FAMILIES: [&str; 4] = ["llama-mha-sharded", "llama32-tied-ropescaled", "qwen2-tied", "qwen3-tied"];
-
 fn load(name: &str) -> (ModelConfig, HostWeights) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tiny").join(name);
-    let (config, _) = ModelConfig::read(&folder.join("config.json")).unwrap();
+    let folder = folder(name);
+    let (config, _) = ModelConfig::read(folder.join("config.json")).unwrap();
     let weights = HostWeights::read(&folder, &config).unwrap();
     (config, weights)
 }

@@ -146,14 +146,14 @@ impl Trainer {
     /// Writes every file of a checkpoint into a folder.
     fn write(&self, folder: &Path, state: &str) -> Result<(), TrainError> {
         let policy = &self.updater.policy;
-        self.model()?.save(&folder.join("actor"), StoredDtype::F32)?;
+        self.model()?.save(folder.join("actor"), StoredDtype::F32)?;
         if let Some((lora, adapters)) = policy.decoder.lora() {
-            lora.save(&folder.join("actor").join(ADAPTERS), &adapters)?;
+            lora.save(folder.join("actor").join(ADAPTERS), &adapters)?;
         }
-        policy.optimizer.save(&folder.join("actor_optimizer.safetensors"))?;
+        policy.optimizer.save(folder.join("actor_optimizer.safetensors"))?;
         if let Some(critic) = &self.updater.critic {
-            critic.decoder.to_host().write(&folder.join("critic.safetensors"), StoredDtype::F32)?;
-            critic.optimizer.save(&folder.join("critic_optimizer.safetensors"))?;
+            critic.decoder.to_host().write(folder.join("critic.safetensors"), StoredDtype::F32)?;
+            critic.optimizer.save(folder.join("critic_optimizer.safetensors"))?;
         }
         if self.config.staleness > 0 || !self.collector.ahead.is_empty() {
             write_json(&folder.join(AHEAD), &self.collector.ahead)?;
@@ -207,15 +207,15 @@ impl Trainer {
         let ahead = if self.config.staleness > 0 { Some(folder.join(AHEAD)) } else { optional(AHEAD) };
         let ahead = ahead.map_or(Ok(VecDeque::new()), |path| read_json(&path))?;
         let unrecorded = optional(UNRECORDED).map(|path| read_json::<Unrecorded>(&path)).transpose()?;
-        let model = LanguageModel::read(&folder.join("actor"))?;
+        let model = LanguageModel::read(folder.join("actor"))?;
         if model.config != self.files.config {
             return Err(failed(&folder.join("actor"), "this run trained a model of another shape"));
         }
         let device = &self.updater.device;
-        let optimizer = |name: &str| AdamW::read(self.config.optimizer, &folder.join(name), device);
+        let optimizer = |name: &str| AdamW::read(self.config.optimizer, folder.join(name), device);
         let critic = match &self.updater.critic {
             Some(_) => {
-                let weights = HostWeights::read_file(&folder.join("critic.safetensors"))?;
+                let weights = HostWeights::read_file(folder.join("critic.safetensors"))?;
                 let decoder = Decoder::trainable(&model.config, weights, device)?.with_bf16(self.config.bf16);
                 Some(Learner { decoder, optimizer: optimizer("critic_optimizer.safetensors")? })
             }
@@ -223,7 +223,7 @@ impl Trainer {
         };
         let decoder = match &self.config.lora {
             Some(lora) => {
-                let (_, adapters) = LoraConfig::read(&folder.join("actor").join(ADAPTERS), &model.config)?;
+                let (_, adapters) = LoraConfig::read(folder.join("actor").join(ADAPTERS), &model.config)?;
                 self.updater.policy.decoder.with_adapters(lora, &adapters)?
             }
             None => Decoder::trainable(&self.files.config, model.into_weights(), device)?.with_bf16(self.config.bf16),

@@ -108,7 +108,7 @@ impl<'a> Pipeline<'a> {
             return Ok(PipelineEnd::Interrupted);
         };
         say(format!("calls to the real engine during training: {real_calls}"));
-        policy.save(&self.out.join("policy"), StoredDtype::F32)?;
+        policy.save(self.out.join("policy"), StoredDtype::F32)?;
 
         let examination = Examination {
             engine: &real,
