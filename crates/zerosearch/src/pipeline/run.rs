@@ -75,7 +75,7 @@ impl<'a> Pipeline<'a> {
         let base = LanguageModel::read(self.model)?;
         let prompt = PromptTemplate::for_model(&base.codec)?;
         let simulator_prompt = SimulatorPrompt::for_model(self.model)?;
-        let real = Counted::new(Bm25Index::from_documents(self.material.corpus.iter().cloned())?);
+        let real = Counted::new(Bm25Index::new(self.material.corpus.iter().cloned())?);
         let calls = real.calls();
         let (count, train, test) = (base.weights.parameters(), self.material.train.len(), self.material.held_out.len());
         say(format!(
