@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(config.reward, RewardConfig::default());
         // Keys that are as they always were are not written: other programs read the file.
         let written = toml::to_string(&config).unwrap();
-        assert!(!written.contains("reward") && !written.contains("dialect"), "{written}");
+        assert!(!written.contains("\nreward =") && !written.contains("dialect"), "{written}");
     }
 
     #[test]
