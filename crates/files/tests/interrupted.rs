@@ -87,7 +87,9 @@ mod processes {
                 let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
                 while append(&mut file, &path, b"a row of some length\n").is_ok() {}
             }
-            Err(_) => (0u8..=255).cycle().for_each(|letter| write_atomic(&path, &vec![letter; 100_000]).unwrap()),
+            Err(_) => loop {
+                (0..=u8::MAX).for_each(|letter| write_atomic(&path, &vec![letter; 100_000]).unwrap());
+            },
         }
     }
 

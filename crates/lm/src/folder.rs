@@ -150,7 +150,7 @@ impl LanguageModel {
             .map_err(|error| LmError::file(folder, format!("cannot be created: {error}")))?;
         let dtype_of = |name: &str| dtype.or(self.form.dtypes.get(name).copied()).unwrap_or(StoredDtype::F32);
         shards::write(folder, &self.weights, &dtype_of, max_shard_bytes)?;
-        write_atomic(&folder.join("config.json"), self.form.config_text(dtype).as_bytes())?;
+        write_atomic(folder.join("config.json"), self.form.config_text(dtype).as_bytes())?;
         self.codec.save(folder)?;
         Ok(())
     }

@@ -175,7 +175,7 @@ fn prompt_templates_that_cannot_ask_are_refused() {
     let folder = folder(&[("mine.jinja", "{{ query }}")]);
     let path = folder.path().join("mine.jinja");
     assert!(PromptTemplate::read(&path).unwrap_err().to_string().contains("mine.jinja"));
-    let missing = PromptTemplate::read(&folder.path().join("other.jinja")).unwrap_err();
+    let missing = PromptTemplate::read(folder.path().join("other.jinja")).unwrap_err();
     assert!(matches!(missing, TextError::Io { .. }));
 }
 
