@@ -11,8 +11,9 @@ use clap::{ArgGroup, Parser};
 use zerosearch::Failure;
 use zerosearch::data::read_questions;
 use zerosearch::eval::{EvalConfig, Strategy, evaluate, write_predictions};
+use zerosearch::files::write_atomic;
 use zerosearch::lm::{LanguageModel, LocalGenerator};
-use zerosearch::metrics::{ProgressBar, write_atomic};
+use zerosearch::metrics::ProgressBar;
 use zerosearch::search::{Bm25Index, RetrieverServer, SearchEngine, WebSearch, key_from_env};
 
 #[derive(Parser)]

@@ -14,6 +14,7 @@ use clap::Parser;
 use zerosearch::Failure;
 use zerosearch::burn::tensor::Device;
 use zerosearch::data::world::{Split, World};
+use zerosearch::files::write_atomic;
 use zerosearch::kernels::keep_freed_memory;
 use zerosearch::lm::{
     AdamWConfig, HostWeights, LanguageModel, LearningRate, ModelConfig, SftConfig, SftTrainer, StoredDtype,
@@ -113,9 +114,8 @@ fn main() -> Result<(), Failure> {
 
 fn save(model: &LanguageModel, folder: &Path) -> Result<(), Failure> {
     model.save(folder, StoredDtype::Bf16)?;
-    std::fs::write(folder.join("search_prompt.jinja"), SEARCH_PROMPT)?;
-    std::fs::write(folder.join(SimulatorPrompt::FILE), SIMULATOR_PROMPT)?;
-    Ok(())
+    write_atomic(folder.join("search_prompt.jinja"), SEARCH_PROMPT.as_bytes())?;
+    Ok(SimulatorPrompt::new(SIMULATOR_PROMPT)?.save(folder)?)
 }
 
 /// A byte-level BPE over passages and questions of invented and shuffled worlds.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use zerosearch_files::FileError;
+
 /// Where a row stands in its file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Position {
@@ -123,6 +125,15 @@ impl DataError {
     /// An output error on `path`.
     pub(crate) fn write(path: &Path, source: io::Error) -> Self {
         DataError::Write { path: path.into(), source }
+    }
+}
+
+impl From<FileError> for DataError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Read { path, source } => Self::read(&path, source),
+            FileError::Write { path, source } => Self::Write { path, source },
+        }
     }
 }
 

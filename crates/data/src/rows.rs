@@ -1,13 +1,13 @@
 //! Rows of a file as JSON objects, whatever the format, and JSONL out.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use zerosearch_files::StagedFile;
 
 use crate::parquet_rows::parquet_rows;
 use crate::{DataError, Position, RowProblem};
@@ -86,24 +86,17 @@ pub(crate) fn write_jsonl<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), D
     if path.extension().is_none_or(|extension| extension != "jsonl") {
         return Err(DataError::Extension { path: path.into(), expected: ".jsonl" });
     }
-    let mut name = path.file_name().map(OsString::from).unwrap_or_default();
-    name.push(".tmp");
-    let temporary: PathBuf = path.with_file_name(name);
-    let written = write_lines(&temporary, rows).and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|source| {
-        // The half-written file is of no use; that it may not exist does not matter.
-        let _ = fs::remove_file(&temporary);
-        DataError::write(path, source)
-    })
+    let staged = StagedFile::create(path)?;
+    write_lines(BufWriter::new(staged), rows).map_err(|source| DataError::write(path, source))?.publish()?;
+    Ok(())
 }
 
-fn write_lines<T: Serialize>(path: &Path, rows: &[T]) -> std::io::Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
+fn write_lines<T: Serialize>(mut file: BufWriter<StagedFile>, rows: &[T]) -> std::io::Result<StagedFile> {
     for row in rows {
         serde_json::to_writer(&mut file, row)?;
         file.write_all(b"\n")?;
     }
-    file.into_inner()?.sync_all()
+    Ok(file.into_inner()?)
 }
 
 /// A string, or a number as its text; `None` for anything else.

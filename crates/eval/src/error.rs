@@ -1,6 +1,6 @@
 //! What stops an evaluation. A bad answer or a failed search never does.
 
-use zerosearch_metrics::MetricsError;
+use zerosearch_files::FileError;
 use zerosearch_rollout::RolloutError;
 use zerosearch_text::TextError;
 
@@ -32,5 +32,5 @@ pub enum EvalError {
     Encode(#[source] serde_json::Error),
     /// A file that cannot be written.
     #[error(transparent)]
-    Write(#[from] MetricsError),
+    Write(#[from] FileError),
 }

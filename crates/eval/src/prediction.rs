@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use zerosearch_data::Question;
-use zerosearch_metrics::{Author, write_atomic};
+use zerosearch_files::write_atomic;
+use zerosearch_metrics::Author;
 use zerosearch_rollout::Rollout;
 
 use crate::EvalError;

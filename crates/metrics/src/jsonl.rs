@@ -5,8 +5,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use zerosearch_files::{FileError, write_atomic};
 
-use crate::{Metrics, MetricsError, Sink, write_atomic};
+use crate::{Metrics, MetricsError, Sink};
 
 const STEP: &str = "step";
 const NON_FINITE: &str = "non_finite";
@@ -28,8 +29,9 @@ impl JsonlSink {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn create(path: &Path) -> Result<Self, MetricsError> {
-        let file = File::create(path).map_err(MetricsError::write(path))?;
+    pub fn create(path: impl AsRef<Path>) -> Result<Self, MetricsError> {
+        let path = path.as_ref();
+        let file = File::create(path).map_err(FileError::write(path))?;
         Ok(Self { path: path.to_path_buf(), file })
     }
 
@@ -39,18 +41,19 @@ impl JsonlSink {
     ///
     /// # Errors
     /// When the file cannot be read or written, or a line before the last is no row.
-    pub fn resume(path: &Path, step: u64) -> Result<Self, MetricsError> {
+    pub fn resume(path: impl AsRef<Path>, step: u64) -> Result<Self, MetricsError> {
+        let path = path.as_ref();
         if !path.exists() {
             return Self::create(path);
         }
-        let text = fs::read(path).map_err(MetricsError::read(path))?;
+        let text = fs::read(path).map_err(FileError::read(path))?;
         let kept: String = parse_rows(path, &text)?
             .into_iter()
             .filter(|(row, _)| row.step < step)
             .flat_map(|(_, line)| [line, "\n"])
             .collect();
         write_atomic(path, kept.as_bytes())?;
-        let file = OpenOptions::new().append(true).open(path).map_err(MetricsError::write(path))?;
+        let file = OpenOptions::new().append(true).open(path).map_err(FileError::write(path))?;
         Ok(Self { path: path.to_path_buf(), file })
     }
 }
@@ -59,11 +62,11 @@ impl Sink for JsonlSink {
     fn log(&mut self, step: u64, metrics: &Metrics) -> Result<(), MetricsError> {
         let mut line = row(step, metrics)?.to_string();
         line.push('\n');
-        self.file.write_all(line.as_bytes()).map_err(MetricsError::write(&self.path))
+        Ok(self.file.write_all(line.as_bytes()).map_err(FileError::write(&self.path))?)
     }
 
     fn flush(&mut self) -> Result<(), MetricsError> {
-        self.file.sync_data().map_err(MetricsError::write(&self.path))
+        Ok(self.file.sync_data().map_err(FileError::write(&self.path))?)
     }
 }
 
@@ -96,8 +99,9 @@ pub struct Row {
 ///
 /// # Errors
 /// When the file cannot be read, or a line before the last is no row: names file and line.
-pub fn read_jsonl(path: &Path) -> Result<Vec<Row>, MetricsError> {
-    let text = fs::read(path).map_err(MetricsError::read(path))?;
+pub fn read_jsonl(path: impl AsRef<Path>) -> Result<Vec<Row>, MetricsError> {
+    let path = path.as_ref();
+    let text = fs::read(path).map_err(FileError::read(path))?;
     Ok(parse_rows(path, &text)?.into_iter().map(|(row, _)| row).collect())
 }
 

@@ -25,7 +25,6 @@
 
 #![forbid(unsafe_code)]
 
-mod atomic;
 mod console;
 mod error;
 mod jsonl;
@@ -35,7 +34,6 @@ mod report;
 mod sink;
 mod tensorboard;
 
-pub use atomic::write_atomic;
 pub use console::ConsoleSink;
 pub use error::MetricsError;
 pub use jsonl::{JsonlSink, Row, read_jsonl, series};

@@ -8,6 +8,8 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use zerosearch_files::FileError;
+
 use crate::{Metrics, MetricsError, Sink};
 
 /// Writes scalars that TensorBoard shows.
@@ -27,7 +29,10 @@ impl TensorBoardSink {
     ///
     /// # Errors
     /// When the folder or the file cannot be written.
-    pub fn create(folder: &Path, wall_time: impl FnMut() -> f64 + Send + 'static) -> Result<Self, MetricsError> {
+    pub fn create(
+        folder: impl AsRef<Path>,
+        wall_time: impl FnMut() -> f64 + Send + 'static,
+    ) -> Result<Self, MetricsError> {
         Self::resume(folder, 0, wall_time)
     }
 
@@ -37,11 +42,12 @@ impl TensorBoardSink {
     /// # Errors
     /// When the folder or the file cannot be written.
     pub fn resume(
-        folder: &Path,
+        folder: impl AsRef<Path>,
         step: u64,
         wall_time: impl FnMut() -> f64 + Send + 'static,
     ) -> Result<Self, MetricsError> {
-        fs::create_dir_all(folder).map_err(MetricsError::write(folder))?;
+        let folder = folder.as_ref();
+        fs::create_dir_all(folder).map_err(FileError::write(folder))?;
         let (path, file) = create_next(folder)?;
         let mut sink = Self { path, file, wall_time: Box::new(wall_time) };
         sink.event(0, &bytes_field(3, b"brain.Event:2"))?;
@@ -60,7 +66,7 @@ impl TensorBoardSink {
         event.extend((self.wall_time)().to_le_bytes());
         event.extend(varint_field(2, step));
         event.extend(what);
-        self.file.write_all(&record(&event)).map_err(MetricsError::write(&self.path))
+        Ok(self.file.write_all(&record(&event)).map_err(FileError::write(&self.path))?)
     }
 }
 
@@ -78,7 +84,7 @@ impl Sink for TensorBoardSink {
     }
 
     fn flush(&mut self) -> Result<(), MetricsError> {
-        self.file.sync_data().map_err(MetricsError::write(&self.path))
+        Ok(self.file.sync_data().map_err(FileError::write(&self.path))?)
     }
 }
 
@@ -95,7 +101,7 @@ fn create_next(folder: &Path) -> Result<(PathBuf, File), MetricsError> {
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
-            Err(source) => return Err(MetricsError::Write { path, source }),
+            Err(error) => return Err(FileError::write(path)(error).into()),
         }
     }
 }

@@ -214,10 +214,14 @@ mod tests {
         let path = directory.path().join("answers.jsonl");
         Cached::with_file(Echo, &path).unwrap().search(&query("a", 1)).unwrap();
         let whole = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, format!("{whole}{{\"query\": \"b")).unwrap();
-        let cached = Cached::with_file(Echo, &path).unwrap();
-        cached.search(&query("c", 1)).unwrap();
-        assert!(Replay::open(&path).unwrap().search(&query("c", 1)).is_ok());
+        // Killed between two characters, and within one.
+        for cut in ["{\"query\": \"b".as_bytes(), &"{\"query\": \"é".as_bytes()[..11]] {
+            std::fs::write(&path, [whole.as_bytes(), cut].concat()).unwrap();
+            assert!(Replay::open(&path).unwrap().search(&query("a", 1)).is_ok());
+            let cached = Cached::with_file(Echo, &path).unwrap();
+            cached.search(&query("c", 1)).unwrap();
+            assert!(Replay::open(&path).unwrap().search(&query("c", 1)).is_ok());
+        }
 
         std::fs::write(&path, format!("{whole}{{\"query\": 3}}\n")).unwrap();
         let error = Cached::with_file(Echo, &path).unwrap_err().to_string();

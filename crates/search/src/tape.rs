@@ -31,9 +31,8 @@ struct RowRef<'a> {
 
 /// Reads a finished recording.
 pub(crate) fn read(path: &Path) -> Result<Answers, SearchError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| file_error(path, format!("cannot read the recording: {error}")))?;
-    let (answers, _) = parse(path, &text)?;
+    let bytes = std::fs::read(path).map_err(|error| file_error(path, format!("cannot read the recording: {error}")))?;
+    let (answers, _) = parse(path, &bytes)?;
     Ok(answers)
 }
 
@@ -46,9 +45,9 @@ pub(crate) fn open(path: &Path) -> Result<(File, Answers), SearchError> {
         |error: std::io::Error| file_error(path, format!("cannot open the file for reading and writing: {error}"));
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(writable)?;
-    let mut text = String::new();
-    file.read_to_string(&mut text).map_err(writable)?;
-    let (answers, whole) = parse(path, &text)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(writable)?;
+    let (answers, whole) = parse(path, &bytes)?;
     file.set_len(whole).map_err(writable)?;
     file.seek(SeekFrom::End(0)).map_err(writable)?;
     Ok((file, answers))
@@ -63,19 +62,20 @@ pub(crate) fn append(file: &mut File, key: &Key, documents: &[Document]) -> std:
 }
 
 /// The answers, and the length in bytes of the whole lines. The first answer to a question counts.
-fn parse(path: &Path, text: &str) -> Result<(Answers, u64), SearchError> {
+/// Bytes and not text, because the last line may be cut within a character.
+fn parse(path: &Path, bytes: &[u8]) -> Result<(Answers, u64), SearchError> {
     let mut answers = Answers::new();
     let mut whole = 0;
-    for (number, line) in text.split_inclusive('\n').enumerate() {
-        if !line.ends_with('\n') {
+    for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        if !line.ends_with(b"\n") {
             tracing::warn!("{}: the last line is incomplete and is ignored", path.display());
             break;
         }
         whole += line.len() as u64;
-        if line.trim().is_empty() {
+        if line.trim_ascii().is_empty() {
             continue;
         }
-        let row: Row = serde_json::from_str(line).map_err(|error| SearchError::File {
+        let row: Row = serde_json::from_slice(line).map_err(|error| SearchError::File {
             path: format!("{}:{}", path.display(), number + 1),
             message: format!("not a recorded answer: {error}; expected `{{\"query\": \"…\", \"top_k\": 5, \"documents\": […]}}`, or delete the file"),
         })?;

@@ -2,17 +2,23 @@
 
 use std::path::PathBuf;
 
+use zerosearch_files::FileError;
 use zerosearch_generate::GenerateError;
 
 /// Errors of labelling, tuning and simulating.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulatorError {
     /// A file that cannot be read or written.
-    #[error("{path}: {message}")]
-    File {
-        /// The file, and the line where there is one.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A line that is no interaction.
+    #[error("{}:{line}: {message}", path.display())]
+    Row {
+        /// The file.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it, and what was expected.
         message: String,
     },
     /// A prompt template that does not render.

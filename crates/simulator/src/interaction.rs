@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
+use zerosearch_files::{read_text, write_atomic};
 use zerosearch_generate::Stream;
 use zerosearch_search::Quality;
 
@@ -51,30 +52,33 @@ pub fn balance(labelled: Vec<LabelledInteraction>, seed: u64) -> Result<Vec<Labe
     Ok(balanced)
 }
 
-/// Writes one JSON object a line.
+/// Writes one JSON object a line; the file appears complete or not at all.
 ///
 /// # Errors
-/// When the file cannot be written.
-pub fn write_interactions(path: &Path, rows: &[LabelledInteraction]) -> Result<(), SimulatorError> {
-    let fail = |error: &dyn std::fmt::Display| SimulatorError::File { path: path.into(), message: error.to_string() };
-    let lines = rows.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>().map_err(|error| fail(&error))?;
-    std::fs::write(path, lines.join("\n") + "\n").map_err(|error| fail(&error))
+/// When the file cannot be written; an old one is then untouched.
+pub fn write_interactions(path: impl AsRef<Path>, rows: &[LabelledInteraction]) -> Result<(), SimulatorError> {
+    let mut lines = Vec::new();
+    for (index, row) in rows.iter().enumerate() {
+        let failed = |error| broken(path.as_ref(), index, error);
+        serde_json::to_writer(&mut lines, row).map_err(failed)?;
+        lines.push(b'\n');
+    }
+    Ok(write_atomic(path, &lines)?)
 }
 
 /// Reads what [`write_interactions`] wrote.
 ///
 /// # Errors
 /// Names the file and the line.
-pub fn read_interactions(path: &Path) -> Result<Vec<LabelledInteraction>, SimulatorError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| SimulatorError::File { path: path.into(), message: error.to_string() })?;
-    let row = |(index, line): (usize, &str)| {
-        serde_json::from_str(line).map_err(|error| SimulatorError::File {
-            path: format!("{}:{}", path.display(), index + 1).into(),
-            message: format!("{error}; expected question, golden_answers, query, documents and quality"),
-        })
-    };
+pub fn read_interactions(path: impl AsRef<Path>) -> Result<Vec<LabelledInteraction>, SimulatorError> {
+    let text = read_text(&path)?;
+    let row = |(index, line)| serde_json::from_str(line).map_err(|error| broken(path.as_ref(), index, error));
     text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(row).collect()
+}
+
+fn broken(path: &Path, index: usize, error: serde_json::Error) -> SimulatorError {
+    let message = format!("{error}; expected question, golden_answers, query, documents and quality");
+    SimulatorError::Row { path: path.into(), line: index + 1, message }
 }
 
 #[cfg(test)]
@@ -114,5 +118,17 @@ mod tests {
         assert_eq!(read_interactions(file.path()).unwrap(), [row(0, Quality::Useful)]);
         std::fs::write(file.path(), "{\"question\": 1}\n").unwrap();
         assert!(read_interactions(file.path()).unwrap_err().to_string().contains(":1: "));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_replaced_stays_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("interactions.jsonl");
+        // A folder with content cannot be replaced by a file: everything is written, and the last step fails.
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("inside"), "").unwrap();
+        let message = write_interactions(&path, &[row(0, Quality::Useful)]).unwrap_err().to_string();
+        assert!(message.contains("interactions.jsonl"), "{message}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, context};
+use zerosearch_files::{read_text, write_atomic};
 use zerosearch_search::Quality;
 
 use crate::SimulatorError;
@@ -66,23 +67,17 @@ impl SimulatorPrompt {
     ///
     /// # Errors
     /// When the file cannot be read or is malformed.
-    pub fn for_model(folder: &Path) -> Result<Self, SimulatorError> {
-        let path = folder.join(Self::FILE);
-        if !path.exists() {
-            return Self::sft();
-        }
-        let source = std::fs::read_to_string(&path)
-            .map_err(|error| SimulatorError::File { path: path.clone(), message: error.to_string() })?;
-        Self::new(&source)
+    pub fn for_model(folder: impl AsRef<Path>) -> Result<Self, SimulatorError> {
+        let path = folder.as_ref().join(Self::FILE);
+        if path.exists() { Self::new(&read_text(path)?) } else { Self::sft() }
     }
 
     /// Writes the template into a model folder, where [`for_model`](Self::for_model) finds it.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn save(&self, folder: &Path) -> Result<(), SimulatorError> {
-        let path = folder.join(Self::FILE);
-        std::fs::write(&path, &self.source).map_err(|error| SimulatorError::File { path, message: error.to_string() })
+    /// When the file cannot be written; an old one is then untouched.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), SimulatorError> {
+        Ok(write_atomic(folder.as_ref().join(Self::FILE), self.source.as_bytes())?)
     }
 
     /// The prompt for one call. The document count follows `top_k`.

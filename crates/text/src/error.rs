@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use zerosearch_files::FileError;
+
 /// Errors of codecs and templates.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
@@ -14,13 +16,8 @@ pub enum TextError {
         file: &'static str,
     },
     /// A file that cannot be read or written.
-    #[error("{path}: {source}", path = .path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system says.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
     /// A file that is there and does not say what it should.
     #[error("{path}: {message}", path = .path.display())]
     Malformed {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
+use zerosearch_files::{FileError, write_atomic};
 use zerosearch_trajectory::TokenId;
 
 use crate::{ChatTemplate, TextError};
@@ -89,10 +90,9 @@ impl Files {
     }
 
     pub(crate) fn write(&self, folder: &Path) -> Result<(), TextError> {
-        std::fs::create_dir_all(folder).map_err(|source| TextError::Io { path: folder.to_owned(), source })?;
+        std::fs::create_dir_all(folder).map_err(FileError::write(folder))?;
         for (name, bytes) in &self.kept {
-            let path = folder.join(name);
-            std::fs::write(&path, bytes).map_err(|source| TextError::Io { path, source })?;
+            write_atomic(folder.join(name), bytes)?;
         }
         Ok(())
     }
@@ -208,6 +208,6 @@ fn read(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, TextError> {
     match std::fs::read(&path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(TextError::Io { path, source }),
+        Err(error) => Err(FileError::read(path)(error).into()),
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use minijinja::{Environment, UndefinedBehavior, context};
+use zerosearch_files::read_text;
 
 use crate::{ChatTemplate, Codec, Message, TextError};
 
@@ -52,7 +53,7 @@ impl PromptTemplate {
     /// # Errors
     /// When the file cannot be read, and as [`new`](Self::new).
     pub fn from_file(path: &Path) -> Result<Self, TextError> {
-        let source = std::fs::read_to_string(path).map_err(|source| TextError::Io { path: path.to_owned(), source })?;
+        let source = read_text(path)?;
         Self::new(&source).map_err(|error| match error {
             TextError::Template { message, .. } => TextError::Template { name: path.display().to_string(), message },
             other => other,

@@ -22,8 +22,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zerosearch_curriculum::SuccessRate;
+use zerosearch_files::write_atomic;
 use zerosearch_lm::{AdamW, Decoder, HostWeights, LanguageModel, LoraConfig, StoredDtype};
-use zerosearch_metrics::write_atomic;
 
 use crate::identity::Identity;
 use crate::trainer::Learner;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use zerosearch_algorithms::AlgorithmError;
 use zerosearch_curriculum::CurriculumError;
+use zerosearch_files::FileError;
 use zerosearch_lm::LmError;
 use zerosearch_metrics::MetricsError;
 use zerosearch_rollout::RolloutError;
@@ -69,6 +70,9 @@ pub enum TrainError {
     /// A part failed.
     #[error(transparent)]
     Curriculum(#[from] CurriculumError),
+    /// A file that cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A part failed.
     #[error(transparent)]
     Lm(#[from] LmError),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use zerosearch_metrics::write_atomic;
+use zerosearch_files::write_atomic;
 use zerosearch_rollout::Rollout;
 
 use crate::{StepReport, TrainError};

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use zerosearch_files::{FileError, read_text};
 use zerosearch_lm::{LanguageModel, LmError, LocalCompleter};
 use zerosearch_search::{Bm25Index, RetrieverServer, SearchEngine, SearchError};
 use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError, SimulatorPrompt};
@@ -120,13 +121,8 @@ pub enum EngineError {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It cannot be read.
-    #[error("{path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// It is no TOML, or has a key that nobody knows, or a value of the wrong type.
     #[error("{path}: {message}")]
     Parse {
@@ -150,8 +146,8 @@ impl RunConfig {
     ///
     /// # Errors
     /// Names the file, the line and the key.
-    pub fn read(path: &Path, assignments: &[String]) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    pub fn read(path: impl AsRef<Path>, assignments: &[String]) -> Result<Self, ConfigError> {
+        let text = read_text(&path)?;
         Self::parse(path, &text, assignments)
     }
 

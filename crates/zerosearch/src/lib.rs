@@ -25,6 +25,7 @@ pub use zerosearch_algorithms as algorithms;
 pub use zerosearch_curriculum as curriculum;
 pub use zerosearch_data as data;
 pub use zerosearch_eval as eval;
+pub use zerosearch_files as files;
 pub use zerosearch_generate as generate;
 pub use zerosearch_kernels as kernels;
 pub use zerosearch_lm as lm;

@@ -5,29 +5,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// What each crate depends on, of ours. Another arrow is a decision: write it down in `docs/src/architecture.md` and here.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("trajectory", &[]),
     ("curriculum", &[]),
-    ("metrics", &[]),
+    ("files", &[]),
+    ("metrics", &["files"]),
     ("http", &[]),
     ("kernels", &[]),
     ("reward", &[]),
-    ("text", &["trajectory"]),
+    ("text", &["files", "trajectory"]),
     ("generate", &["trajectory"]),
-    ("data", &[]),
+    ("data", &["files"]),
     ("search", &["http"]),
     ("remote", &["generate", "http"]),
     ("rollout", &["curriculum", "generate", "search", "text", "trajectory"]),
-    ("eval", &["data", "generate", "metrics", "reward", "rollout", "search", "text", "trajectory"]),
+    ("eval", &["data", "files", "generate", "metrics", "reward", "rollout", "search", "text", "trajectory"]),
     ("algorithms", &[]),
     ("lm", &["generate", "kernels", "text"]),
-    ("simulator", &["generate", "lm", "reward", "search", "text"]),
+    ("simulator", &["files", "generate", "lm", "reward", "search", "text"]),
     (
         "train",
         &[
             "algorithms",
             "curriculum",
             "data",
+            "files",
             "generate",
             "lm",
             "metrics",
@@ -45,6 +47,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "curriculum",
             "data",
             "eval",
+            "files",
             "generate",
             "kernels",
             "lm",

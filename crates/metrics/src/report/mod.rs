@@ -9,8 +9,10 @@ use std::path::Path;
 pub use chart::{Chart, Line};
 pub use trajectory::{Author, ReportTrajectory, TrajectorySpan};
 
-use crate::{MetricsError, write_atomic};
 use html::escape;
+use zerosearch_files::write_atomic;
+
+use crate::MetricsError;
 
 /// What a page shows, from top to bottom.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -50,8 +52,8 @@ impl Table {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_report(path: &Path, report: &Report) -> Result<(), MetricsError> {
-    write_atomic(path, report.to_html().as_bytes())
+pub fn write_report(path: impl AsRef<Path>, report: &Report) -> Result<(), MetricsError> {
+    Ok(write_atomic(path, report.to_html().as_bytes())?)
 }
 
 impl Report {

@@ -35,6 +35,9 @@ pub enum PipelineError {
     /// A part failed.
     #[error(transparent)]
     Eval(#[from] zerosearch_eval::EvalError),
+    /// A file that cannot be written.
+    #[error(transparent)]
+    Write(#[from] zerosearch_files::FileError),
     /// A part failed.
     #[error(transparent)]
     Lm(#[from] zerosearch_lm::LmError),

@@ -7,8 +7,9 @@ use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zerosearch_eval::Strategy;
+use zerosearch_files::write_atomic;
 use zerosearch_lm::{LanguageModel, StoredDtype};
-use zerosearch_metrics::{ConsoleSink, JsonlSink, ProgressBar, Sinks, TensorBoardSink, unix_seconds, write_atomic};
+use zerosearch_metrics::{ConsoleSink, JsonlSink, ProgressBar, Sinks, TensorBoardSink, unix_seconds};
 use zerosearch_reward::F1Reward;
 use zerosearch_search::{Bm25Index, CallCount, Counted, SearchEngine};
 use zerosearch_simulator::{

@@ -1,0 +1,24 @@
+//! Files that are whole or not there: atomic writes, and text with its byte-order mark taken off.
+//!
+//! ```
+//! use zerosearch_files::{read_text, write_atomic};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("summary.json");
+//! write_atomic(&path, b"{\"steps\": 40}")?;
+//! assert_eq!(read_text(&path)?, "{\"steps\": 40}");
+//!
+//! let error = write_atomic(folder.path().join("absent/summary.json"), b"{}").unwrap_err().to_string();
+//! assert!(error.contains("absent/summary.json") && error.contains("the folder exists"), "{error}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod atomic;
+mod error;
+mod text;
+
+pub use atomic::{StagedFile, write_atomic};
+pub use error::FileError;
+pub use text::read_text;
