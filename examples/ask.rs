@@ -18,7 +18,7 @@ use zerosearch::text::{
 struct Arguments {
     #[arg(long)]
     model: PathBuf,
-    /// JSONL rows `id, title?, contents`, searched with BM25.
+    /// JSONL or Parquet rows `id?, title?, contents`, searched with BM25.
     #[arg(long)]
     corpus: PathBuf,
     #[arg(long, default_value_t = 3)]
@@ -36,7 +36,7 @@ fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     let model = LanguageModel::read(&arguments.model)?;
     let codec = &model.codec;
-    let engine = Bm25Index::from_jsonl(&arguments.corpus)?;
+    let engine = Bm25Index::read(&arguments.corpus)?;
     let text = PromptTemplate::for_model(codec)?.render(&arguments.question)?;
     paint(PROMPT, &format!("{text}\n"));
 

@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release --example evaluate -- --model models/base --questions q.jsonl --corpus c.jsonl --out scores.json
 //!
-//! Question rows: `id, question, golden_answers`, others optional; corpus rows: `id, title?, contents`. The
+//! Question rows: `id, question, golden_answers`, others optional; corpus rows: `id?, title?, contents`. The
 //! predictions lie beside the scores as JSONL, each with its whole episode.
 
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ struct Arguments {
     /// JSONL or Parquet.
     #[arg(long)]
     questions: PathBuf,
-    /// JSONL: searched with BM25.
+    /// JSONL or Parquet: searched with BM25.
     #[arg(long)]
     corpus: Option<PathBuf>,
     /// The address of a retrieval server.
@@ -62,7 +62,7 @@ fn main() -> Result<(), Failure> {
     let mut questions = read_questions(&arguments.questions)?;
     questions.truncate(arguments.limit.unwrap_or(questions.len()));
     let engine: Option<Box<dyn SearchEngine>> = if let Some(path) = &arguments.corpus {
-        Some(Box::new(Bm25Index::from_jsonl(path)?))
+        Some(Box::new(Bm25Index::read(path)?))
     } else if let Some(address) = &arguments.retriever {
         Some(Box::new(RetrieverServer::search_r1(address)))
     } else if arguments.serpapi {

@@ -10,8 +10,9 @@ use crate::{DataError, RowProblem};
 /// A passage of a corpus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CorpusRow {
-    /// Its name, unique in the corpus.
-    pub id: String,
+    /// Its name, unique in the corpus, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// Its title, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
@@ -21,22 +22,24 @@ pub struct CorpusRow {
 
 /// Reads the passages of a `.jsonl` or `.parquet` file, in order.
 ///
-/// Keys: `id` as a string or a number, `title` if there, `contents`; all others are ignored.
+/// Keys: `id` as a string or a number and `title`, if there; `contents`; all others are ignored.
 ///
 /// # Errors
-/// A file that is missing, unreadable, of another type, broken or without rows; a row without an id
-/// or contents; an id used twice.
-pub fn read_corpus(path: &Path) -> Result<Vec<CorpusRow>, DataError> {
+/// A file that is missing, unreadable, of another type, broken or without rows; a row without
+/// contents; an id used twice.
+pub fn read_corpus(path: impl AsRef<Path>) -> Result<Vec<CorpusRow>, DataError> {
+    let path = path.as_ref();
     let mut positions = Vec::new();
     let rows = read_rows(path, |row, position| {
         positions.push(position);
         let id = present(&row, "id");
         let title = present(&row, "title");
         Ok(CorpusRow {
-            id: id
-                .and_then(text_of)
-                .filter(|id| !id.is_empty())
-                .ok_or_else(|| RowProblem::new("id", id, "a string or a number"))?,
+            id: match id.map(|id| text_of(id).filter(|text| !text.is_empty())) {
+                None => None,
+                Some(Some(text)) => Some(text),
+                Some(None) => return Err(RowProblem::new("id", id, "a string, a number, or no such key")),
+            },
             title: match title.map(|title| title.as_str()) {
                 None => None,
                 Some(Some(text)) => Some(text.to_owned()),
@@ -47,7 +50,9 @@ pub fn read_corpus(path: &Path) -> Result<Vec<CorpusRow>, DataError> {
     })?;
     let mut ids = UniqueIds::new(path);
     for (row, position) in rows.iter().zip(positions) {
-        ids.insert(None, &row.id, position)?;
+        if let Some(id) = &row.id {
+            ids.insert(None, id, position)?;
+        }
     }
     Ok(rows)
 }

@@ -82,7 +82,8 @@ impl From<Question> for Map<String, Value> {
 /// # Errors
 /// A file that is missing, unreadable, of another type, broken or without rows; a row without a
 /// question or an answer; an id used twice within a data source.
-pub fn read_questions(path: &Path) -> Result<Vec<Question>, DataError> {
+pub fn read_questions(path: impl AsRef<Path>) -> Result<Vec<Question>, DataError> {
+    let path = path.as_ref();
     let mut positions = Vec::new();
     let questions = read_rows(path, |row, position| {
         positions.push(position);
@@ -101,8 +102,8 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>, DataError> {
 ///
 /// # Errors
 /// Another type of file, or a place that cannot be written.
-pub fn write_questions(path: &Path, questions: &[Question]) -> Result<(), DataError> {
-    write_jsonl(path, questions)
+pub fn write_questions(path: impl AsRef<Path>, questions: &[Question]) -> Result<(), DataError> {
+    write_jsonl(path.as_ref(), questions)
 }
 
 fn id(row: &Map<String, Value>, fallback: Option<&str>) -> Result<String, RowProblem> {

@@ -22,8 +22,8 @@ pub struct SftRow {
 /// # Errors
 /// A file that is missing, unreadable, of another type, broken or without rows; a row whose prompt
 /// or completion is missing, blank or no string.
-pub fn read_sft(path: &Path) -> Result<Vec<SftRow>, DataError> {
-    read_rows(path, |row, _| {
+pub fn read_sft(path: impl AsRef<Path>) -> Result<Vec<SftRow>, DataError> {
+    read_rows(path.as_ref(), |row, _| {
         Ok(SftRow {
             prompt: required_text(&row, "prompt", "a text that is not blank")?,
             completion: required_text(&row, "completion", "a text that is not blank")?,
@@ -35,6 +35,6 @@ pub fn read_sft(path: &Path) -> Result<Vec<SftRow>, DataError> {
 ///
 /// # Errors
 /// Another type of file, or a place that cannot be written.
-pub fn write_sft(path: &Path, rows: &[SftRow]) -> Result<(), DataError> {
-    write_jsonl(path, rows)
+pub fn write_sft(path: impl AsRef<Path>, rows: &[SftRow]) -> Result<(), DataError> {
+    write_jsonl(path.as_ref(), rows)
 }

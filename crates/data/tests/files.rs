@@ -232,16 +232,22 @@ fn a_bad_row_of_a_parquet_file_is_named_by_row() {
 #[test]
 fn a_corpus_is_read_and_its_errors_name_the_line() {
     let good = r#"{"id": "d1", "title": "Peru", "contents": "Lima is the capital.", "source": "x"}"#;
-    let (_folder, path) = file("c.jsonl", format!("{good}\n{{\"id\": 2, \"title\": null, \"contents\": \"Two.\"}}\n"));
+    let others = ["", r#"{"id": 2, "title": null, "contents": "Two."}"#, r#"{"contents": "No name."}"#];
+    let (_folder, path) = file("c.jsonl", format!("\u{feff}{good}\r\n{}", others.join("\n")));
+    let row = |id: Option<&str>, title: Option<&str>, contents: &str| {
+        let (id, title) = (id.map(str::to_owned), title.map(str::to_owned));
+        CorpusRow { id, title, contents: contents.into() }
+    };
     let expected = [
-        CorpusRow { id: "d1".into(), title: Some("Peru".into()), contents: "Lima is the capital.".into() },
-        CorpusRow { id: "2".into(), title: None, contents: "Two.".into() },
+        row(Some("d1"), Some("Peru"), "Lima is the capital."),
+        row(Some("2"), None, "Two."),
+        row(None, None, "No name."),
     ];
     assert_eq!(read_corpus(&path).unwrap(), expected);
     for (line, message) in [
         (r#"{"id": "d2"}"#, "`contents` is missing; expected the passage, a text that is not blank"),
         (r#"{"id": "d2", "contents": ""}"#, r#"`contents` is ""; expected the passage, a text that is not blank"#),
-        (r#"{"contents": "x"}"#, "`id` is missing; expected a string or a number"),
+        (r#"{"id": [1], "contents": "x"}"#, "`id` is [1]; expected a string, a number, or no such key"),
         (r#"{"id": "d2", "title": 3, "contents": "x"}"#, "`title` is 3; expected a string, or no such key"),
         (r#"{"id": "d1", "contents": "x"}"#, "id `d1` was already used at line 1; give each row its own id"),
     ] {

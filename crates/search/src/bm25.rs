@@ -12,8 +12,9 @@ use tantivy::schema::{Field, IndexRecordOption, Schema, TextFieldIndexing, TextO
 use tantivy::store::Compressor;
 use tantivy::tokenizer::{LowerCaser, SimpleTokenizer, TextAnalyzer, TokenizerManager};
 use tantivy::{DocSet, Index, IndexSettings, InvertedIndexReader, SegmentReader, TantivyDocument, Term};
+use zerosearch_data::read_corpus;
 
-use crate::{Document, Query, SearchEngine, SearchError, corpus};
+use crate::{Document, Query, SearchEngine, SearchError};
 
 /// The name under which tantivy knows our tokenizer.
 const TOKENIZER: &str = "words";
@@ -71,14 +72,14 @@ impl Bm25Index {
         Self::build(documents).map_err(|error| SearchError::Index(error.to_string()))
     }
 
-    /// Indexes a corpus file: one JSON object a line, `{"id": …, "title": …, "contents": …}`.
+    /// Indexes a corpus file, JSONL or Parquet, of rows `{"id": …, "title": …, "contents": …}`.
     ///
     /// Only `contents` is required, other keys are ignored, blank lines are skipped.
     ///
     /// # Errors
-    /// [`SearchError::File`] names the file and the line.
-    pub fn from_jsonl(path: impl AsRef<Path>) -> Result<Self, SearchError> {
-        Self::from_documents(corpus::read_documents(path.as_ref())?)
+    /// [`SearchError::Corpus`] names the file and the line.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, SearchError> {
+        Self::from_documents(read_corpus(path)?.into_iter().map(Document::from))
     }
 
     /// The documents, in the order of the corpus.
@@ -272,6 +273,37 @@ mod tests {
         let index = Bm25Index::from_documents([document.clone()]).unwrap();
         let found = index.search(&Query { text: "chad", top_k: 1, context: None }).unwrap();
         assert_eq!(found[0].title, document.title);
+    }
+
+    #[test]
+    fn a_corpus_file_is_indexed_and_a_broken_one_named_by_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("corpus.jsonl");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Bm25Index::read(&path)
+        };
+        let rows = "\u{feff}{\"id\": \"a\", \"title\": \"T\", \"contents\": \"one\"}\n\n{\"id\": 7, \"contents\": \"two\", \"kind\": \"x\"}\n{\"contents\": \"three\"}";
+        let index = read(rows).unwrap();
+        let [first, second, third] = index.documents() else { panic!("three documents") };
+        assert_eq!(
+            (first.id.as_deref(), first.title.as_deref(), first.contents.as_str()),
+            (Some("a"), Some("T"), "one")
+        );
+        assert_eq!((second.id.as_deref(), second.title.as_deref(), second.contents.as_str()), (Some("7"), None, "two"));
+        assert_eq!((third.id.as_deref(), third.contents.as_str()), (None, "three"));
+
+        let error = |text: &str| read(text).err().unwrap().to_string();
+        assert!(error("{\"contents\": \"one\"}\n{\"contents\": ").contains("corpus.jsonl, line 2: "));
+        let missing = error("{\"text\": \"one\"}\n");
+        assert!(missing.contains("line 1: `contents` is missing"), "{missing}");
+        assert!(error("\n").contains("holds no rows"));
+        // Parquet too: these rows are questions.
+        let parquet = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/tests/golden/flat.parquet");
+        let error = Bm25Index::read(parquet).err().unwrap().to_string();
+        assert!(error.contains("flat.parquet, row 1: `contents` is missing"), "{error}");
+        let error = Bm25Index::read("/nowhere/corpus.jsonl").err().unwrap().to_string();
+        assert!(error.contains("/nowhere/corpus.jsonl: no such file"), "{error}");
     }
 
     #[test]

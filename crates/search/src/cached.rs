@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(calls.total(), 0);
         again.search(&query("c", 1)).unwrap();
 
-        let replay = Replay::open(&path).unwrap();
+        let replay = Replay::read(&path).unwrap();
         assert_eq!(replay.search(&query("a\n\"b\"", 1)).unwrap(), first);
         assert_eq!(replay.search(&query("c", 1)).unwrap()[0].contents, "c 1");
         let error = replay.search(&query("c", 2)).unwrap_err().to_string();
@@ -217,16 +217,16 @@ mod tests {
         // Killed between two characters, and within one.
         for cut in ["{\"query\": \"b".as_bytes(), &"{\"query\": \"é".as_bytes()[..11]] {
             std::fs::write(&path, [whole.as_bytes(), cut].concat()).unwrap();
-            assert!(Replay::open(&path).unwrap().search(&query("a", 1)).is_ok());
+            assert!(Replay::read(&path).unwrap().search(&query("a", 1)).is_ok());
             let cached = Cached::with_file(Echo, &path).unwrap();
             cached.search(&query("c", 1)).unwrap();
-            assert!(Replay::open(&path).unwrap().search(&query("c", 1)).is_ok());
+            assert!(Replay::read(&path).unwrap().search(&query("c", 1)).is_ok());
         }
 
         std::fs::write(&path, format!("{whole}{{\"query\": 3}}\n")).unwrap();
         let error = Cached::with_file(Echo, &path).unwrap_err().to_string();
         assert!(error.contains("answers.jsonl:2: not a recorded answer"), "{error}");
-        let error = Replay::open(directory.path().join("none")).unwrap_err().to_string();
+        let error = Replay::read(directory.path().join("none")).unwrap_err().to_string();
         assert!(error.contains("none: cannot read the recording"), "{error}");
     }
 }

@@ -1,10 +1,10 @@
 //! The contract of a search engine, real or simulated.
 
 use std::borrow::Cow;
-
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use zerosearch_data::{CorpusRow, DataError};
 use zerosearch_http::HttpError;
 
 /// What is asked of an engine.
@@ -79,6 +79,12 @@ impl Document {
     }
 }
 
+impl From<CorpusRow> for Document {
+    fn from(CorpusRow { id, title, contents }: CorpusRow) -> Self {
+        Self { id, title, contents, score: None }
+    }
+}
+
 /// Turns a query into documents, best first.
 pub trait SearchEngine: Send + Sync {
     /// Answers one query, blocking. At most `top_k` documents; none is an answer, not an error.
@@ -115,7 +121,10 @@ forward_to_the_engine_behind!(&E, Box<E>, Arc<E>);
 /// Why an engine could not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SearchError {
-    /// A file of the engine cannot be read.
+    /// A corpus that cannot be read.
+    #[error(transparent)]
+    Corpus(#[from] DataError),
+    /// A recording that cannot be read or written.
     #[error("{path}: {message}")]
     File {
         /// The file, with the line where there is one.

@@ -14,7 +14,6 @@
 
 mod bm25;
 mod cached;
-mod corpus;
 mod counted;
 mod engine;
 mod replay;

@@ -18,7 +18,7 @@ impl Replay {
     ///
     /// # Errors
     /// [`SearchError::File`] names the file and the line.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, SearchError> {
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, SearchError> {
         let path = path.as_ref();
         Ok(Self { answers: tape::read(path)?, path: path.to_path_buf() })
     }

@@ -76,7 +76,7 @@ pub enum EngineConfig {
     },
     /// BM25 over a corpus: the Search-R1 baseline.
     Bm25 {
-        /// JSONL rows `id, title?, contents`.
+        /// JSONL or Parquet rows `id?, title?, contents`.
         corpus: PathBuf,
     },
     /// A retrieval server: the Search-R1 baseline.
@@ -97,7 +97,7 @@ impl EngineConfig {
                 let completer = LocalCompleter::new(&LanguageModel::read(model)?);
                 Box::new(SimulatedEngine::new(completer, SimulatorPrompt::for_model(model)?, *simulation))
             }
-            Self::Bm25 { corpus } => Box::new(Bm25Index::from_jsonl(corpus)?),
+            Self::Bm25 { corpus } => Box::new(Bm25Index::read(corpus)?),
             Self::Retriever { url } => Box::new(RetrieverServer::search_r1(url)),
         })
     }

@@ -16,7 +16,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("text", &["files", "trajectory"]),
     ("generate", &["trajectory"]),
     ("data", &["files"]),
-    ("search", &["http"]),
+    ("search", &["data", "http"]),
     ("remote", &["generate", "http"]),
     ("rollout", &["curriculum", "generate", "search", "text", "trajectory"]),
     ("eval", &["data", "files", "generate", "metrics", "reward", "rollout", "search", "text", "trajectory"]),
