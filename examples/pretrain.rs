@@ -75,7 +75,7 @@ fn main() -> Result<(), Failure> {
     let seed = arguments.seed + arguments.from.iter().count() as u64 * 1000;
     let mut data =
         Pretraining::new(start.codec.clone(), prompt.clone(), SimulatorPrompt::new(SIMULATOR_PROMPT)?, mixture, seed)?;
-    let schedule = LearningRate { peak: arguments.learning_rate, warmup: 60, total: arguments.steps, floor: 0.03 };
+    let schedule = LearningRate::cosine(arguments.learning_rate, 60, arguments.steps, 0.03);
     let optimizer = AdamWConfig { beta2: 0.98, ..AdamWConfig::default() };
     let config = SftConfig {
         learning_rate: schedule,

@@ -4,7 +4,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use zerosearch_generate::{Stream, TokenId};
 
-use crate::{AdamW, AdamWConfig, Decoder, Gradients, HostWeights, LmError, ModelConfig, ScoredSequence, micro_batches};
+use crate::{
+    AdamW, AdamWConfig, Decoder, Gradients, HostWeights, LearningRate, LmError, ModelConfig, ScoredSequence,
+    micro_batches,
+};
 
 /// A token sequence and what of it is learnt.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,31 +29,6 @@ impl SftExample {
 
     fn scored(&self) -> ScoredSequence<'_> {
         ScoredSequence { tokens: &self.tokens, positions: &self.positions }
-    }
-}
-
-/// Linear warm-up, then a cosine from `peak` to `peak · floor` at the end.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LearningRate {
-    /// The highest rate.
-    pub peak: f64,
-    /// Steps of warm-up.
-    pub warmup: u64,
-    /// Steps in all.
-    pub total: u64,
-    /// What is left of the peak at the end; 1 keeps it constant.
-    pub floor: f64,
-}
-
-impl LearningRate {
-    /// The rate at a step counted from 0.
-    pub fn at(&self, step: u64) -> f64 {
-        if step < self.warmup {
-            return self.peak * (step + 1) as f64 / self.warmup as f64;
-        }
-        let progress = ((step - self.warmup) as f64 / self.total.saturating_sub(self.warmup).max(1) as f64).min(1.0);
-        self.peak * (self.floor + (1.0 - self.floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()))
     }
 }
 

@@ -304,7 +304,7 @@ fn temperature_zero_is_greedy_whatever_the_seed() {
 #[test]
 fn examples_that_cannot_be_learnt_are_refused_by_their_place_in_the_batch() {
     let sft = SftConfig {
-        learning_rate: LearningRate { peak: 1e-2, warmup: 0, total: 10, floor: 1.0 },
+        learning_rate: LearningRate::cosine(1e-2, 0, 10, 1.0),
         optimizer: AdamWConfig::default(),
         gradient_norm: 1.0,
         micro_batch_tokens: 1000,

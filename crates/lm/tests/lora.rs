@@ -34,7 +34,7 @@ fn trained_as(lora: &LoraConfig) -> (HostWeights, Decoder) {
     let adapters = lora.initial(&config(), 1);
     let decoder = Decoder::with_lora(&config(), &weights, lora, &adapters, &Device::flex());
     let sft = SftConfig {
-        learning_rate: LearningRate { peak: 1e-2, warmup: 0, total: 10, floor: 1.0 },
+        learning_rate: LearningRate::cosine(1e-2, 0, 10, 1.0),
         optimizer: AdamWConfig::default(),
         gradient_norm: 1.0,
         micro_batch_tokens: 1000,

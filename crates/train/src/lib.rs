@@ -16,7 +16,6 @@ mod replay;
 mod replicas;
 mod run;
 mod samples;
-mod schedule;
 mod totals;
 mod trainer;
 mod update;
@@ -31,6 +30,6 @@ pub use pretraining::{Mixture, Pretraining, PretrainingError, index, sources, wo
 pub use replay::rescore;
 pub use run::RunEnd;
 pub use samples::{Sample, read_samples, samples_path, write_samples};
-pub use schedule::LrSchedulerType;
 pub use trainer::{Parts, StepReport, Trainer};
 pub use validation::Validation;
+pub use zerosearch_lm::LrSchedulerType;

@@ -20,12 +20,7 @@ pub(super) fn tune(
     let examples = sft_examples(rows, prompt, &base.codec)?;
     let steps = config.simulator_steps;
     let sft = SftConfig {
-        learning_rate: LearningRate {
-            peak: config.simulator_learning_rate,
-            warmup: steps / 20 + 1,
-            total: steps,
-            floor: 0.1,
-        },
+        learning_rate: LearningRate::cosine(config.simulator_learning_rate, steps / 20 + 1, steps, 0.1),
         optimizer: AdamWConfig::default(),
         gradient_norm: 1.0,
         micro_batch_tokens: config.train.micro_batch_tokens,
