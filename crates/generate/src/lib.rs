@@ -78,12 +78,14 @@
 #![forbid(unsafe_code)]
 
 mod completer;
+mod epochs;
 mod error;
 mod generator;
 mod sampling;
 mod stream;
 
 pub use completer::{Completer, Completion, CompletionRequest};
+pub use epochs::Epochs;
 pub use error::GenerateError;
 pub use generator::{Finished, Generator, Request, SequenceId, Stop, Turn, never};
 pub use sampling::Sampling;

@@ -1,8 +1,7 @@
 //! Fine-tuning the simulator on balanced, labelled interactions.
 
 use burn::tensor::Device;
-use rand::seq::SliceRandom;
-use zerosearch_generate::Stream;
+use zerosearch_generate::{Epochs, Stream};
 use zerosearch_lm::{AdamWConfig, LanguageModel, LearningRate, LocalCompleter, SftConfig, SftTrainer};
 use zerosearch_metrics::ProgressBar;
 use zerosearch_simulator::{LabelledInteraction, SimulatedEngine, SimulationConfig, SimulatorPrompt, sft_examples};
@@ -28,31 +27,18 @@ pub(super) fn tune(
     };
     let mut trainer = SftTrainer::new(&base.config, &base.weights, sft, device);
     let bar = ProgressBar::new("fine-tune the simulator", steps);
-    let mut order = Vec::new();
+    let stream = Stream { seed: config.train.seed, purpose: "fine-tuning order", ..Stream::default() };
+    let mut order = Epochs::new(examples.len(), stream);
     for step in 0..steps {
-        let batch: Vec<_> = (0..config.simulator_batch as u64)
-            .map(|slot| {
-                let position = step * config.simulator_batch as u64 + slot;
-                let (epoch, index) = (position / examples.len() as u64, position as usize % examples.len());
-                if index == 0 || order.is_empty() {
-                    order = permutation(examples.len(), config.train.seed, epoch);
-                }
-                examples[order[index]].clone()
-            })
-            .collect();
+        let first = step * config.simulator_batch as u64;
+        let positions = first..first + config.simulator_batch as u64;
+        let batch: Vec<_> = positions.filter_map(|position| Some(examples[order.index(position)?].clone())).collect();
         let report = trainer.step(&batch)?;
         bar.note(&format!("loss {:.3}", report.loss));
         bar.advance(1);
     }
     bar.finish();
     Ok(base.with_weights(trainer.decoder().to_host()))
-}
-
-/// Indices in an order that follows from seed and epoch.
-fn permutation(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..count).collect();
-    order.shuffle(&mut Stream { seed, purpose: "fine-tuning order", step: epoch, ..Stream::default() }.rng());
-    order
 }
 
 /// A model that plays the engine.
