@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::unit;
-use crate::schedule::interpolate;
+use crate::shapes::interpolate;
 use crate::{Curriculum, CurriculumError, Progress};
 
 /// Holds the policy's success rate in a band: more noise when it succeeds often, less when it fails.

@@ -22,14 +22,14 @@ mod compose;
 mod config;
 mod error;
 mod progress;
-mod schedule;
+mod shapes;
 
 pub use adaptive::{Adaptive, SuccessRate};
 pub use compose::{PerTurn, Reversed};
 pub use config::CurriculumConfig;
 pub use error::CurriculumError;
 pub use progress::Progress;
-pub use schedule::{Constant, Exponential, Linear, Step};
+pub use shapes::{Constant, Exponential, Linear, Step};
 
 /// How noisy the simulated search engine is at a point of training.
 pub trait Curriculum: Send + Sync {

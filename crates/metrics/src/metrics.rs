@@ -1,6 +1,7 @@
 //! The figures of one step.
 
 use std::collections::BTreeMap;
+use std::ops::Index;
 
 /// Named figures of one step, in the order of their names.
 ///
@@ -67,6 +68,18 @@ impl Metrics {
     }
 }
 
+/// A figure by its name, for a step that is known to have it: `step.metrics["critic/score/mean"]`.
+///
+/// # Panics
+/// When there is no figure of that name, as indexing does everywhere; [`Metrics::get`] is for names that may be absent.
+impl Index<&str> for Metrics {
+    type Output = f64;
+
+    fn index(&self, name: &str) -> &f64 {
+        &self.values[name]
+    }
+}
+
 impl<N: Into<String>> Extend<(N, f64)> for Metrics {
     fn extend<I: IntoIterator<Item = (N, f64)>>(&mut self, values: I) {
         self.values.extend(values.into_iter().map(|(name, value)| (name.into(), value)));
@@ -110,6 +123,19 @@ mod tests {
             metrics.summary("x", &values);
             assert_eq!(metrics.non_finite(), 3, "{values:?}: {metrics:?}");
         }
+    }
+
+    #[test]
+    fn a_figure_is_found_by_its_name() {
+        let metrics: Metrics = [("critic/score/mean", 0.25)].into_iter().collect();
+        assert_eq!(metrics["critic/score/mean"], 0.25);
+        assert_eq!(metrics.get("critic/score/max"), None);
+    }
+
+    #[test]
+    #[should_panic]
+    fn indexing_an_absent_figure_panics() {
+        let _ = Metrics::new()["critic/score/mean"];
     }
 
     #[test]

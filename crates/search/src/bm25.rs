@@ -166,7 +166,7 @@ impl Bm25Index {
             let mut document = postings.doc();
             while document != tantivy::TERMINATED {
                 let score = &mut scores[document as usize];
-                // Every term's share is positive, so zero means that no term matched before.
+                // Every term adds something positive, so zero means that no term matched before.
                 if *score == 0.0 {
                     matched.push(document);
                 }

@@ -27,7 +27,7 @@ pub fn measure_obedience(
     top_k: usize,
     seed: u64,
 ) -> Result<Obedience, SearchError> {
-    let share = |quality: Quality| -> Result<f64, SearchError> {
+    let answered = |quality: Quality| -> Result<f64, SearchError> {
         let query = |(index, interaction): (usize, &Interaction)| {
             let stream = Stream {
                 seed,
@@ -55,8 +55,8 @@ pub fn measure_obedience(
         Ok(hits as f64 / interactions.len().max(1) as f64)
     };
     Ok(Obedience {
-        useful_contains: share(Quality::Useful)?,
-        noisy_contains: share(Quality::Noisy)?,
+        useful_contains: answered(Quality::Useful)?,
+        noisy_contains: answered(Quality::Noisy)?,
         n: interactions.len(),
     })
 }

@@ -107,7 +107,7 @@ impl Range {
     }
 
     /// Where a value lies, from 0 to 1; the middle when all values are equal.
-    fn share(self, value: f64) -> f64 {
+    fn fraction(self, value: f64) -> f64 {
         let span = self.high - self.low;
         if span > 0.0 { (value - self.low) / span } else { 0.5 }
     }
@@ -135,8 +135,8 @@ struct Plot {
 impl Plot {
     fn place(&self, step: f64, value: f64) -> (f64, f64) {
         (
-            LEFT + self.x.share(step) * (WIDTH - LEFT - RIGHT),
-            HEIGHT - BOTTOM - self.y.share(value) * (HEIGHT - TOP - BOTTOM),
+            LEFT + self.x.fraction(step) * (WIDTH - LEFT - RIGHT),
+            HEIGHT - BOTTOM - self.y.fraction(value) * (HEIGHT - TOP - BOTTOM),
         )
     }
 
