@@ -33,6 +33,7 @@ const POLICY: &str = "32";
 const DOCUMENTS: &str = "36";
 
 fn main() -> Result<(), Failure> {
+    zerosearch::init_logging();
     let arguments = Arguments::parse();
     let model = LanguageModel::read(&arguments.model)?;
     let codec = &model.codec;

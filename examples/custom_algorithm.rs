@@ -51,6 +51,7 @@ impl Algorithm for BestOfGroup {
 }
 
 fn main() -> Result<(), Failure> {
+    zerosearch::init_logging();
     let folder = Path::new("models/base");
     let model = LanguageModel::read(folder)?;
     let defaults = PipelineConfig::default();

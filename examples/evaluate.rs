@@ -9,12 +9,13 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser};
 use zerosearch::Failure;
+use zerosearch::config::EngineConfig;
 use zerosearch::data::read_questions;
 use zerosearch::eval::{EvalConfig, Strategy, evaluate, write_predictions};
 use zerosearch::files::write_atomic;
 use zerosearch::lm::{LanguageModel, LocalGenerator};
 use zerosearch::metrics::ProgressBar;
-use zerosearch::search::{Bm25Index, RetrieverServer, SearchEngine, WebSearch, key_from_env};
+use zerosearch::search::{Dialect, WebProvider};
 
 #[derive(Parser)]
 #[command(group(ArgGroup::new("engine").args(["corpus", "retriever", "serpapi"])))]
@@ -56,20 +57,23 @@ struct Arguments {
     out: PathBuf,
 }
 
+impl Arguments {
+    fn engine(&self) -> Option<EngineConfig> {
+        let corpus = self.corpus.clone().map(|corpus| EngineConfig::Bm25 { corpus });
+        let dialect = Dialect::default();
+        let retriever = self.retriever.clone().map(|url| EngineConfig::Retriever { url, dialect });
+        let web = self.serpapi.then_some(EngineConfig::Web { provider: WebProvider::SerpApi });
+        corpus.or(retriever).or(web)
+    }
+}
+
 fn main() -> Result<(), Failure> {
+    zerosearch::init_logging();
     let arguments = Arguments::parse();
     let model = LanguageModel::read(&arguments.model)?;
     let mut questions = read_questions(&arguments.questions)?;
     questions.truncate(arguments.limit.unwrap_or(questions.len()));
-    let engine: Option<Box<dyn SearchEngine>> = if let Some(path) = &arguments.corpus {
-        Some(Box::new(Bm25Index::read(path)?))
-    } else if let Some(address) = &arguments.retriever {
-        Some(Box::new(RetrieverServer::search_r1(address)))
-    } else if arguments.serpapi {
-        Some(Box::new(WebSearch::serpapi(key_from_env("SERPAPI_API_KEY")?)))
-    } else {
-        None
-    };
+    let engine = arguments.engine().map(|engine| engine.read()).transpose()?;
 
     let config = EvalConfig {
         strategy: arguments.strategy,

@@ -33,6 +33,7 @@ const POLICY: &str = "32";
 const DOCUMENTS: &str = "36";
 
 fn main() -> Result<(), Failure> {
+    zerosearch::init_logging();
     let arguments = Arguments::parse();
     let path = samples_path(&arguments.run.join("rollouts"), arguments.step);
     let samples = read_samples(&path)?;

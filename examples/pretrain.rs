@@ -50,6 +50,7 @@ struct Arguments {
 }
 
 fn main() -> Result<(), Failure> {
+    zerosearch::init_logging();
     let arguments = Arguments::parse();
     keep_freed_memory();
     std::fs::create_dir_all(&arguments.out)?;

@@ -38,6 +38,7 @@ struct Arguments {
 }
 
 fn main() -> Result<(), Failure> {
+    zerosearch::init_logging();
     let arguments = Arguments::parse();
     zerosearch::kernels::keep_freed_memory();
     let mut config = PipelineConfig::default();

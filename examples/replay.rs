@@ -13,7 +13,7 @@ use zerosearch::algorithms::{AlgorithmConfig, KlReward};
 use zerosearch::burn::tensor::Device;
 use zerosearch::data::Question;
 use zerosearch::lm::LanguageModel;
-use zerosearch::reward::{ContainsReward, ExactMatchReward, F1Reward, RewardFn};
+use zerosearch::reward::{F1Reward, RewardConfig};
 use zerosearch::search::{Document, Query, SearchEngine, SearchError};
 use zerosearch::text::PromptTemplate;
 use zerosearch::train::{Parts, Sample, TrainConfig, Trainer, latest_config, read_samples, rescore, samples_path};
@@ -25,9 +25,9 @@ struct Arguments {
     /// The training step, counted from 1.
     #[arg(long, default_value_t = 1)]
     step: u64,
-    /// What the rollouts are paid now.
-    #[arg(long, default_value = "f1", value_parser = ["f1", "em", "contains"])]
-    reward: String,
+    /// What the rollouts are paid now: f1, em, contains or format.
+    #[arg(long, default_value = "f1")]
+    reward: RewardConfig,
     /// What makes advantages of it now; the run's own algorithm if it is not given.
     #[arg(long)]
     algorithm: Option<AlgorithmConfig>,
@@ -46,6 +46,7 @@ impl SearchEngine for NoEngine {
 }
 
 fn main() -> Result<(), Failure> {
+    zerosearch::init_logging();
     let arguments = Arguments::parse();
     let mut text = String::new();
     let samples = read_samples(&samples_path(&arguments.run.join("rollouts"), arguments.step))?;
@@ -67,14 +68,11 @@ fn main() -> Result<(), Failure> {
         text += &format!("{count} rollouts; F1 and the run's algorithm, {name}, give what was recorded\n");
     }
 
-    let reward: &dyn RewardFn = match arguments.reward.as_str() {
-        "em" => &ExactMatchReward,
-        "contains" => &ContainsReward,
-        _ => &F1Reward,
-    };
+    let reward = arguments.reward.build()?;
     let algorithm = arguments.algorithm.unwrap_or(config.algorithm.clone());
     text += "question  reward      now  advantage      now  (of the first trained token)\n";
-    for (before, after) in samples.iter().zip(rescore(&samples, reward, algorithm.clone().build()?.as_mut())?) {
+    for (before, after) in samples.iter().zip(rescore(&samples, reward.as_ref(), algorithm.clone().build()?.as_mut())?)
+    {
         let first = |sample: &Sample| sample.advantages.first().map_or("-".into(), |value| format!("{value:.4}"));
         let (question, old, new) = (before.rollout.question_index, before.reward, after.reward);
         text += &format!("{question:>8}  {old:>6.3}  {new:>7.3}  {:>9}  {:>7}\n", first(before), first(&after));
@@ -91,7 +89,7 @@ fn main() -> Result<(), Failure> {
             prompt: &prompt,
             questions: &questions,
             engine: &NoEngine,
-            reward,
+            reward: reward.as_ref(),
             device: &device,
         };
         let mut trainer = Trainer::new(TrainConfig { algorithm, ..config }, parts)?;

@@ -39,6 +39,7 @@ const EOS: &str = "eos_token_id";
 type Row = (String, Dtype, Vec<usize>, Vec<u8>);
 
 fn main() -> Result<(), Failure> {
+    zerosearch::init_logging();
     let arguments = Arguments::parse();
     let (config, json) = ModelConfig::read(&arguments.model.join("config.json"))?;
     let weights = HostWeights::read(&arguments.model, &config)?;

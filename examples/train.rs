@@ -15,7 +15,6 @@ use zerosearch::config::RunConfig;
 use zerosearch::data::read_questions;
 use zerosearch::lm::{LanguageModel, StoredDtype};
 use zerosearch::metrics::{ConsoleSink, JsonlSink, Sinks, TensorBoardSink, unix_seconds};
-use zerosearch::reward::F1Reward;
 use zerosearch::text::PromptTemplate;
 use zerosearch::train::{Parts, RunEnd, Trainer, Validation, latest_step, write_samples};
 
@@ -32,24 +31,25 @@ struct Arguments {
 }
 
 fn main() -> Result<(), Failure> {
+    zerosearch::init_logging();
     let arguments = Arguments::parse();
     zerosearch::kernels::keep_freed_memory();
     let config = RunConfig::read(&arguments.config, &arguments.assignments)?;
     let model = LanguageModel::read(&config.model)?;
     let prompt = PromptTemplate::for_model(&model.codec)?;
     let questions = read_questions(&config.questions)?;
-    let engine = config.engine.open()?;
+    let engine = config.engine.read()?;
     let validation = match &config.validation {
-        Some(validation) => Some((read_questions(&validation.questions)?, validation.engine.open()?, validation.noise)),
+        Some(validation) => Some((read_questions(&validation.questions)?, validation.engine.read()?, validation.noise)),
         None => None,
     };
-    let device = Device::default();
+    let (reward, device) = (config.reward.build()?, Device::default());
     let parts = Parts {
         model,
         prompt: &prompt,
         questions: &questions,
         engine: engine.as_ref(),
-        reward: &F1Reward,
+        reward: reward.as_ref(),
         device: &device,
     };
     let mut trainer = Trainer::new(config.train, parts)?;

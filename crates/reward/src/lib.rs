@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod config;
 mod episode;
 mod format;
 mod metrics;
@@ -37,6 +38,7 @@ mod rewards;
 mod word;
 
 pub use answer::extract_answer;
+pub use config::{RewardConfig, RewardKind, RewardPart};
 pub use episode::{Episode, RewardFn};
 pub use format::FormatReward;
 pub use metrics::{contains, exact_match, f1};

@@ -89,9 +89,15 @@ impl RewardFn for Weighted {
     }
 }
 
-/// A weighted reward that cannot be built.
+/// A reward that cannot be built.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum RewardError {
+    /// A name that stands for no reward.
+    #[error("there is no reward {name:?}; expected f1, em, contains or format")]
+    Unknown {
+        /// The name.
+        name: String,
+    },
     /// There is nothing to sum.
     #[error("reward `{name}`: has no parts; expected at least one")]
     Empty {

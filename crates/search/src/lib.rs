@@ -26,6 +26,6 @@ pub use cached::Cached;
 pub use counted::{CallCount, Counted};
 pub use engine::{Document, Quality, Query, SearchEngine, SearchError, SimulationContext};
 pub use replay::Replay;
-pub use retriever::RetrieverServer;
-pub use web::{WebSearch, key_from_env};
+pub use retriever::{Dialect, RetrieverServer};
+pub use web::{WebProvider, WebSearch, key_from_env};
 pub use zerosearch_http::RetryPolicy;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zerosearch_http::{HttpError, JsonClient, RetryPolicy, in_parallel};
 
@@ -12,7 +13,7 @@ const CONCURRENCY: usize = 16;
 
 /// A retrieval server as Search-R1 and ZeroSearch run it over Wikipedia.
 ///
-/// Two forms of request are in use, see [`search_r1`](Self::search_r1) and [`zerosearch`](Self::zerosearch).
+/// Two forms of request are in use, see [`Dialect`].
 /// Answers of both servers, and of the usual variants, are understood: a list of results, bare or under
 /// `result`, `results`, `documents` or `docs`, one such list or one for each query; a result is a
 /// document, a text, or `{document, score}`; a document has its text under `contents`, `text`, `content`
@@ -20,29 +21,43 @@ const CONCURRENCY: usize = 16;
 pub struct RetrieverServer {
     client: JsonClient,
     url: String,
-    form: Form,
+    dialect: Dialect,
     concurrency: usize,
 }
 
-#[derive(Clone, Copy)]
-enum Form {
+/// The form of a retrieval server's requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Dialect {
+    /// Search-R1's `{queries, topk, return_scores}`: a batch is one request.
+    #[default]
+    #[serde(rename = "search_r1")]
     SearchR1,
+    /// ZeroSearch's `{query, top_k}`: a batch is several requests at once.
+    #[serde(rename = "zerosearch")]
     ZeroSearch,
 }
 
 impl RetrieverServer {
-    /// A server that takes `{queries, topk, return_scores}`: a batch is one request.
+    /// A server that takes requests of this form.
     ///
     /// An address without a path (`http://127.0.0.1:8000`) means its `/retrieve`.
-    pub fn search_r1(url: impl Into<String>) -> Self {
-        Self::new(url.into(), Form::SearchR1)
+    pub fn new(url: impl Into<String>, dialect: Dialect) -> Self {
+        let url = url.into();
+        let url = match url.trim_end_matches('/') {
+            host if host.splitn(4, '/').count() < 4 => format!("{host}/retrieve"),
+            _ => url,
+        };
+        Self { client: JsonClient::new(RetryPolicy::default()), url, dialect, concurrency: CONCURRENCY }
     }
 
-    /// A server that takes `{query, top_k}`: a batch is several requests at once.
-    ///
-    /// An address without a path means its `/retrieve`.
+    /// A server that takes [`Dialect::SearchR1`].
+    pub fn search_r1(url: impl Into<String>) -> Self {
+        Self::new(url, Dialect::SearchR1)
+    }
+
+    /// A server that takes [`Dialect::ZeroSearch`].
     pub fn zerosearch(url: impl Into<String>) -> Self {
-        Self::new(url.into(), Form::ZeroSearch)
+        Self::new(url, Dialect::ZeroSearch)
     }
 
     /// With other time-outs and retries than the default.
@@ -57,14 +72,6 @@ impl RetrieverServer {
     pub fn with_concurrency(mut self, concurrency: usize) -> Self {
         self.concurrency = concurrency;
         self
-    }
-
-    fn new(url: String, form: Form) -> Self {
-        let url = match url.trim_end_matches('/') {
-            host if host.splitn(4, '/').count() < 4 => format!("{host}/retrieve"),
-            _ => url,
-        };
-        Self { client: JsonClient::new(RetryPolicy::default()), url, form, concurrency: CONCURRENCY }
     }
 
     fn ask_one(&self, query: &Query<'_>) -> Result<Vec<Document>, SearchError> {
@@ -90,16 +97,16 @@ impl RetrieverServer {
 
 impl SearchEngine for RetrieverServer {
     fn search(&self, query: &Query<'_>) -> Result<Vec<Document>, SearchError> {
-        match self.form {
-            Form::SearchR1 => Ok(self.ask_together(&[query.text], query.top_k)?.pop().unwrap_or_default()),
-            Form::ZeroSearch => self.ask_one(query),
+        match self.dialect {
+            Dialect::SearchR1 => Ok(self.ask_together(&[query.text], query.top_k)?.pop().unwrap_or_default()),
+            Dialect::ZeroSearch => self.ask_one(query),
         }
     }
 
     fn search_batch(&self, queries: &[Query<'_>]) -> Vec<Result<Vec<Document>, SearchError>> {
-        match self.form {
-            Form::ZeroSearch => in_parallel(queries, self.concurrency, |query| self.ask_one(query)),
-            Form::SearchR1 => {
+        match self.dialect {
+            Dialect::ZeroSearch => in_parallel(queries, self.concurrency, |query| self.ask_one(query)),
+            Dialect::SearchR1 => {
                 // One request has one `topk`; in practice all queries of a batch want as many documents.
                 let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
                 for (index, query) in queries.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! Web search: Google's results through SerpAPI or Serper.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zerosearch_http::{HttpError, JsonClient, RetryPolicy, in_parallel};
 
@@ -13,17 +13,38 @@ const CONCURRENCY: usize = 8;
 ///
 /// A result's title, snippet and link become a document's title, contents and id.
 pub struct WebSearch {
-    service: Service,
+    provider: WebProvider,
     key: String,
     url: String,
     client: JsonClient,
     concurrency: usize,
 }
 
-#[derive(Clone, Copy)]
-enum Service {
+/// A service that searches the web.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WebProvider {
+    /// SerpAPI: `GET https://serpapi.com/search`, results under `organic_results`.
     SerpApi,
+    /// Serper: `POST https://google.serper.dev/search`, results under `organic`.
     Serper,
+}
+
+impl WebProvider {
+    /// The environment variable in which its users keep their key.
+    pub fn key_variable(self) -> &'static str {
+        match self {
+            Self::SerpApi => "SERPAPI_API_KEY",
+            Self::Serper => "SERPER_API_KEY",
+        }
+    }
+
+    fn url(self) -> &'static str {
+        match self {
+            Self::SerpApi => "https://serpapi.com/search",
+            Self::Serper => "https://google.serper.dev/search",
+        }
+    }
 }
 
 /// Reads a service's key from an environment variable, so that it stands in no file and no command line.
@@ -38,14 +59,33 @@ pub fn key_from_env(variable: &str) -> Result<String, SearchError> {
 }
 
 impl WebSearch {
-    /// SerpAPI: `GET https://serpapi.com/search`, results under `organic_results`.
-    pub fn serpapi(key: impl Into<String>) -> Self {
-        Self::new(Service::SerpApi, key.into(), "https://serpapi.com/search")
+    /// A service and the key to it.
+    pub fn new(provider: WebProvider, key: impl Into<String>) -> Self {
+        Self {
+            provider,
+            key: key.into(),
+            url: provider.url().into(),
+            client: JsonClient::new(RetryPolicy::default()),
+            concurrency: CONCURRENCY,
+        }
     }
 
-    /// Serper: `POST https://google.serper.dev/search`, results under `organic`.
+    /// A service whose key is in its environment variable, see [`WebProvider::key_variable`].
+    ///
+    /// # Errors
+    /// [`SearchError::NoKey`] when the variable is not set or empty.
+    pub fn from_env(provider: WebProvider) -> Result<Self, SearchError> {
+        Ok(Self::new(provider, key_from_env(provider.key_variable())?))
+    }
+
+    /// [`WebProvider::SerpApi`].
+    pub fn serpapi(key: impl Into<String>) -> Self {
+        Self::new(WebProvider::SerpApi, key)
+    }
+
+    /// [`WebProvider::Serper`].
     pub fn serper(key: impl Into<String>) -> Self {
-        Self::new(Service::Serper, key.into(), "https://google.serper.dev/search")
+        Self::new(WebProvider::Serper, key)
     }
 
     /// At another address: a proxy, or a server in a test.
@@ -69,24 +109,14 @@ impl WebSearch {
         self
     }
 
-    fn new(service: Service, key: String, url: &str) -> Self {
-        Self {
-            service,
-            key,
-            url: url.into(),
-            client: JsonClient::new(RetryPolicy::default()),
-            concurrency: CONCURRENCY,
-        }
-    }
-
     fn ask(&self, query: &Query<'_>) -> Result<Answer, HttpError> {
-        match self.service {
-            Service::SerpApi => {
+        match self.provider {
+            WebProvider::SerpApi => {
                 let num = query.top_k.to_string();
                 self.client
                     .get(&self.url, &[("engine", "google"), ("q", query.text), ("num", &num), ("api_key", &self.key)])
             }
-            Service::Serper => {
+            WebProvider::Serper => {
                 let client = self.client.clone().with_header("X-API-KEY", &self.key);
                 client.post(&self.url, &json!({"q": query.text, "num": query.top_k}))
             }

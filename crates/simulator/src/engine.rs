@@ -1,10 +1,13 @@
 //! A language model that plays the search engine.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use zerosearch_generate::{Completer, CompletionRequest, Sampling, stream_seed};
+use zerosearch_lm::{LanguageModel, LocalCompleter};
 use zerosearch_search::{Document, Quality, Query, SearchEngine, SearchError};
 
-use crate::{SimulatorPrompt, mentions, parse_documents};
+use crate::{SimulatorError, SimulatorPrompt, mentions, parse_documents};
 
 /// How the simulator samples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +41,12 @@ impl<C: Completer> SimulatedEngine<C> {
         Self { completer, prompt, config }
     }
 
+    /// Samples in another way than the default.
+    #[must_use]
+    pub fn with_config(self, config: SimulationConfig) -> Self {
+        Self { config, ..self }
+    }
+
     fn request(&self, query: &Query<'_>, attempt: u64) -> Result<CompletionRequest, SearchError> {
         let context = query.context.ok_or(SearchError::NoContext)?;
         let prompt = self
@@ -52,6 +61,19 @@ impl<C: Completer> SimulatedEngine<C> {
             seed,
             stop: Vec::new(),
         })
+    }
+}
+
+impl SimulatedEngine<LocalCompleter> {
+    /// Lets the model of a folder play the engine: its weights, its prompt ([`SimulatorPrompt::for_model`]), and the
+    /// default sampling.
+    ///
+    /// # Errors
+    /// When a file of the folder is missing or broken.
+    pub fn read(folder: impl AsRef<Path>) -> Result<Self, SimulatorError> {
+        let folder = folder.as_ref();
+        let completer = LocalCompleter::new(&LanguageModel::read(folder)?);
+        Ok(Self::new(completer, SimulatorPrompt::for_model(folder)?, SimulationConfig::default()))
     }
 }
 
@@ -126,6 +148,12 @@ mod tests {
                 })
                 .collect())
         }
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_named() {
+        let error = SimulatedEngine::read("no/such/simulator").err().unwrap().to_string();
+        assert!(error.contains("no/such/simulator"), "{error}");
     }
 
     #[test]

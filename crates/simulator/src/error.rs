@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use zerosearch_files::FileError;
 use zerosearch_generate::GenerateError;
+use zerosearch_lm::LmError;
 
 /// Errors of labelling, tuning and simulating.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,9 @@ pub enum SimulatorError {
         /// What it said.
         answer: String,
     },
+    /// A model that cannot be loaded.
+    #[error(transparent)]
+    Model(#[from] LmError),
     /// The language model failed.
     #[error(transparent)]
     Generate(#[from] GenerateError),

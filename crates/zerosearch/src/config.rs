@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use zerosearch_files::{FileError, read_text};
-use zerosearch_lm::{LanguageModel, LmError, LocalCompleter};
-use zerosearch_search::{Bm25Index, RetrieverServer, SearchEngine, SearchError};
-use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError, SimulatorPrompt};
+use zerosearch_reward::RewardConfig;
+use zerosearch_search::{Bm25Index, Dialect, RetrieverServer, SearchEngine, SearchError, WebProvider, WebSearch};
+use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError};
 use zerosearch_train::TrainConfig;
 
 /// A TOML file that describes the RL stage. Unknown keys are refused; everything but `model`, `questions`,
@@ -39,6 +39,9 @@ pub struct RunConfig {
     pub questions: PathBuf,
     /// The run's folder.
     pub out: PathBuf,
+    /// The score of a rollout: `"f1"`, `"em"`, `"contains"`, `"format"`, or a list of `{ name, weight }`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reward: RewardConfig,
     /// What answers the searches.
     pub engine: EngineConfig,
     /// How to train.
@@ -62,7 +65,7 @@ pub struct ValidationConfig {
     pub noise: Option<f64>,
 }
 
-/// An engine to train against.
+/// An engine to train against or to evaluate with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum EngineConfig {
@@ -83,36 +86,43 @@ pub enum EngineConfig {
     Retriever {
         /// Its address.
         url: String,
+        /// The form of its requests, `search_r1` or `zerosearch`.
+        #[serde(default, skip_serializing_if = "is_default")]
+        dialect: Dialect,
     },
+    /// Google through a service, whose key is read from `SERPAPI_API_KEY` or `SERPER_API_KEY`.
+    Web {
+        /// The service, `serpapi` or `serper`.
+        provider: WebProvider,
+    },
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl EngineConfig {
     /// Reads the model or the corpus, or addresses the server.
     ///
     /// # Errors
-    /// When a file is missing or broken.
-    pub fn open(&self) -> Result<Box<dyn SearchEngine>, EngineError> {
+    /// When a file is missing or broken, or there is no key for the web service.
+    pub fn read(&self) -> Result<Box<dyn SearchEngine>, EngineError> {
         Ok(match self {
-            Self::Simulator { model, simulation } => {
-                let completer = LocalCompleter::new(&LanguageModel::read(model)?);
-                Box::new(SimulatedEngine::new(completer, SimulatorPrompt::for_model(model)?, *simulation))
-            }
+            Self::Simulator { model, simulation } => Box::new(SimulatedEngine::read(model)?.with_config(*simulation)),
             Self::Bm25 { corpus } => Box::new(Bm25Index::read(corpus)?),
-            Self::Retriever { url } => Box::new(RetrieverServer::search_r1(url)),
+            Self::Retriever { url, dialect } => Box::new(RetrieverServer::new(url, *dialect)),
+            Self::Web { provider } => Box::new(WebSearch::from_env(*provider)?),
         })
     }
 }
 
-/// An engine that cannot be opened.
+/// An engine that cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The simulator's model.
+    /// The simulator's model or prompt.
     #[error(transparent)]
-    Model(#[from] LmError),
-    /// The simulator's prompt.
-    #[error(transparent)]
-    Prompt(#[from] SimulatorError),
-    /// The corpus.
+    Simulator(#[from] SimulatorError),
+    /// The corpus, or the key of a web service.
     #[error(transparent)]
     Search(#[from] SearchError),
 }
@@ -221,13 +231,45 @@ mod tests {
     #[test]
     fn an_engine_that_is_not_there_is_named() {
         let engine = EngineConfig::Bm25 { corpus: "no/such/corpus.jsonl".into() };
-        assert!(engine.open().err().unwrap().to_string().contains("no/such/corpus.jsonl"));
+        assert!(engine.read().err().unwrap().to_string().contains("no/such/corpus.jsonl"));
         let engine = EngineConfig::Simulator { model: "no/such/model".into(), simulation: Default::default() };
-        assert!(engine.open().err().unwrap().to_string().contains("no/such/model"));
+        assert!(engine.read().err().unwrap().to_string().contains("no/such/model"));
     }
 
     #[test]
     fn everything_else_has_the_default() {
-        assert_eq!(parse(TEXT, &[]).unwrap().train, TrainConfig::default());
+        let config = parse(TEXT, &[]).unwrap();
+        assert_eq!(config.train, TrainConfig::default());
+        assert_eq!(config.reward, RewardConfig::default());
+        // Keys that are as they always were are not written: other programs read the file.
+        let written = toml::to_string(&config).unwrap();
+        assert!(!written.contains("\nreward =") && !written.contains("dialect"), "{written}");
+    }
+
+    #[test]
+    fn a_reward_is_named_or_weighted() {
+        let reward = |text: &str| parse(&format!("reward = {text}\n{TEXT}"), &[]).unwrap().reward.to_string();
+        assert_eq!(reward("\"em\""), "em");
+        assert_eq!(reward("[{ name = \"f1\" }, { name = \"format\", weight = 0.2 }]"), "f1+0.2*format");
+        assert_eq!(parse(TEXT, &["reward=contains"]).unwrap().reward.to_string(), "contains");
+        let message = parse(&format!("reward = \"bleu\"\n{TEXT}"), &[]).unwrap_err().to_string();
+        assert!(message.contains("line 1") && message.contains("\"format\""), "{message}");
+    }
+
+    #[test]
+    fn every_engine_is_told_by_its_keys() {
+        let engine = |keys: &str| {
+            let text = format!("model = \"m\"\nquestions = \"q\"\nout = \"o\"\n[engine]\n{keys}");
+            parse(&text, &[]).map(|config| config.engine)
+        };
+        let retriever = |dialect| EngineConfig::Retriever { url: "http://h".into(), dialect };
+        let plain = "kind = \"retriever\"\nurl = \"http://h\"\n";
+        assert_eq!(engine(plain).unwrap(), retriever(Dialect::SearchR1));
+        assert_eq!(engine(&format!("{plain}dialect = \"search_r1\"")).unwrap(), retriever(Dialect::SearchR1));
+        assert_eq!(engine(&format!("{plain}dialect = \"zerosearch\"")).unwrap(), retriever(Dialect::ZeroSearch));
+        let web = |provider| EngineConfig::Web { provider };
+        assert_eq!(engine("kind = \"web\"\nprovider = \"serpapi\"").unwrap(), web(WebProvider::SerpApi));
+        assert_eq!(engine("kind = \"web\"\nprovider = \"serper\"").unwrap(), web(WebProvider::Serper));
+        assert!(engine("kind = \"web\"\nprovider = \"other\"").unwrap_err().to_string().contains("serper"));
     }
 }

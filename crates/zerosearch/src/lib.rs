@@ -17,10 +17,12 @@
 
 pub mod config;
 mod failure;
+mod logging;
 pub mod pipeline;
 
 pub use burn;
 pub use failure::Failure;
+pub use logging::init_logging;
 pub use zerosearch_algorithms as algorithms;
 pub use zerosearch_curriculum as curriculum;
 pub use zerosearch_data as data;
