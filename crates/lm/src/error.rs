@@ -13,6 +13,9 @@ pub enum LmError {
         /// What is wrong, and what to do.
         message: String,
     },
+    /// A file that cannot be written.
+    #[error(transparent)]
+    Write(#[from] zerosearch_files::FileError),
     /// A configuration key with a value that we do not compute.
     #[error("{path}: `{key}` is {value}, expected {expected}")]
     Config {

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use zerosearch_files::write_atomic;
 use zerosearch_text::Codec;
 
-use crate::stored::{Dtypes, write_atomic};
+use crate::stored::Dtypes;
 use crate::{HostWeights, LmError, ModelConfig, StoredDtype, shards};
 
 /// A decoder's configuration, weights and tokenizer: what a model folder holds.
@@ -73,7 +74,7 @@ impl LanguageModel {
         let config_text = ModelConfig::read_text(&path)?;
         let (config, config_json) = ModelConfig::parse(&path, &config_text)?;
         let (weights, dtypes) = HostWeights::read_stored(folder, &config)?;
-        let codec = Codec::from_folder(folder)?;
+        let codec = Codec::read(folder)?;
         if codec.vocab_size() > config.vocab_size {
             return Err(LmError::Vocabulary {
                 folder: folder.into(),

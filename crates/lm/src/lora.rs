@@ -6,10 +6,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use zerosearch_files::write_atomic;
 use zerosearch_generate::stream_seed;
 use zerosearch_kernels::host::merge_adapter;
 
-use crate::stored::write_atomic;
 use crate::{HostTensor, HostWeights, LmError, ModelConfig, StoredDtype};
 
 /// PEFT puts this before every name.

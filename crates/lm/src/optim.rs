@@ -184,7 +184,8 @@ impl AdamW {
                 tensors.push(Stored { name, dtype: StoredDtype::F32, shape, values });
             }
         }
-        stage_tensors(path, tensors)?.publish()
+        stage_tensors(path, tensors)?.publish()?;
+        Ok(())
     }
 
     /// Reads what [`save`](Self::save) wrote.

@@ -5,8 +5,9 @@ use std::io::ErrorKind;
 use std::path::{Component, Path};
 
 use serde_json::{Value, json};
+use zerosearch_files::{StagedFile, write_atomic};
 
-use crate::stored::{Dtypes, Staged, Stored, StoredDtype, read_file, stage_tensors, write_atomic};
+use crate::stored::{Dtypes, Stored, StoredDtype, read_file, stage_tensors};
 use crate::{HostTensor, HostWeights, LmError};
 
 const SINGLE: &str = "model.safetensors";
@@ -84,10 +85,10 @@ pub(crate) fn write(
     }
     let index = folder.join(INDEX);
     if count == 1 {
-        staged.into_iter().try_for_each(Staged::publish)?;
+        staged.into_iter().try_for_each(StagedFile::publish)?;
     } else {
         remove(&index)?;
-        staged.into_iter().try_for_each(Staged::publish)?;
+        staged.into_iter().try_for_each(StagedFile::publish)?;
         let total_size: u64 = weights.iter().map(|(name, tensor)| bytes(name, tensor, dtype_of)).sum();
         let metadata = json!({"total_parameters": weights.parameters(), "total_size": total_size});
         let text = format!("{:#}\n", json!({"metadata": metadata, "weight_map": map}));
@@ -128,7 +129,7 @@ fn remove_others(folder: &Path, kept: &BTreeSet<String>) -> Result<(), LmError> 
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        let finished = name.strip_suffix(Staged::SUFFIX).unwrap_or(name);
+        let finished = name.strip_suffix(StagedFile::SUFFIX).unwrap_or(name);
         let ours = finished == SINGLE || finished == INDEX || is_shard(finished);
         if ours && !kept.contains(name) {
             remove(&entry.path())?;

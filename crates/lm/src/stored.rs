@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
+use zerosearch_files::{FileError, StagedFile};
 
 use crate::{HostTensor, LmError};
 
@@ -114,7 +114,8 @@ pub(crate) fn write_tensors<'a>(
     tensors: impl Iterator<Item = (&'a str, &'a HostTensor)>,
     dtype: StoredDtype,
 ) -> Result<(), LmError> {
-    stage_tensors(path, tensors.map(|(name, tensor)| Stored::of(name, tensor, dtype)).collect())?.publish()
+    stage_tensors(path, tensors.map(|(name, tensor)| Stored::of(name, tensor, dtype)).collect())?.publish()?;
+    Ok(())
 }
 
 /// A tensor on its way into a file, whose values are asked for when they are written.
@@ -146,7 +147,7 @@ impl<'a> Stored<'a> {
 }
 
 /// Writes a safetensors file under a temporary name, one tensor after another: only one is encoded at a time.
-pub(crate) fn stage_tensors(path: &Path, mut tensors: Vec<Stored<'_>>) -> Result<Staged, LmError> {
+pub(crate) fn stage_tensors(path: &Path, mut tensors: Vec<Stored<'_>>) -> Result<StagedFile, LmError> {
     // The order of the format's own library: by alignment, then by name.
     tensors.sort_by(|a, b| b.dtype.kind().cmp(&a.dtype.kind()).then_with(|| a.name.cmp(&b.name)));
     let mut end = 0;
@@ -161,55 +162,15 @@ pub(crate) fn stage_tensors(path: &Path, mut tensors: Vec<Stored<'_>>) -> Result
     let metadata = metadata.map_err(|error| LmError::file(path, error))?;
     let mut header = serde_json::to_vec(&metadata).map_err(|error| LmError::file(path, error))?;
     header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
-    Staged::write_with(path, |file| {
-        let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(|error| unwritable(path, error));
-        write(&(header.len() as u64).to_le_bytes())?;
-        write(&header)?;
-        tensors.iter().try_for_each(|tensor| write(&tensor.encode(path)?))
-    })
-}
-
-/// Writes to a temporary name beside `path`, syncs, renames: readers see the old file or the whole new one.
-pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), LmError> {
-    Staged::write(path, bytes)?.publish()
-}
-
-/// A file that is written and synced under a temporary name.
-pub(crate) struct Staged {
-    temporary: PathBuf,
-    path: PathBuf,
-}
-
-impl Staged {
-    /// What temporary names end in.
-    pub(crate) const SUFFIX: &str = ".tmp";
-
-    pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<Self, LmError> {
-        Self::write_with(path, |file| file.write_all(bytes).map_err(|error| unwritable(path, error)))
+    let mut file = StagedFile::create(path)?;
+    let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(FileError::write(path));
+    write(&(header.len() as u64).to_le_bytes())?;
+    write(&header)?;
+    for tensor in &tensors {
+        write(&tensor.encode(path)?)?;
     }
-
-    fn write_with(path: &Path, write: impl FnOnce(&mut File) -> Result<(), LmError>) -> Result<Self, LmError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(Self::SUFFIX);
-        let temporary = PathBuf::from(name);
-        let mut file = File::create(&temporary).map_err(|error| unwritable(path, error))?;
-        let written = write(&mut file).and_then(|()| file.sync_all().map_err(|error| unwritable(path, error)));
-        if let Err(error) = written {
-            // What there is of it is of no use to anybody; if it cannot be deleted, the error is still the first one.
-            let _ = std::fs::remove_file(&temporary);
-            return Err(error);
-        }
-        Ok(Self { temporary, path: path.into() })
-    }
-
-    /// Gives the file its name, in place of what had it before.
-    pub(crate) fn publish(self) -> Result<(), LmError> {
-        std::fs::rename(&self.temporary, &self.path).map_err(|error| unwritable(&self.path, error))
-    }
-}
-
-fn unwritable(path: &Path, error: std::io::Error) -> LmError {
-    LmError::file(path, format!("{error}; is the disk full or the folder read-only?"))
+    file.sync()?;
+    Ok(file)
 }
 
 fn to_bf16(value: f32) -> u16 {

@@ -72,7 +72,7 @@ pub enum TrainError {
     Curriculum(#[from] CurriculumError),
     /// A file that cannot be written.
     #[error(transparent)]
-    File(#[from] FileError),
+    Write(#[from] FileError),
     /// A part failed.
     #[error(transparent)]
     Lm(#[from] LmError),

@@ -21,7 +21,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("rollout", &["curriculum", "generate", "search", "text", "trajectory"]),
     ("eval", &["data", "files", "generate", "metrics", "reward", "rollout", "search", "text", "trajectory"]),
     ("algorithms", &[]),
-    ("lm", &["generate", "kernels", "text"]),
+    ("lm", &["files", "generate", "kernels", "text"]),
     ("simulator", &["files", "generate", "lm", "reward", "search", "text"]),
     (
         "train",
