@@ -6,7 +6,7 @@ use zerosearch::search::{Bm25Index, Query, SearchEngine};
 
 fn benches(criterion: &mut Criterion) {
     let material = world_material().expect("the shipped facts");
-    let engine = Bm25Index::from_documents(material.corpus).expect("an index");
+    let engine = Bm25Index::new(material.corpus).expect("an index");
     for (name, text) in [
         ("short", "capital of Chad"),
         ("question", "What is the highest point of the country whose capital is Marigot?"),

@@ -56,7 +56,7 @@ fn benches(criterion: &mut Criterion) {
     let topics = ["why the sky is blue", "what iron is used for", "how magnets work", "who lives in Uganda"];
     let questions: Vec<Question> =
         topics.iter().map(|topic| Question::new(*topic, *topic, vec!["nothing".into()])).collect();
-    let engine = Bm25Index::from_documents([Document::default()]).expect("an index");
+    let engine = Bm25Index::new([Document::default()]).expect("an index");
     let device = Device::flex();
     let parts = || Parts {
         model: read(),

@@ -43,7 +43,7 @@ fn main() -> Result<(), Failure> {
             "{path} has {count} rollouts, numbered from 0; there is no number {wanted}"
         )));
     };
-    let codec = Codec::from_folder(&arguments.model.unwrap_or_else(|| arguments.run.join("base")))?;
+    let codec = Codec::read(arguments.model.unwrap_or_else(|| arguments.run.join("base")))?;
     let rollout = &sample.rollout;
     let mut out = std::io::stdout().lock();
     let colours = out.is_terminal();

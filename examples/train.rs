@@ -68,8 +68,8 @@ fn main() -> Result<(), Failure> {
 
     let next = trainer.steps_done() + 1;
     let mut sinks = Sinks::new();
-    sinks.push(JsonlSink::resume(&config.out.join("metrics.jsonl"), next)?);
-    sinks.push(TensorBoardSink::resume(&config.out.join("tensorboard"), next, unix_seconds)?);
+    sinks.push(JsonlSink::resume(config.out.join("metrics.jsonl"), next)?);
+    sinks.push(TensorBoardSink::resume(config.out.join("tensorboard"), next, unix_seconds)?);
     sinks.push(ConsoleSink::stdout(&[
         ("reward", "critic/score/mean"),
         ("noise", "curriculum/noise_probability"),

@@ -67,7 +67,7 @@ fn a_byte_order_mark_blank_lines_and_carriage_returns_are_let_pass() {
 
 #[test]
 fn verl_parquet_is_read_as_pyarrow_wrote_it() {
-    let read = read_questions(&golden("verl.parquet")).unwrap();
+    let read = read_questions(golden("verl.parquet")).unwrap();
     assert_eq!(read.len(), 3);
     assert_eq!(read[1].id, "train_1");
     assert_eq!(read[1].question, "¿Qué río pasa por Zürich?");
@@ -81,7 +81,7 @@ fn verl_parquet_is_read_as_pyarrow_wrote_it() {
 
 #[test]
 fn flat_parquet_with_gaps_numbers_and_unmarked_text_is_read() {
-    let read = read_questions(&golden("flat.parquet")).unwrap();
+    let read = read_questions(golden("flat.parquet")).unwrap();
     let summary: Vec<_> = read.iter().map(|q| (q.id.as_str(), q.question.as_str(), q.hops)).collect();
     assert_eq!(summary, [("7", "a?", Some(1)), ("8", "b?", None), ("9", "c?", Some(2))]);
     assert_eq!(read[1].golden_answers, ["2", "zwei"]);
@@ -114,7 +114,7 @@ fn an_unknown_ending_names_the_known_ones() {
     let (_folder, path) = file("q.csv", "id,question\n");
     let error = read_questions(&path).unwrap_err().to_string();
     assert!(error.ends_with("q.csv: unknown file type, expected a name that ends in .jsonl or .parquet"), "{error}");
-    let error = write_questions(&path.with_extension("parquet"), &[]).unwrap_err().to_string();
+    let error = write_questions(path.with_extension("parquet"), &[]).unwrap_err().to_string();
     assert!(error.ends_with("q.parquet: unknown file type, expected a name that ends in .jsonl"), "{error}");
 }
 
@@ -224,7 +224,7 @@ fn a_parquet_file_cut_short_is_refused() {
 #[test]
 fn a_bad_row_of_a_parquet_file_is_named_by_row() {
     // The same file, read as a corpus, has no contents.
-    let error = read_corpus(&golden("flat.parquet")).unwrap_err();
+    let error = read_corpus(golden("flat.parquet")).unwrap_err();
     assert!(matches!(error, DataError::Row { position: Position::Row(1), .. }), "{error:?}");
     assert!(error.to_string().contains("flat.parquet, row 1: `contents` is missing"), "{error}");
 }

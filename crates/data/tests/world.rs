@@ -16,7 +16,7 @@ impl Corpus {
         let document =
             |p: &Passage| Document { id: Some(p.id.clone()), contents: p.contents.clone(), ..Default::default() };
         Corpus {
-            engine: Bm25Index::from_documents(passages.iter().map(document)).unwrap(),
+            engine: Bm25Index::new(passages.iter().map(document)).unwrap(),
             texts: passages.iter().map(|p| (p.id.clone(), normal(&p.contents))).collect(),
         }
     }

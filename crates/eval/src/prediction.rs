@@ -94,7 +94,7 @@ impl Prediction {
 ///
 /// # Errors
 /// When the file cannot be written; an old one is then untouched.
-pub fn write_predictions(path: &Path, predictions: &[Prediction]) -> Result<(), EvalError> {
+pub fn write_predictions(path: impl AsRef<Path>, predictions: &[Prediction]) -> Result<(), EvalError> {
     let mut lines = Vec::new();
     for prediction in predictions {
         serde_json::to_writer(&mut lines, prediction).map_err(EvalError::Encode)?;

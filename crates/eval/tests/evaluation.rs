@@ -178,6 +178,6 @@ fn predictions_are_one_json_object_a_line() {
     let read: Vec<Prediction> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(read, predictions);
 
-    let message = write_predictions(&dir.path().join("absent").join("p.jsonl"), &predictions).unwrap_err().to_string();
+    let message = write_predictions(dir.path().join("absent").join("p.jsonl"), &predictions).unwrap_err().to_string();
     assert!(message.contains("p.jsonl") && message.contains("the folder exists"), "{message}");
 }

@@ -119,7 +119,7 @@ impl LanguageModel {
             .map_err(|error| LmError::file(folder, format!("cannot be created: {error}")))?;
         let dtype_of = |name: &str| dtype.or(self.dtypes.get(name).copied()).unwrap_or(StoredDtype::F32);
         shards::write(folder, &self.weights, &dtype_of, max_shard_bytes)?;
-        write_atomic(&folder.join("config.json"), self.config_text(dtype).as_bytes())?;
+        write_atomic(folder.join("config.json"), self.config_text(dtype).as_bytes())?;
         self.codec.save(folder)?;
         Ok(())
     }

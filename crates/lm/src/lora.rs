@@ -152,7 +152,7 @@ impl LoraConfig {
             "inference_mode": true, "base_model_name_or_path": null,
         });
         let text = serde_json::to_string_pretty(&config).map_err(|error| LmError::file(folder, error))?;
-        write_atomic(&folder.join(CONFIG), text.as_bytes())?;
+        write_atomic(folder.join(CONFIG), text.as_bytes())?;
         let mut named = HostWeights::default();
         adapters.iter().for_each(|(name, tensor)| named.insert(format!("{PREFIX}{name}"), tensor.clone()));
         named.write(&folder.join(WEIGHTS), StoredDtype::F32)

@@ -153,7 +153,7 @@ mod tests {
     fn bytes_are_those_of_the_format() {
         // As serialised by `tensorboard.compat.proto.event_pb2.Event` of the `tensorboard` package.
         let dir = tempfile::tempdir().unwrap();
-        let mut sink = TensorBoardSink::create(&dir.path().join("tb"), || 1.5).unwrap();
+        let mut sink = TensorBoardSink::create(dir.path().join("tb"), || 1.5).unwrap();
         let header = fs::read(sink.path()).unwrap().len();
         sink.log(300, &[("a/b", 0.25)].into_iter().collect()).unwrap();
         let bytes = fs::read(sink.path()).unwrap();

@@ -42,7 +42,7 @@ const BUILD_MEMORY: usize = 50_000_000;
 /// use zerosearch_search::{Bm25Index, Document, Query, SearchEngine};
 ///
 /// let passage = |title: &str, contents: &str| Document { title: Some(title.into()), contents: contents.into(), ..Default::default() };
-/// let index = Bm25Index::from_documents([
+/// let index = Bm25Index::new([
 ///     passage("Chad", "The capital is N'Djamena, the Internet code .td."),
 ///     passage("Niger", "The capital is Niamey, the Internet code .ne."),
 /// ])?;
@@ -64,7 +64,7 @@ impl Bm25Index {
     ///
     /// # Errors
     /// [`SearchError::EmptyCorpus`] without documents, [`SearchError::Index`] when tantivy fails.
-    pub fn from_documents(documents: impl IntoIterator<Item = Document>) -> Result<Self, SearchError> {
+    pub fn new(documents: impl IntoIterator<Item = Document>) -> Result<Self, SearchError> {
         let documents: Vec<Document> = documents.into_iter().collect();
         if documents.is_empty() {
             return Err(SearchError::EmptyCorpus);
@@ -79,7 +79,7 @@ impl Bm25Index {
     /// # Errors
     /// [`SearchError::Corpus`] names the file and the line.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, SearchError> {
-        Self::from_documents(read_corpus(path)?.into_iter().map(Document::from))
+        Self::new(read_corpus(path)?.into_iter().map(Document::from))
     }
 
     /// The documents, in the order of the corpus.
@@ -208,7 +208,7 @@ mod tests {
             contents: text.to_string(),
             ..Default::default()
         });
-        Bm25Index::from_documents(documents).unwrap()
+        Bm25Index::new(documents).unwrap()
     }
 
     fn ids(index: &Bm25Index, text: &str, top_k: usize) -> Vec<usize> {
@@ -270,7 +270,7 @@ mod tests {
     fn title_is_searched() {
         let document =
             Document { title: Some("Lake Chad".into()), contents: "A shallow water.".into(), ..Default::default() };
-        let index = Bm25Index::from_documents([document.clone()]).unwrap();
+        let index = Bm25Index::new([document.clone()]).unwrap();
         let found = index.search(&Query { text: "chad", top_k: 1, context: None }).unwrap();
         assert_eq!(found[0].title, document.title);
     }
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn an_empty_corpus_is_refused() {
-        let error = Bm25Index::from_documents([]).err().unwrap();
+        let error = Bm25Index::new([]).err().unwrap();
         assert!(error.to_string().contains("no documents"), "{error}");
     }
 

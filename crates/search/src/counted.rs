@@ -13,7 +13,7 @@ use crate::{Document, Query, SearchEngine, SearchError};
 /// ```
 /// use zerosearch_search::{Bm25Index, Counted, Document, Query, SearchEngine};
 ///
-/// let engine = Counted::new(Bm25Index::from_documents([Document { contents: "a fox".into(), ..Default::default() }])?);
+/// let engine = Counted::new(Bm25Index::new([Document { contents: "a fox".into(), ..Default::default() }])?);
 /// let calls = engine.calls();
 /// assert_eq!(calls.total(), 0);
 /// let query = Query { text: "fox", top_k: 1, context: None };

@@ -4,7 +4,7 @@
 //! use zerosearch_search::{Bm25Index, Document, Query, SearchEngine};
 //!
 //! let corpus = ["Chad borders Niger.", "Niger borders Mali."].map(|text| Document { contents: text.into(), ..Default::default() });
-//! let index = Bm25Index::from_documents(corpus)?;
+//! let index = Bm25Index::new(corpus)?;
 //! let found = index.search(&Query { text: "Mali border", top_k: 5, context: None })?;
 //! assert_eq!(found[0].contents, "Niger borders Mali.");
 //! # Ok::<(), zerosearch_search::SearchError>(())

@@ -62,7 +62,7 @@ proptest! {
     #[test]
     fn scores_are_the_formula(documents in corpus(), query in text()) {
         let expected = reference(&documents, &query);
-        let found = search(&Bm25Index::from_documents(documents).unwrap(), &query, 100);
+        let found = search(&Bm25Index::new(documents).unwrap(), &query, 100);
         prop_assert_eq!(found.len(), expected.len());
         for (number, score) in &found {
             prop_assert!((f64::from(*score) - expected[number]).abs() < 1e-4, "{} {} {}", number, score, expected[number]);
@@ -71,7 +71,7 @@ proptest! {
 
     #[test]
     fn order_is_score_then_position_and_shorter_answers_are_prefixes(documents in corpus(), query in text(), top_k in 0_usize..12) {
-        let index = Bm25Index::from_documents(documents).unwrap();
+        let index = Bm25Index::new(documents).unwrap();
         let all = search(&index, &query, 100);
         prop_assert!(all.windows(2).all(|pair| pair[0].1 > pair[1].1 || (pair[0].1 == pair[1].1 && pair[0].0 < pair[1].0)));
         prop_assert_eq!(&search(&index, &query, top_k)[..], &all[..top_k.min(all.len())]);
@@ -81,7 +81,7 @@ proptest! {
     fn equal_documents_have_equal_scores_and_word_order_is_nothing(documents in corpus(), query in text()) {
         let twice: Vec<Document> = documents.iter().chain(&documents).enumerate()
             .map(|(number, document)| Document { id: Some(number.to_string()), ..document.clone() }).collect();
-        let index = Bm25Index::from_documents(twice).unwrap();
+        let index = Bm25Index::new(twice).unwrap();
         let found: BTreeMap<usize, f32> = search(&index, &query, 100).into_iter().collect();
         for (number, score) in &found {
             prop_assert_eq!(*score, found[&((number + documents.len()) % (2 * documents.len()))]);
@@ -92,7 +92,7 @@ proptest! {
 
     #[test]
     fn any_string_is_a_query(documents in corpus(), query in any::<String>()) {
-        search(&Bm25Index::from_documents(documents).unwrap(), &query, 5);
+        search(&Bm25Index::new(documents).unwrap(), &query, 5);
     }
 }
 
@@ -104,7 +104,7 @@ fn a_corpus_larger_than_the_build_memory_stays_in_order() {
         contents: format!("common word{number} x{}", number % 7),
         ..Default::default()
     });
-    let index = Bm25Index::from_documents(documents).unwrap();
+    let index = Bm25Index::new(documents).unwrap();
     let found: Vec<usize> = search(&index, "common", 5).into_iter().map(|(number, _)| number).collect();
     assert_eq!(found, [0, 1, 2, 3, 4]);
     assert_eq!(search(&index, "word29999", 5)[0].0, 29_999);
@@ -119,7 +119,7 @@ fn many_threads_ask_one_index() {
         contents: format!("n{} m{}", number % 10, number % 3),
         ..Default::default()
     });
-    let index = Bm25Index::from_documents(documents).unwrap();
+    let index = Bm25Index::new(documents).unwrap();
     let expected: Vec<_> = (0..10).map(|n| search(&index, &format!("n{n} m1"), 9)).collect();
     std::thread::scope(|scope| {
         for _ in 0..4 {

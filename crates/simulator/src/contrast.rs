@@ -66,7 +66,7 @@ mod tests {
             "The code td belongs to Chad.",
         ];
         let document = |text: &&str| Document { contents: (*text).into(), ..Document::default() };
-        Bm25Index::from_documents(texts.iter().map(document)).unwrap()
+        Bm25Index::new(texts.iter().map(document)).unwrap()
     }
 
     fn searched(query: &str) -> Interaction {

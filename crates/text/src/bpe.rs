@@ -60,7 +60,7 @@ pub fn train_bpe(
     };
     tokenizer.add_tokens(tokens(added, false)).map_err(failed)?;
     tokenizer.add_special_tokens(tokens(&special_names, true)).map_err(failed)?;
-    Codec::from_tokenizer(&tokenizer, special)
+    Codec::new(&tokenizer, special)
 }
 
 /// The stretches of a text between the given strings; of two that begin at the same place the longer one counts.

@@ -47,15 +47,15 @@ impl Codec {
     ///
     /// # Errors
     /// When there is no `tokenizer.json`, or one of the files cannot be read or is malformed.
-    pub fn from_folder(folder: &Path) -> Result<Self, TextError> {
-        Self::from_files(Files::read(folder)?)
+    pub fn read(folder: impl AsRef<Path>) -> Result<Self, TextError> {
+        Self::from_files(Files::read(folder.as_ref())?)
     }
 
     /// Wraps a tokenizer built in memory.
     ///
     /// # Errors
     /// When a special token is not in its vocabulary, or it cannot encode text.
-    pub fn from_tokenizer(tokenizer: &Tokenizer, special: &SpecialTokens) -> Result<Self, TextError> {
+    pub fn new(tokenizer: &Tokenizer, special: &SpecialTokens) -> Result<Self, TextError> {
         Self::from_files(Files::describe(tokenizer, special)?)
     }
 
@@ -117,8 +117,8 @@ impl Codec {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn save(&self, folder: &Path) -> Result<(), TextError> {
-        self.inner.files.write(folder)
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), TextError> {
+        self.inner.files.write(folder.as_ref())
     }
 
     /// The tokenizer's files as [`save`](Self::save) writes them: names, ascending, and bytes.

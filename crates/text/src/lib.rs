@@ -3,7 +3,7 @@
 //! ```
 //! use zerosearch_text::{Action, PromptTemplate, SpecialTokens, StopScanner, information, parse_action, train_bpe};
 //!
-//! // A byte-level tokenizer that encodes any text; real models come from `Codec::from_folder`.
+//! // A byte-level tokenizer that encodes any text; real models come from `Codec::read`.
 //! let special = SpecialTokens { eos: Some("<|end|>".into()), ..SpecialTokens::default() };
 //! let codec = train_bpe(["which city is the capital".to_owned()].into_iter(), 300, &["<answer>"], &special)?;
 //! assert_eq!(codec.decode(&codec.encode("Zürich")), "Zürich");

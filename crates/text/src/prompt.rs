@@ -52,7 +52,8 @@ impl PromptTemplate {
     ///
     /// # Errors
     /// When the file cannot be read, and as [`new`](Self::new).
-    pub fn from_file(path: &Path) -> Result<Self, TextError> {
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, TextError> {
+        let path = path.as_ref();
         let source = read_text(path)?;
         Self::new(&source).map_err(|error| match error {
             TextError::Template { message, .. } => TextError::Template { name: path.display().to_string(), message },

@@ -23,7 +23,7 @@ fn folder(files: &[(&str, &str)]) -> TempDir {
 }
 
 fn load(folder: &TempDir) -> Result<Codec, TextError> {
-    Codec::from_folder(folder.path())
+    Codec::read(folder.path())
 }
 
 fn refused(files: &[(&str, &str)]) -> String {
@@ -163,8 +163,8 @@ fn prompt_templates_that_cannot_ask_are_refused() {
 
     let folder = folder(&[("mine.jinja", "{{ query }}")]);
     let path = folder.path().join("mine.jinja");
-    assert!(PromptTemplate::from_file(&path).unwrap_err().to_string().contains("mine.jinja"));
-    let missing = PromptTemplate::from_file(&folder.path().join("other.jinja")).unwrap_err();
+    assert!(PromptTemplate::read(&path).unwrap_err().to_string().contains("mine.jinja"));
+    let missing = PromptTemplate::read(folder.path().join("other.jinja")).unwrap_err();
     assert!(matches!(missing, TextError::Io { .. }));
 }
 

@@ -58,7 +58,7 @@ static BYTE_FALLBACK: LazyLock<Codec> = LazyLock::new(|| {
 });
 
 fn codec(json: &str, special: &SpecialTokens) -> Codec {
-    Codec::from_tokenizer(&json.parse::<Tokenizer>().unwrap(), special).unwrap()
+    Codec::new(&json.parse::<Tokenizer>().unwrap(), special).unwrap()
 }
 
 /// Text in which tags, digits, blanks and characters of one to four bytes meet.
@@ -226,7 +226,7 @@ fn a_limit_in_the_file_cuts_no_text() {
     assert!(json.contains(r#""truncation": null"#));
     std::fs::write(&path, json.replacen(r#""truncation": null"#, limit, 1)).unwrap();
     let text = "the capital of the city";
-    assert_eq!(Codec::from_folder(folder.path()).unwrap().encode(text), BPE.encode(text));
+    assert_eq!(Codec::read(folder.path()).unwrap().encode(text), BPE.encode(text));
 }
 
 #[test]

@@ -108,11 +108,11 @@ impl Trainer<'_> {
             let ahead = serde_json::to_vec(&self.ahead).map_err(|error| failed(&path, error))?;
             write_atomic(&path, &ahead)?;
         }
-        write_atomic(&temporary.join(STATE), state.as_bytes())?;
+        write_atomic(temporary.join(STATE), state.as_bytes())?;
         sync(&temporary)?;
         remove(&folder)?;
         fs::rename(&temporary, &folder).map_err(|error| failed(&folder, error))?;
-        write_atomic(&checkpoints.join(LATEST), self.step.to_string().as_bytes())?;
+        write_atomic(checkpoints.join(LATEST), self.step.to_string().as_bytes())?;
         self.retain(checkpoints)
     }
 

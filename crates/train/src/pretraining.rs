@@ -189,11 +189,7 @@ pub fn world(index: u64, seed: u64, names: &NameSource, training: &World) -> Wor
 /// When the world has no passages.
 pub fn index(world: &World, seed: u64) -> Result<Bm25Index, SearchError> {
     let passages = world.passages(seed).into_iter();
-    Bm25Index::from_documents(passages.map(|p| Document {
-        id: Some(p.id),
-        contents: p.contents,
-        ..Document::default()
-    }))
+    Bm25Index::new(passages.map(|p| Document { id: Some(p.id), contents: p.contents, ..Document::default() }))
 }
 
 /// The searches of an episode as a judge by the exact rule would label them.

@@ -29,7 +29,7 @@ pub(super) fn write_run_report(
     samples: &[Sample],
     codec: &Codec,
 ) -> Result<(), PipelineError> {
-    let rows = read_jsonl(&out.join("metrics.jsonl"))?;
+    let rows = read_jsonl(out.join("metrics.jsonl"))?;
     let charts = CHARTS.iter().map(|(title, label, name)| Chart::single(title, label, series(&rows, name))).collect();
     let report = Report {
         title: "ZeroSearch".into(),
@@ -41,7 +41,7 @@ pub(super) fn write_run_report(
         charts,
         trajectories: samples.iter().map(|sample| trajectory(&sample.rollout, sample.reward, codec)).collect(),
     };
-    Ok(write_report(&out.join("report.html"), &report)?)
+    Ok(write_report(out.join("report.html"), &report)?)
 }
 
 fn scores(summary: &Summary) -> Table {

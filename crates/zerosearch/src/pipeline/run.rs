@@ -75,7 +75,7 @@ impl<'a> Pipeline<'a> {
         let base = LanguageModel::read(self.model)?;
         let prompt = PromptTemplate::for_model(&base.codec)?;
         let simulator_prompt = SimulatorPrompt::for_model(self.model)?;
-        let real = Counted::new(Bm25Index::from_documents(self.material.corpus.iter().cloned())?);
+        let real = Counted::new(Bm25Index::new(self.material.corpus.iter().cloned())?);
         let calls = real.calls();
         let (count, train, test) = (base.weights.parameters(), self.material.train.len(), self.material.held_out.len());
         say(format!(
@@ -252,8 +252,8 @@ impl<'a> Pipeline<'a> {
         }
         let next = trainer.steps_done() + 1;
         let mut sinks = Sinks::new();
-        sinks.push(JsonlSink::resume(&self.out.join("metrics.jsonl"), next)?);
-        sinks.push(TensorBoardSink::resume(&self.out.join("tensorboard"), next, unix_seconds)?);
+        sinks.push(JsonlSink::resume(self.out.join("metrics.jsonl"), next)?);
+        sinks.push(TensorBoardSink::resume(self.out.join("tensorboard"), next, unix_seconds)?);
         sinks.push(ConsoleSink::stdout(&COLUMNS));
         let bar = ProgressBar::resumed("train against the simulator", self.config.train.steps, trainer.steps_done());
         let (samples, per_question) = (self.out.join(SAMPLES), self.config.train.samples_per_question);
