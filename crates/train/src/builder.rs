@@ -184,7 +184,8 @@ impl TrainerBuilder {
                 found: config.samples_per_question,
             });
         }
-        let format = self.format.unwrap_or_else(|| config.rollout.format.into());
+        let mut format = self.format.unwrap_or_else(|| config.rollout.format.into());
+        format.tools.extend(tools.iter().map(|tool| tool.tag().to_owned()));
         let prompt = match prompt {
             Some(prompt) => prompt,
             None => PromptTemplate::for_model_or(&policy.codec, &format.prompt)?,
