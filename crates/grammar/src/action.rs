@@ -1,4 +1,4 @@
-//! What the policy did in a turn, and the answer that it gave.
+//! Actions and answers, read from the policy's text.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{EpisodeFormat, closing_tag, is_space, opening_tag};
 
-/// What the policy did in one turn.
+/// The policy's action in one turn.
 ///
 /// In JSON an object of one key: `{"search": "…"}` for a call of the tool `search`, `{"answer": "…"}`, `{"invalid": "no_tag"}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Action {
     Call {
         /// The tool's tag.
         tool: String,
-        /// What it asked, without surrounding white space; never empty.
+        /// The text of the call, without surrounding white space; never empty.
         input: String,
     },
     /// It answered, without surrounding white space. An empty answer is an answer.

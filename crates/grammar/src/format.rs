@@ -28,9 +28,9 @@ pub struct EpisodeFormat {
     /// A document's line: `{number}` counts from 1, `{text}` is the text, `{title}` the title. Where there is no `{title}`, a
     /// title is part of the text.
     pub document: String,
-    /// What stands in the block when a search found nothing.
+    /// The content of the block when a search found nothing.
     pub no_documents: String,
-    /// What stands in the block when a tool could not answer.
+    /// The content of the block when a tool could not answer.
     pub call_failed: String,
     /// The whole observation after a turn that was neither a call nor an answer.
     pub corrective: String,

@@ -139,7 +139,7 @@ without detailed illustrations. For example, <answer> Beijing </answer>. \
 Question: {{ question | trim }}{% if question | trim is not endingwith('?') %}?{% endif %}\n
 ";
 
-/// What both programs say after a turn that was neither a search nor an answer.
+/// Both programs' answer to a turn that was neither a search nor an answer.
 const RELEASED_CORRECTIVE: &str = "\nMy previous action is invalid. \
 If I want to search, I should put the query between <search> and </search>. \
 If I want to give the final answer, I should put the answer between <answer> and </answer>. Let me try again.\n";

@@ -60,7 +60,7 @@ impl Blocks {
         self.peak
     }
 
-    /// What is in use now is the peak so far.
+    /// Starts the peak anew at the bytes in use now.
     pub(crate) fn reset_peak(&mut self) {
         self.peak = self.used();
     }

@@ -19,7 +19,7 @@ pub struct Decoder {
     pub(crate) network: Network<Parameter>,
     /// Parameters beyond the architecture's.
     extra: Vec<Named>,
-    /// What is trained instead of the weights.
+    /// The adapters, which are trained instead of the weights.
     pub(crate) lora: Option<LoraConfig>,
     /// The seed of a training pass's dropout; other passes have none.
     pub(crate) dropout: Option<u64>,
@@ -170,7 +170,7 @@ impl Decoder {
         }
     }
 
-    /// What is trained, by name: the adapters where there are some, else the weights.
+    /// The trained tensors by name: the adapters where there are some, else the weights.
     pub fn trained(&self) -> Vec<(&str, &Weight)> {
         match &self.lora {
             Some(_) => self.adapters().flat_map(|Adapter { a, b, .. }| [a, b]).map(Named::pair).collect(),
@@ -178,7 +178,7 @@ impl Decoder {
         }
     }
 
-    /// What is trained, by name, to be replaced by an optimizer.
+    /// The trained tensors by name, to be replaced by an optimizer.
     pub fn trained_mut(&mut self) -> Vec<(&str, &mut Weight)> {
         let (network, extra) = (self.network.iter_mut(), self.extra.iter_mut());
         match &self.lora {
@@ -241,7 +241,7 @@ impl Decoder {
         host
     }
 
-    /// What adapters are multiplied by.
+    /// The factor of the adapters.
     pub(crate) fn scale(&self) -> f32 {
         self.lora.as_ref().map_or(0.0, |lora| lora.scale() as f32)
     }

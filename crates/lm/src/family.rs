@@ -11,7 +11,7 @@ pub enum Family {
     Qwen3,
 }
 
-/// What differs between families.
+/// The parts of a layer that differ between families.
 pub(crate) struct Features {
     /// Biases on the query, key and value projections.
     pub(crate) qkv_bias: bool,
@@ -33,7 +33,7 @@ impl Family {
         }
     }
 
-    /// What its layers have, where the configuration says this of `attention_bias`.
+    /// The parts of its layers, given the configuration's `attention_bias`.
     pub(crate) fn features(self, attention_bias: bool) -> Features {
         match self {
             Self::Llama => Features { qkv_bias: attention_bias, output_bias: attention_bias, qk_norm: false },

@@ -39,7 +39,7 @@ pub enum Warmup {
     Ratio(f64),
 }
 
-/// What becomes of a learning rate after its warm-up, by transformers' names.
+/// The course of a learning rate after its warm-up, by transformers' names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LrSchedulerType {

@@ -60,7 +60,7 @@ pub(crate) struct TensorSpec {
     pub(crate) role: Role,
 }
 
-/// What a tensor is for.
+/// The part that a tensor plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// `[vocab, hidden]`; the output head, too, where they are one.

@@ -141,7 +141,7 @@ impl AdamW {
         for (name, weight) in weights {
             let Some(gradient) = gradients.0.remove(name) else { continue };
             let moments = self.moments.remove(name);
-            // What is updated is taken out of its place: only then can it be written in place.
+            // A tensor is taken out of the map before its update: only then can it be written in place.
             let [mut updated, first, second] = match (weight.take(), gradient) {
                 (Weight::Matrix(w), gradient) => {
                     let moments = moments.map(|(m, v)| (m.into_matrix(), v.into_matrix()));

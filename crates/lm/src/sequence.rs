@@ -9,7 +9,7 @@ use zerosearch_generate::{Finish, Finished, SampledToken, Sampling, SequenceId, 
 use crate::cache::BlockTable;
 use crate::engine::{Draw, Rows};
 
-/// What lives between turns.
+/// A sequence between its turns and within them.
 pub(crate) struct Sequence {
     /// Every token so far. The cache holds the first of them.
     pub(crate) tokens: Vec<TokenId>,
@@ -49,7 +49,7 @@ impl Sequence {
         self.tokens.len() - self.cache.len()
     }
 
-    /// What it was started with.
+    /// The tokens that it was started with.
     pub(crate) fn prompt(&self) -> &[TokenId] {
         &self.tokens[..self.prompt]
     }

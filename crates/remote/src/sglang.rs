@@ -109,7 +109,7 @@ impl SglangGenerator {
     /// when the update fails, with the weights it had.
     ///
     /// # Errors
-    /// [`GenerateError::Remote`] names the call that failed; [`weights`](Generator::weights) is then unchanged.
+    /// [`GenerateError::Remote`] names the call that failed; [`weight_version`](Generator::weight_version) is then unchanged.
     pub fn refit(&mut self, folder: &str, version: WeightVersion) -> Result<(), GenerateError> {
         self.server.refit(folder).map_err(remote)?;
         self.weights = version;

@@ -6,7 +6,7 @@ use zerosearch_trajectory::TokenId;
 
 use crate::{RolloutError, ToolOutput};
 
-/// What the policy reads after a turn.
+/// The policy's next input after a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// The tokens that it reads.

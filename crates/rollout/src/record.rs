@@ -58,7 +58,7 @@ pub struct Rollout {
 pub struct TurnRecord {
     /// What the policy wrote.
     pub text: String,
-    /// What it did by that.
+    /// The action that the text asks for.
     pub action: Action,
     /// Why the turn ended.
     pub finish: Finish,
@@ -73,7 +73,7 @@ pub struct TurnRecord {
 /// An executed call of the tool that the turn's [`Action`] names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolRecord {
-    /// What the tool was asked.
+    /// The text of the call.
     pub input: String,
     /// The quality that a simulated engine was told to write. Absent when the noise is off.
     pub quality: Option<Quality>,

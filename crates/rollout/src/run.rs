@@ -19,7 +19,7 @@ use crate::{
 /// Everything that a rollout is a function of, except the tasks and the weights.
 #[derive(Clone)]
 pub struct RolloutPlan<'a> {
-    /// What the policy can call, by their tags.
+    /// The tools that the policy can call, by their tags.
     pub tools: Vec<Arc<dyn Tool + 'a>>,
     /// The policy's tokenizer.
     pub codec: &'a Codec,

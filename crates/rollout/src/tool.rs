@@ -1,4 +1,4 @@
-//! What the policy can call.
+//! Tools: the interface of everything that the policy can call.
 
 use zerosearch_generate::Stream;
 use zerosearch_grammar::EpisodeFormat;
@@ -41,9 +41,9 @@ pub trait Tool: Send + Sync {
 /// A call of a tool.
 #[derive(Clone, Copy, Debug)]
 pub struct ToolCall<'a> {
-    /// What the policy wrote between the tags, without surrounding white space; never empty.
+    /// The text between the tags, without surrounding white space; never empty.
     pub input: &'a str,
-    /// What the policy is working on.
+    /// The question that the policy is working on.
     pub task: &'a Task,
     /// Names the random draws of this call; a tool that draws sets its own purpose.
     pub stream: Stream,
@@ -51,10 +51,10 @@ pub struct ToolCall<'a> {
     pub format: &'a EpisodeFormat,
 }
 
-/// What a tool says to a call.
+/// A tool's answer to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolOutput {
-    /// What the policy reads, or why there is nothing. It is data: its tags are escaped, and what is too long is cut.
+    /// The text for the policy, or the reason of a failure. It is data: its tags are escaped, and too long a text is cut.
     pub text: Result<String, String>,
     /// The documents that a search found, for the record.
     pub documents: Vec<String>,

@@ -19,7 +19,7 @@ pub enum SimulatorError {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong with it, and what was expected.
+        /// The fault, and the value expected.
         message: String,
     },
     /// A prompt template that does not render.

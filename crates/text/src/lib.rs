@@ -9,7 +9,7 @@
 //! let codec = train_bpe(["which city is the capital".to_owned()].into_iter(), 300, &["<answer>"], &special)?;
 //! assert_eq!(codec.decode(&codec.encode("Zürich")), "Zürich");
 //!
-//! // What the policy is asked.
+//! // The prompt of a question.
 //! let prompt = PromptTemplate::for_model(&codec)?.render("What is the capital of Peru?")?;
 //! assert!(prompt.contains("What is the capital of Peru?"));
 //!

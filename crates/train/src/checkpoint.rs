@@ -124,10 +124,9 @@ impl Trainer {
         let temporary = checkpoints.join(format!(".{PREFIX}{}.tmp", self.step));
         let state = format!("{:#}\n", json(&self.state()));
         let there = || fs::read_to_string(folder.join(STATE)).is_ok_and(|there| there == state);
-        let is_recorded = self.outputs.unrecorded.is_none() && !folder.join(UNRECORDED).exists();
-        if latest_step(checkpoints)? == Some(self.step) && is_recorded && there() {
-            // The same step of the same run: what is there is what would be written.
-            return Ok(());
+        if latest_step(checkpoints)? == Some(self.step) && there() {
+            // The same step of the same run. At most it has been recorded since then, or could not be.
+            return self.write_unrecorded(&folder);
         }
         remove(&temporary)?;
         fs::create_dir_all(&temporary).map_err(|error| failed(&temporary, error))?;
@@ -158,11 +157,19 @@ impl Trainer {
         if self.config.staleness > 0 || !self.collector.ahead.is_empty() {
             write_json(&folder.join(AHEAD), &self.collector.ahead)?;
         }
-        if let Some(report) = &self.outputs.unrecorded {
-            write_json(&folder.join(UNRECORDED), &Unrecorded::from(report))?;
-        }
+        self.write_unrecorded(folder)?;
         write_atomic(folder.join(STATE), state.as_bytes())?;
         sync(folder)
+    }
+
+    /// Has a checkpoint remember the last step if that could not be recorded, and forget it otherwise.
+    fn write_unrecorded(&self, folder: &Path) -> Result<(), TrainError> {
+        let path = folder.join(UNRECORDED);
+        match &self.outputs.unrecorded {
+            Some(report) => write_json(&path, &Unrecorded::from(report)),
+            None if path.exists() => fs::remove_file(&path).map_err(|error| failed(&path, error)),
+            None => Ok(()),
+        }
     }
 
     fn state(&self) -> State {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use zerosearch_data::world::WorldQuestion;
 use zerosearch_generate::{GenerateError, Generator, Request, Sampling, Stream, TokenId, Turn};
+use zerosearch_grammar::{EpisodeFormat, SEARCH_TAG, closing_tag, opening_tag};
 use zerosearch_lm::{LanguageModel, LocalGenerator};
 use zerosearch_search::SearchEngine;
 use zerosearch_text::{PromptTemplate, StopScanner};
@@ -37,7 +38,7 @@ pub fn measure_copying(
     top_k: usize,
 ) -> Result<Copying, PretrainingError> {
     const CHAIN: Habits = Habits { guess: 0.0, stop_early: 0.0, bare_question: 0.0 };
-    let codec = &model.codec;
+    let (codec, format) = (&model.codec, EpisodeFormat::default());
     let mut generator = LocalGenerator::for_model(model)?;
     let mut rng = Stream { purpose: "copying", ..Stream::default() }.rng();
     let mut spans = BTreeMap::new();
@@ -47,18 +48,17 @@ pub fn measure_copying(
         for (index, part) in parts.iter().enumerate() {
             let ScriptedTurn::Policy(text) = part else { continue };
             let history = encode_demonstration(codec, &rendered, &parts[..index], 0.0).tokens;
-            for (kind, open, close) in [
-                ("query", "<search>", "</search>"),
-                ("link", "<think>It is", "</think>"),
-                ("answer", "<answer>", "</answer>"),
-            ] {
-                let Some((before, rest)) = text.split_once(open) else { continue };
-                let Some((span, _)) = rest.split_once(close) else { continue };
+            for (kind, tag, begins) in
+                [("query", SEARCH_TAG, ""), ("link", format.think.as_str(), "It is"), ("answer", &format.answer, "")]
+            {
+                let (open, close) = (opening_tag(tag) + begins, closing_tag(tag));
+                let Some((before, rest)) = text.split_once(&open) else { continue };
+                let Some((span, _)) = rest.split_once(&close) else { continue };
                 if span.trim() == "unknown" {
                     continue;
                 }
                 let tokens: Vec<TokenId> = [history.clone(), codec.encode(&format!("{before}{open}"))].concat();
-                let stop = StopScanner::new(codec, &[close]).into_stop();
+                let stop = StopScanner::new(codec, &[&close]).into_stop();
                 let turn = Turn { max_new_tokens: 48, seed: 0, stop, deadline: None };
                 let id = generator
                     .start(Request { prompt: &tokens, sampling: Sampling::greedy(), turn })

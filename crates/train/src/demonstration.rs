@@ -8,7 +8,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 use zerosearch_data::world::WorldQuestion;
-use zerosearch_grammar::EpisodeFormat;
+use zerosearch_grammar::{EpisodeFormat, SEARCH_TAG, closing_tag, opening_tag};
 use zerosearch_lm::SftExample;
 use zerosearch_search::{Query, SearchEngine, SearchError};
 use zerosearch_simulator::mentions;
@@ -21,6 +21,14 @@ pub enum ScriptedTurn {
     Policy(String),
     /// Documents that the engine returned, best first.
     Documents(Vec<String>),
+}
+
+impl ScriptedTurn {
+    /// A thought, and an action by its tag.
+    fn policy(format: &EpisodeFormat, thought: &str, tag: &str, content: &str) -> Self {
+        let (think, thought_ends) = (opening_tag(&format.think), closing_tag(&format.think));
+        Self::Policy(format!("{think}{thought}{thought_ends}{} {content} {}", opening_tag(tag), closing_tag(tag)))
+    }
 }
 
 /// How often an episode takes which course; what is left of 1 follows the chain of searches to its end.
@@ -46,9 +54,10 @@ pub fn demonstrate(
     top_k: usize,
     rng: &mut ChaCha8Rng,
 ) -> Result<Vec<ScriptedTurn>, SearchError> {
+    let format = EpisodeFormat::default();
     let mut chance = |probability: f64| f64::from(rng.next_u32()) / 4_294_967_296.0 < probability;
     if chance(habits.guess) {
-        return Ok(vec![ScriptedTurn::Policy(format!("<think>I know it.</think><answer> {guess} </answer>"))]);
+        return Ok(vec![ScriptedTurn::policy(&format, "I know it.", &format.answer, guess)]);
     }
     let stop_early = question.hops > 1 && chance(habits.stop_early / (1.0 - habits.guess));
     let mut parts = Vec::new();
@@ -65,7 +74,7 @@ pub fn demonstrate(
         } else {
             current.ask.as_str()
         };
-        parts.push(ScriptedTurn::Policy(format!("<think>{thought}</think><search> {query} </search>")));
+        parts.push(ScriptedTurn::policy(&format, &thought, SEARCH_TAG, query));
         let found = engine.search(&Query { text: query, top_k, context: None })?;
         let documents: Vec<String> = found.into_iter().map(|document| document.contents).collect();
         // The end of the chain may come into sight early: a document that states the link and the answer.
@@ -77,7 +86,7 @@ pub fn demonstrate(
         if step == last || final_in_sight || (stop_early && step_in_sight) {
             let answer = if final_in_sight { &question.steps[last].answer } else { &current.answer };
             if step_in_sight || final_in_sight {
-                parts.push(ScriptedTurn::Policy(format!("<think>Found it.</think><answer> {answer} </answer>")));
+                parts.push(ScriptedTurn::policy(&format, "Found it.", &format.answer, answer));
                 return Ok(parts);
             }
         }
@@ -93,7 +102,7 @@ pub fn demonstrate(
         }
         bare = false;
     }
-    parts.push(ScriptedTurn::Policy("<think>Not there.</think><answer> unknown </answer>".into()));
+    parts.push(ScriptedTurn::policy(&format, "Not there.", &format.answer, "unknown"));
     Ok(parts)
 }
 

@@ -6,6 +6,7 @@ use rand_chacha::rand_core::Rng;
 use zerosearch_data::DataError;
 use zerosearch_data::world::{NameClass, NameSource, Split, World, WorldQuestion};
 use zerosearch_generate::Stream;
+use zerosearch_grammar::{SEARCH_TAG, closing_tag, opening_tag};
 use zerosearch_lm::SftExample;
 use zerosearch_search::{Bm25Index, Document, Quality, SearchError};
 use zerosearch_simulator::{
@@ -197,7 +198,8 @@ pub fn index(world: &World, seed: u64) -> Result<Bm25Index, SearchError> {
 
 /// The searches of an episode as a judge by the exact rule would label them.
 fn labelled(question: &WorldQuestion, parts: &[ScriptedTurn]) -> Vec<LabelledInteraction> {
-    let query = |text: &str| Some(text.split_once("<search> ")?.1.split_once(" </search>")?.0.to_string());
+    let (open, close) = (opening_tag(SEARCH_TAG), closing_tag(SEARCH_TAG));
+    let query = |text: &str| Some(text.split_once(&open)?.1.split_once(&close)?.0.trim().to_string());
     let row = |pair: &[ScriptedTurn]| match pair {
         [ScriptedTurn::Policy(text), ScriptedTurn::Documents(documents)] if !documents.is_empty() => {
             let useful = documents.iter().any(|document| mentions(document, &question.golden_answers));

@@ -36,7 +36,7 @@ impl Sample {
     }
 }
 
-/// What a step did: its figures and all its rollouts.
+/// A step's figures and all its rollouts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
     /// Its number, counted from 1.

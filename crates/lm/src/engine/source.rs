@@ -1,4 +1,4 @@
-//! What engines take weights from.
+//! The source of an engine's weights.
 
 use std::borrow::Cow;
 

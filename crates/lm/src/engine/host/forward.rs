@@ -17,7 +17,7 @@ const TILE: usize = 16;
 /// Scores that a task holds at most, where a tile of one row allows it (512 KiB).
 const SCORES: usize = 1 << 17;
 
-/// What a step computes, and what it reads.
+/// The sequences that a step computes and the blocks that it reads.
 pub(super) struct Step<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) store: &'a Store,
