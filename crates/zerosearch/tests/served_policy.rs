@@ -170,7 +170,7 @@ fn three_steps_through_a_server_are_those_of_this_process_to_the_bit() {
     let kept: Vec<_> =
         std::fs::read_dir(folder.path().join("served")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(kept, ["version_3"]);
-    assert!(LanguageModel::read(&folder.path().join("served/version_3")).unwrap().weights == trained.weights);
+    assert!(LanguageModel::read(folder.path().join("served/version_3")).unwrap().weights == trained.weights);
     let log = server.lock().unwrap().log.clone();
     let count = |path: &str| log.iter().filter(|asked| *asked == path).count() as u64;
     assert_eq!(count("/update_weights_from_disk"), STEPS + 1);
