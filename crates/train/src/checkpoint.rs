@@ -26,6 +26,7 @@ use zerosearch_curriculum::SuccessRate;
 use zerosearch_files::write_atomic;
 use zerosearch_lm::{AdamW, Decoder, HostWeights, LanguageModel, LoraConfig, StoredDtype};
 
+use crate::critic::VALUE_HEAD;
 use crate::identity::Identity;
 use crate::learner::Learner;
 use crate::validation::Best;
@@ -222,7 +223,11 @@ impl Trainer {
         let optimizer = |name: &str| AdamW::read(self.config.optimizer, folder.join(name), device);
         let critic = match &self.updater.critic {
             Some(_) => {
-                let weights = HostWeights::read_file(folder.join("critic.safetensors"))?;
+                let path = folder.join("critic.safetensors");
+                let weights = HostWeights::read_file(&path)?;
+                if weights.get(VALUE_HEAD).is_none() {
+                    return Err(failed(&path, format!("has no tensor `{VALUE_HEAD}`: it is no critic")));
+                }
                 let decoder = Decoder::trainable(&model.config, weights, device)?.with_bf16(self.config.bf16);
                 Some(Learner { decoder, optimizer: optimizer("critic_optimizer.safetensors")? })
             }

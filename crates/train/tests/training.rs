@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use fixture::{Fixture, RunEnd, Sick, build_in, config, metrics, run, step};
 use zerosearch_algorithms::{AdaptiveKl, AlgorithmConfig, KlReward};
 use zerosearch_curriculum::CurriculumConfig;
-use zerosearch_lm::{Decoder, Gradients, HostWeights, LoraConfig, ScoredSequence, Weight};
+use zerosearch_lm::{Decoder, Gradients, HostWeights, LoraConfig, ScoredSequence, StoredDtype, Weight};
 use zerosearch_train::{TrainConfig, TrainError, Trainer, latest_step, read_samples, samples_path};
 
 /// Runs once without and once with an interruption after the second step, in two folders, and asserts that weights and
@@ -141,6 +141,18 @@ fn a_checkpoint_cut_short_is_an_error_that_names_the_file() {
         std::fs::write(&path, bytes).unwrap();
     }
     assert_eq!(fixture.trainer_in(folder.path(), config("grpo")).steps_done(), 1);
+}
+
+#[test]
+fn a_critic_without_its_head_is_an_error_that_names_it() {
+    let fixture = Fixture::new();
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = folder.path().join("checkpoints");
+    run(&mut fixture.trainer_in(folder.path(), config("ppo")), 1);
+    fixture.model.weights.write(checkpoints.join("global_step_1/critic.safetensors"), StoredDtype::F32).unwrap();
+    let resumed = fixture.builder(config("ppo")).checkpoints(&checkpoints).build();
+    let message = resumed.err().unwrap().to_string();
+    assert!(message.contains("critic.safetensors") && message.contains("value_head.weight"), "{message}");
 }
 
 #[test]
