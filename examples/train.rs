@@ -68,11 +68,14 @@ fn main() -> Result<(), Failure> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
-    while trainer.next_step()?.is_some() {
-        if interrupted.load(Ordering::Relaxed) {
+    loop {
+        if interrupted.load(Ordering::Relaxed) && !trainer.is_finished() {
             trainer.checkpoint()?;
             println!("stopped after step {}; repeat with --resume", trainer.steps_done());
             return Ok(());
+        }
+        if trainer.next_step()?.is_none() {
+            break;
         }
     }
     let policy = config.out.join("policy");

@@ -105,24 +105,10 @@ impl LocalGenerator {
         Ok(())
     }
 
-    /// Gives the memory of the weights back, until others are put in place: what vLLM calls a sleep. A training step
-    /// needs it for gradients and activations. Live sequences stay, but [`poll`](Generator::poll) fails meanwhile.
-    pub fn release_weights(&mut self) {
-        self.engine.clear();
-    }
-
     /// Counts since the generator was made, or since they were taken.
     pub fn statistics(&self) -> Statistics {
         let peak_cache_bytes = (self.blocks.peak() * self.engine.block_bytes()) as u64;
         Statistics { peak_cache_bytes, ..self.statistics }
-    }
-
-    /// The counts so far, which begin anew.
-    pub fn take_statistics(&mut self) -> Statistics {
-        let taken = self.statistics();
-        self.statistics = Statistics::default();
-        self.blocks.reset_peak();
-        taken
     }
 
     fn check(&self, tokens: &[TokenId]) -> Result<(), GenerateError> {

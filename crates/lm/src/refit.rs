@@ -28,8 +28,9 @@ pub fn generator_for(model: &LanguageModel, _device: &Device) -> Result<Box<dyn 
 }
 
 impl RolloutGenerator for LocalGenerator {
+    /// Gives the weights' memory back. Polling fails until there are others.
     fn sleep(&mut self) -> Result<(), GenerateError> {
-        self.release_weights();
+        self.engine.clear();
         Ok(())
     }
 
@@ -38,7 +39,10 @@ impl RolloutGenerator for LocalGenerator {
     }
 
     fn take_statistics(&mut self) -> Statistics {
-        Self::take_statistics(self)
+        let taken = self.statistics();
+        self.statistics = Statistics::default();
+        self.blocks.reset_peak();
+        taken
     }
 }
 

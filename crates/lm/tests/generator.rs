@@ -3,7 +3,8 @@
 use burn::tensor::Device;
 use proptest::prelude::*;
 use zerosearch_generate::{
-    Finish, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, Turn, WeightVersion, never,
+    Finish, GenerateError, Generator, Request, RolloutGenerator, SampledToken, Sampling, SequenceId, Turn,
+    WeightVersion, never,
 };
 use zerosearch_lm::{Decoder, HostWeights, LocalGenerator, ModelConfig};
 
@@ -151,7 +152,7 @@ fn without_weights_nothing_is_sampled_and_with_them_again_nothing_was_lost() {
     let done = |generator: &mut LocalGenerator| generator.poll().unwrap().remove(0).tokens;
     let id = start(&mut generator, 0);
     let first = done(&mut generator);
-    generator.release_weights();
+    generator.sleep().unwrap();
     generator.extend(id, &[1, 2], turn(1, 7)).unwrap();
     let message = generator.poll().unwrap_err().to_string();
     assert!(message.contains("released") && message.contains("refit"), "{message}");

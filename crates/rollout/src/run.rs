@@ -293,7 +293,7 @@ fn outputs(tool: &dyn Tool, calls: &[ToolCall<'_>]) -> Vec<ToolOutput> {
     if outputs.len() == calls.len() {
         return outputs;
     }
-    // With an output missing or to spare nobody knows whose is whose.
+    // If the counts differ, outputs cannot be matched to calls.
     let failure = format!("the tool {} gave {} outputs for {} calls", tool.tag(), outputs.len(), calls.len());
     vec![ToolOutput::failure(failure); calls.len()]
 }

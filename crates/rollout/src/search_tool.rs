@@ -62,7 +62,7 @@ impl Tool for SearchTool<'_> {
         let answered = results.len();
         let mut results = results.into_iter();
         let output = |(call, quality)| {
-            // With a result missing or to spare nobody knows whose is whose.
+            // If the counts differ, results cannot be matched to queries.
             let output = match results.next() {
                 Some(Ok(found)) if answered == calls.len() => self.output(call, &found),
                 Some(Err(error)) if answered == calls.len() => ToolOutput::failure(error.to_string()),

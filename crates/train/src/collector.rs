@@ -83,8 +83,8 @@ impl Collector {
             tasks.iter().filter(|task| self.greedy_baseline && task.sample == 0).cloned().collect();
         let noise = Noise::Curriculum { curriculum: self.curriculum.as_ref(), progress };
         let search = RolloutPlan::search(self.engine.as_ref(), noise, &self.codec, self.config.rollout);
-        let mut plan = RolloutPlan { format: self.format.clone(), seed: self.config.seed, step, ..search };
-        plan.tools.extend(self.tools.iter().map(|tool| tool.clone() as Arc<dyn Tool>));
+        let search = RolloutPlan { seed: self.config.seed, step, ..search };
+        let mut plan = with_tools(search, &self.tools, &self.format);
         let rollouts = plan.run(&mut *self.generator, tasks, &mut |_| {})?;
         plan.config.sampling = Sampling::greedy();
         let greedy = plan.run(&mut *self.generator, greedy_tasks, &mut |_| {})?;
@@ -109,8 +109,8 @@ impl Collector {
         let tasks = tasks.collect::<Result<_, _>>()?;
         let config = RolloutConfig { sampling: Sampling::greedy(), ..self.config.rollout };
         let search = RolloutPlan::search(engine, noise, &self.codec, config);
-        let mut plan = RolloutPlan { format: self.format.clone(), seed: self.config.seed, ..search };
-        plan.tools.extend(self.tools.iter().map(|tool| tool.clone() as Arc<dyn Tool>));
+        let search = RolloutPlan { seed: self.config.seed, ..search };
+        let plan = with_tools(search, &self.tools, &self.format);
         Ok(plan.run(&mut *self.generator, tasks, &mut |_| {})?)
     }
 
@@ -153,4 +153,11 @@ impl Collector {
         }
         Ok(())
     }
+}
+
+/// A plan of episodes that search, with further tools and in the words of `format`. A function of the parts, so that the
+/// generator is free beside it.
+fn with_tools<'p>(mut search: RolloutPlan<'p>, tools: &[Arc<dyn Tool>], format: &EpisodeFormat) -> RolloutPlan<'p> {
+    search.tools.extend(tools.iter().map(|tool| tool.clone() as Arc<dyn Tool>));
+    RolloutPlan { format: format.clone(), ..search }
 }

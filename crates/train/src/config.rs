@@ -178,6 +178,17 @@ impl TrainConfig {
         }
     }
 
+    /// The policy's learning rate at a step counted from 0.
+    pub(crate) fn learning_rate_at(&self, step: u64) -> f64 {
+        self.lr_scheduler_type.rate(self.learning_rate, self.warmup_ratio, step, self.steps)
+    }
+
+    /// The critic's learning rate at a step counted from 0.
+    pub(crate) fn critic_learning_rate_at(&self, step: u64) -> f64 {
+        let (peak, warmup_ratio) = (self.critic_learning_rate, self.critic_warmup_ratio);
+        self.critic_lr_scheduler_type.rate(peak, warmup_ratio, step, self.steps)
+    }
+
     /// Checks what the parts do not check themselves.
     ///
     /// # Errors

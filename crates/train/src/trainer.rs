@@ -130,6 +130,11 @@ impl Trainer {
         self.model()
     }
 
+    /// Whether no step is left to take or to be recorded.
+    pub fn is_finished(&self) -> bool {
+        self.is_done() && self.outputs.unrecorded.is_none()
+    }
+
     /// Whether no step is left to take.
     fn is_done(&self) -> bool {
         self.step >= self.config.steps || self.is_exhausted()

@@ -252,22 +252,17 @@ impl Updater {
         };
         let budget = self.config.micro_batch_tokens;
         let backward = |sums: &mut PolicySums, seconds: f64| sums.seconds.backward += seconds;
-        let (gradients, shares) =
+        let (gradients, parts) =
             replicas::gradients(decoders, &self.device, mini_batch, budget, micro_batch, backward)?;
         let mut sums = LossMetrics::default();
         let mut seconds = Seconds::default();
-        for share in shares {
-            sums += share.loss;
-            totals.gaps += share.gaps;
+        for part in parts {
+            sums += part.loss;
+            totals.gaps += part.gaps;
             // The devices work beside one another.
-            seconds = seconds.max(share.seconds);
+            seconds = seconds.max(part.seconds);
         }
-        let rate = self.config.lr_scheduler_type.rate(
-            self.config.learning_rate,
-            self.config.warmup_ratio,
-            step,
-            self.config.steps,
-        );
+        let rate = self.config.learning_rate_at(step);
         let clock = Instant::now();
         let norm = self.policy.step(gradients, sums.loss, rate, self.config.gradient_norm, step)?;
         seconds.optimizer = clock.elapsed().as_secs_f64();
@@ -311,12 +306,7 @@ impl Updater {
         let (gradients, sums) =
             replicas::gradients(decoders, &self.device, mini_batch, budget, micro_batch, |_, _| {})?;
         let sum = sums.iter().fold(0.0, |all, sum| all + sum);
-        let rate = self.config.critic_lr_scheduler_type.rate(
-            self.config.critic_learning_rate,
-            self.config.critic_warmup_ratio,
-            step,
-            self.config.steps,
-        );
+        let rate = self.config.critic_learning_rate_at(step);
         let norm = critic.step(gradients, sum, rate, self.config.gradient_norm, step)?;
         totals.critic(sum, mini_batch.fraction(), norm, rate);
         Ok(())

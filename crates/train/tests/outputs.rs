@@ -69,6 +69,7 @@ fn a_sink_that_fails_stops_the_run_at_that_step_with_a_checkpoint_that_lacks_not
             assert!(message.contains("full"), "{message}");
         }
         assert_eq!((trainer.steps_done(), trainer.first_unrecorded_step()), (2, 2));
+        assert!(!trainer.is_finished());
         assert_eq!(latest_step(folder.path().join("checkpoints")).unwrap(), Some(2));
 
         full.store(false, Ordering::Relaxed);
@@ -76,6 +77,7 @@ fn a_sink_that_fails_stops_the_run_at_that_step_with_a_checkpoint_that_lacks_not
         assert_eq!((again.steps_done(), again.first_unrecorded_step()), (2, 2));
         assert_eq!(step(&mut again).step, 2);
         assert_eq!(run(&mut again, u64::MAX), RunEnd::Finished);
+        assert!(again.is_finished());
         assert!(outcome(folder.path()) == outcome(whole.path()), "in this process: {in_this_process}");
         // The step is recorded: no checkpoint remembers it any longer.
         assert!(!folder.path().join("checkpoints/global_step_4/unrecorded.json").exists());

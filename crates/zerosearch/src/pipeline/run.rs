@@ -250,7 +250,12 @@ impl<'a> Pipeline<'a> {
             say(format!("resumed after step {done} of {steps}"));
         }
         let bar = ProgressBar::resumed("train against the simulator", steps, done);
-        while !interrupted.load(Ordering::Relaxed) {
+        loop {
+            if interrupted.load(Ordering::Relaxed) && !trainer.is_finished() {
+                bar.finish();
+                trainer.checkpoint()?;
+                return Ok(None);
+            }
             if trainer.next_step()?.is_none() {
                 bar.finish();
                 return Ok(Some((trainer.into_model()?, real_calls())));
@@ -261,9 +266,6 @@ impl<'a> Pipeline<'a> {
             }
             bar.advance(1);
         }
-        bar.finish();
-        trainer.checkpoint()?;
-        Ok(None)
     }
 
     fn save_model(
