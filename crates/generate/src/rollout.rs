@@ -30,7 +30,8 @@ pub trait RolloutGenerator: Generator + Send {
     /// default.
     fn limit_cache(&mut self, _bytes: usize) {}
 
-    /// The counts since the generator was made or since they were last taken. They begin anew.
+    /// The counts since the generator was made or since they were last taken. They begin anew, and released sequences have no
+    /// influence on them: a resumed run counts what one counts that never stopped.
     fn take_statistics(&mut self) -> Statistics;
 }
 
@@ -41,10 +42,12 @@ pub struct Statistics {
     pub sampled: u64,
     /// Prompt and observation tokens computed, those computed again included.
     pub prefilled: u64,
-    /// Prompt tokens whose cache came from another sequence of the group.
+    /// Tokens whose cache came from another sequence, a live or a released one, or was left of a sequence's own that had been
+    /// given up.
     pub shared: u64,
     /// Tokens whose cache was given up for want of memory, to be computed again.
     pub evicted: u64,
-    /// The most bytes that the caches held at once.
+    /// The most bytes that the caches of live sequences held at once. What is kept of released ones is not counted: it makes
+    /// room when a live one needs it.
     pub peak_cache_bytes: u64,
 }

@@ -9,11 +9,15 @@ use zerosearch_generate::{
 
 use crate::cache::Blocks;
 use crate::engine::{Engine, HostEngine};
+use crate::prefix::Prefixes;
 use crate::sequence::{ActiveTurn, Sequence};
 use crate::{Decoder, HostWeights, LanguageModel, LmError, ModelConfig};
 
 /// Decodes on the host. A sampled sequence depends on its prompt, its observations, its seeds and the
 /// weights, and on nothing else: not on the batch, the slot, the memory or the number of threads.
+///
+/// A prefix that sequences have in common is computed once: what one of them has computed serves the others while it lives
+/// and, as long as there is memory for it, after its release.
 pub struct LocalGenerator {
     pub(crate) engine: Box<dyn Engine>,
     weights: WeightVersion,
@@ -23,6 +27,7 @@ pub struct LocalGenerator {
     next_id: u64,
     pub(crate) sequences: BTreeMap<SequenceId, Sequence>,
     pub(crate) blocks: Blocks,
+    pub(crate) prefixes: Prefixes,
     pub(crate) statistics: Statistics,
 }
 
@@ -55,7 +60,7 @@ impl LocalGenerator {
         Ok(generator)
     }
 
-    fn with_engine(engine: Box<dyn Engine>, eos: &[TokenId]) -> Self {
+    pub(crate) fn with_engine(engine: Box<dyn Engine>, eos: &[TokenId]) -> Self {
         Self {
             engine,
             weights: WeightVersion(0),
@@ -65,6 +70,7 @@ impl LocalGenerator {
             next_id: 0,
             sequences: BTreeMap::new(),
             blocks: Blocks::default(),
+            prefixes: Prefixes::default(),
             statistics: Statistics::default(),
         }
     }
@@ -75,15 +81,16 @@ impl LocalGenerator {
         self
     }
 
-    /// The caches hold at most this many bytes. When they are full, sequences wait, and those that wait for a search or
-    /// came last give their caches up and are computed again later: it changes speed, never a token. A sequence that does
-    /// not fit even alone ends with [`Finish::Context`].
+    /// The caches hold at most this many bytes. When they are full, those of released sequences make room, the least
+    /// recently used first. Then sequences wait, and those that wait for a search or came last give their caches up and are
+    /// computed again later: it changes speed, never a token. A sequence that does not fit even alone ends with
+    /// [`Finish::Context`]. Without a bound, at most 256 MiB are kept of released sequences.
     pub fn with_cache_bytes(mut self, cache_bytes: usize) -> Self {
         self.cache_bytes = cache_bytes;
         self
     }
 
-    /// Replaces the weights. Live sequences keep the caches that the old weights computed.
+    /// Replaces the weights. Live sequences keep the caches that the old weights computed; no other sequence shares them.
     ///
     /// # Errors
     /// When a tensor is missing or of another shape; the present weights then stay.
@@ -91,6 +98,7 @@ impl LocalGenerator {
         let sources = weights.sources(self.engine.config())?;
         self.engine.fill(&sources)?;
         self.weights = version;
+        self.forget_prefixes();
         Ok(())
     }
 
@@ -102,6 +110,7 @@ impl LocalGenerator {
         let sources = decoder.sources(self.engine.config())?;
         self.engine.fill(&sources)?;
         self.weights = version;
+        self.forget_prefixes();
         Ok(())
     }
 
@@ -145,7 +154,6 @@ impl LocalGenerator {
 
     /// Computes some tokens of some sequences, and draws the next token of those that have computed all of theirs.
     fn step(&mut self) -> Result<Vec<Finished>, GenerateError> {
-        self.share_prompts();
         let (chosen, mut finished) = self.choose();
         let (mut rows, mut drawing) = (Vec::new(), Vec::new());
         for (id, sequence) in &mut self.sequences {
@@ -164,6 +172,7 @@ impl LocalGenerator {
         for (id, count) in chosen {
             if let Some(sequence) = self.sequences.get_mut(&id) {
                 sequence.cache.advance(count);
+                self.prefixes.enter(&sequence.tokens, &mut sequence.cache, &mut self.blocks, &mut *self.engine);
             }
         }
         for (id, token) in drawing.into_iter().zip(drawn) {
@@ -196,10 +205,9 @@ impl Generator for LocalGenerator {
         if request.prompt.len() >= context {
             return Err(GenerateError::PromptTooLong { length: request.prompt.len(), context });
         }
-        let leader = self.leader_for(request.prompt);
         let id = SequenceId(self.next_id);
         self.next_id += 1;
-        self.sequences.insert(id, Sequence::new(request.prompt, request.sampling, leader, request.turn));
+        self.sequences.insert(id, Sequence::new(request.prompt, request.sampling, request.turn));
         Ok(id)
     }
 
@@ -242,6 +250,7 @@ impl Generator for LocalGenerator {
     fn release(&mut self, id: SequenceId) {
         if let Some(mut sequence) = self.sequences.remove(&id) {
             self.blocks.release(&mut sequence.cache, &mut *self.engine);
+            self.bound_recent();
         }
     }
 
@@ -282,7 +291,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(generator.blocks.used(), 0);
+        assert_eq!(generator.blocks.used(), generator.blocks.recent());
         (tokens, generator.statistics())
     }
 

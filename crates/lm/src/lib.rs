@@ -19,6 +19,7 @@ mod network;
 mod optim;
 mod packing;
 mod pass;
+mod prefix;
 mod refit;
 mod scheduling;
 mod sequence;

@@ -28,18 +28,23 @@ pub fn generator_for(model: &LanguageModel, _device: &Device) -> Result<Box<dyn 
 }
 
 impl RolloutGenerator for LocalGenerator {
-    /// Gives the weights' memory back. Polling fails until there are others.
+    /// Gives back the memory of the weights and of the caches of released sequences. Polling fails until there are other
+    /// weights.
     fn sleep(&mut self) -> Result<(), GenerateError> {
+        self.drop_recent();
         self.engine.clear();
         Ok(())
     }
 
     fn limit_cache(&mut self, bytes: usize) {
         self.cache_bytes = bytes;
+        self.bound_recent();
     }
 
+    /// The caches of released sequences are dropped: the next counts would depend on them.
     fn take_statistics(&mut self) -> Statistics {
         let taken = self.statistics();
+        self.drop_recent();
         self.statistics = Statistics::default();
         self.blocks.reset_peak();
         taken

@@ -13,12 +13,10 @@ use crate::engine::{Draw, Rows};
 pub(crate) struct Sequence {
     /// Every token so far. The cache holds the first of them.
     pub(crate) tokens: Vec<TokenId>,
-    /// How many of them it was started with.
-    prompt: usize,
     pub(crate) cache: BlockTable,
     sampling: Sampling,
-    /// A sequence with the same prompt whose cache is shared once it is computed.
-    pub(crate) leader: Option<SequenceId>,
+    /// A sequence that computes a prefix that this one waits for, and how many tokens they have in common.
+    pub(crate) leader: Option<(SequenceId, usize)>,
     pub(crate) turn: Option<ActiveTurn>,
 }
 
@@ -33,13 +31,12 @@ pub(crate) struct ActiveTurn {
 }
 
 impl Sequence {
-    pub(crate) fn new(prompt: &[TokenId], sampling: Sampling, leader: Option<SequenceId>, turn: Turn) -> Self {
+    pub(crate) fn new(prompt: &[TokenId], sampling: Sampling, turn: Turn) -> Self {
         Self {
             tokens: prompt.to_vec(),
-            prompt: prompt.len(),
             cache: BlockTable::default(),
             sampling,
-            leader,
+            leader: None,
             turn: Some(ActiveTurn::new(turn)),
         }
     }
@@ -49,15 +46,10 @@ impl Sequence {
         self.tokens.len() - self.cache.len()
     }
 
-    /// The tokens that it was started with.
-    pub(crate) fn prompt(&self) -> &[TokenId] {
-        &self.tokens[..self.prompt]
-    }
-
-    /// Those of its prompt that another sequence with the same prompt can take over: the last one it computes itself,
-    /// which yields the logits of its first draw.
-    pub(crate) fn sharable(&self) -> usize {
-        self.prompt - 1
+    /// Those of its tokens that it can take over from another sequence: the last one it computes itself, which yields the
+    /// logits of its next draw.
+    pub(crate) fn sharable(&self) -> &[TokenId] {
+        self.tokens.split_last().map_or(&[], |(_, before)| before)
     }
 
     /// The next of its tokens, with a draw where they are the last.

@@ -77,6 +77,109 @@ fn the_samples_of_a_group_share_their_prompts_prefill() {
     assert_eq!(statistics.sampled, 10);
 }
 
+/// Fifty tokens that are the same for all, and ten of its own.
+fn prompt(own: u32) -> Vec<u32> {
+    (0..50).chain([60 + own; 10]).collect()
+}
+
+fn play(generator: &mut LocalGenerator, own: u32) -> (SequenceId, Vec<SampledToken>) {
+    let turn = turn(u64::from(own), 6);
+    let id = generator.start(Request { prompt: &prompt(own), sampling: Sampling::default(), turn }).unwrap();
+    (id, generator.poll().unwrap().remove(0).tokens)
+}
+
+/// The tokens that a generator computed and those that it shared.
+fn work(generator: &LocalGenerator) -> (u64, u64) {
+    (generator.statistics().prefilled, generator.statistics().shared)
+}
+
+#[test]
+fn what_prompts_have_in_common_is_computed_once_also_one_after_another_and_after_a_release() {
+    let expected = [0, 1, 2].map(|own| play(&mut generator(), own).1);
+    // The last token of a prompt is neither: it is computed for the draw behind it.
+    let once = (50 + 3 * 9, 2 * 50);
+
+    let mut together = generator();
+    for own in 0..3 {
+        let turn = turn(u64::from(own), 6);
+        together.start(Request { prompt: &prompt(own), sampling: Sampling::default(), turn }).unwrap();
+    }
+    let mut found = Vec::new();
+    while found.len() < 3 {
+        found.extend(together.poll().unwrap());
+    }
+    found.sort_by_key(|done| done.id);
+    assert_eq!(found.into_iter().map(|done| done.tokens).collect::<Vec<_>>(), expected);
+    assert_eq!(work(&together), once);
+
+    let mut alive = generator();
+    assert_eq!([0, 1, 2].map(|own| play(&mut alive, own).1), expected);
+    assert_eq!(work(&alive), once);
+
+    let mut released = generator();
+    let found = [0, 1, 2].map(|own| {
+        let (id, tokens) = play(&mut released, own);
+        released.release(id);
+        tokens
+    });
+    assert_eq!((found, work(&released)), (expected, once));
+}
+
+#[test]
+fn groups_that_arrive_mixed_share_their_own_prompts_and_the_head_of_all() {
+    let mut generator = generator();
+    for sample in 0..6 {
+        let prompt = prompt(sample % 2);
+        generator.start(Request { prompt: &prompt, sampling: Sampling::default(), turn: turn(0, 1) }).unwrap();
+    }
+    while !generator.poll().unwrap().is_empty() {}
+    assert_eq!(work(&generator), (50 + 2 * 9, 50 + 4 * 59));
+}
+
+#[test]
+fn a_sequence_that_is_started_anew_finds_its_past() {
+    let mut generator = generator();
+    let (id, sampled) = play(&mut generator, 0);
+    generator.release(id);
+    let context: Vec<u32> = prompt(0).into_iter().chain(sampled.iter().map(|token| token.id)).chain([5; 20]).collect();
+    generator.start(Request { prompt: &context, sampling: Sampling::default(), turn: turn(7, 1) }).unwrap();
+    while !generator.poll().unwrap().is_empty() {}
+    // Of the 65 tokens that were computed, those in whole blocks.
+    assert_eq!(work(&generator), (59 + 21, 64));
+}
+
+#[test]
+fn new_weights_share_nothing_with_old_ones() {
+    let config = ModelConfig::tiny_llama(97, 48, 2, 4, 2, 80);
+    let [old, new] = [5, 6].map(|seed| HostWeights::init(&config, seed));
+    let fresh = |weights| play(&mut LocalGenerator::new(&config, weights, &[96]).unwrap(), 0).1;
+    let mut generator = generator();
+    let (live, first) = play(&mut generator, 0);
+    let (released, _) = play(&mut generator, 0);
+    generator.release(released);
+    assert_eq!((work(&generator), &first), ((59, 59), &fresh(&old)));
+    generator.refit(&new, WeightVersion(1)).unwrap();
+    // What a live sequence computes on old ground is not shared either.
+    generator.extend(live, &[1; 40], turn(1, 1)).unwrap();
+    while !generator.poll().unwrap().is_empty() {}
+    let (_, second) = play(&mut generator, 0);
+    assert_eq!((work(&generator), &second), ((59 + 40 + 59, 59), &fresh(&new)));
+    assert_ne!(first, second);
+    play(&mut generator, 0);
+    assert_eq!(work(&generator), (59 + 40 + 59, 2 * 59), "the new weights' own");
+}
+
+#[test]
+fn counts_that_begin_anew_do_not_depend_on_what_was_generated_before() {
+    let mut generator = generator();
+    let (id, _) = play(&mut generator, 0);
+    generator.release(id);
+    let first = generator.take_statistics();
+    let (id, _) = play(&mut generator, 0);
+    generator.release(id);
+    assert_eq!(generator.take_statistics(), first);
+}
+
 #[test]
 fn a_full_context_ends_a_turn_and_nothing_else() {
     let mut config = ModelConfig::tiny_llama(97, 48, 1, 4, 2, 80);

@@ -112,6 +112,33 @@ fn a_prompt_longer_than_a_steps_share_is_computed_piece_by_piece() {
 }
 
 #[test]
+fn whoever_waited_for_a_sequence_that_goes_takes_what_it_has_computed_and_the_rest_itself() {
+    let prompt = |end: u32| -> Vec<u32> { (0..1200).map(|i| i * 7 % 90).chain([end]).collect() };
+    let mut alone = generator();
+    start(&mut alone, &prompt(1), turn(1, 5));
+    let expected = alone.poll().unwrap().remove(0).tokens;
+
+    for leaves in [LocalGenerator::release, LocalGenerator::cancel] {
+        let mut beside = generator();
+        // Two tokens take two steps, in which the first prompt is computed as far as the steps' share of 512 goes.
+        let talking = start(&mut beside, &[95, 2, 3], turn(2, 2));
+        let first = start(&mut beside, &prompt(0), turn(3, 5));
+        let waiting = start(&mut beside, &prompt(1), turn(1, 5));
+        assert_eq!(beside.poll().unwrap().remove(0).id, talking);
+        leaves(&mut beside, first);
+        let mut finished = beside.poll().unwrap();
+        if finished[0].id == first {
+            finished = beside.poll().unwrap();
+        }
+        assert_eq!((finished[0].id, &finished[0].tokens), (waiting, &expected));
+        let computed = 512 - 3 + 512;
+        let shared = computed / 16 * 16;
+        let statistics = beside.statistics();
+        assert_eq!((statistics.shared, statistics.prefilled), (shared, 2 + computed + 1200 - shared));
+    }
+}
+
+#[test]
 fn a_cancelled_turn_keeps_what_it_has_and_the_sequence_can_go_on() {
     let mut generator = generator();
     let ends_first = start(&mut generator, &[1, 2], turn(1, 3));

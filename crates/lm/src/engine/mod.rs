@@ -1,7 +1,7 @@
 //! The forward pass behind the local generator: a step of rows in, drawn tokens out.
 //!
 //! Which sequences a step computes, which blocks of the cache are theirs and which uniform number a draw uses is decided
-//! outside, in `scheduling`, `cache` and `generator`: an engine knows weights, blocks and arithmetic.
+//! outside, in `scheduling`, `cache`, `prefix` and `generator`: an engine knows weights, blocks and arithmetic.
 
 mod host;
 mod source;
@@ -81,10 +81,13 @@ pub(crate) mod tests {
     use super::*;
     use crate::cache::BLOCK;
 
-    /// An engine without a model: its cache holds the tokens themselves, and what it draws depends on all of them.
+    /// An engine without a model: what its cache holds of a position depends on the token, on all before it and on how many
+    /// times the weights had been replaced, and what it draws depends on all of the cache.
     pub(crate) struct Remembering {
         config: ModelConfig,
-        blocks: BTreeMap<u32, [TokenId; BLOCK]>,
+        weights: u64,
+        blocks: BTreeMap<u32, [u64; BLOCK]>,
+        pub(crate) block_bytes: usize,
         pub(crate) copied: Vec<(u32, u32)>,
         pub(crate) freed: Vec<u32>,
     }
@@ -92,7 +95,14 @@ pub(crate) mod tests {
     impl Remembering {
         pub(crate) fn new() -> Self {
             let config = ModelConfig::tiny_llama(1000, 8, 1, 1, 1, 8);
-            Self { config, blocks: BTreeMap::new(), copied: Vec::new(), freed: Vec::new() }
+            Self {
+                config,
+                weights: 0,
+                blocks: BTreeMap::new(),
+                block_bytes: BLOCK,
+                copied: Vec::new(),
+                freed: Vec::new(),
+            }
         }
     }
 
@@ -102,6 +112,7 @@ pub(crate) mod tests {
         }
 
         fn fill(&mut self, _: &Network<Source<'_>>) -> Result<(), LmError> {
+            self.weights += 1;
             Ok(())
         }
 
@@ -112,7 +123,7 @@ pub(crate) mod tests {
         }
 
         fn block_bytes(&self) -> usize {
-            BLOCK
+            self.block_bytes
         }
 
         fn copy_block(&mut self, from: BlockId, to: BlockId) {
@@ -128,17 +139,21 @@ pub(crate) mod tests {
         }
 
         fn step(&mut self, rows: &[Rows<'_>]) -> Result<Vec<SampledToken>, GenerateError> {
+            let held = |blocks: &BTreeMap<u32, [u64; BLOCK]>, rows: &Rows<'_>, position: usize| {
+                blocks[&rows.blocks[position / BLOCK].0][position % BLOCK]
+            };
             for rows in rows {
                 for (position, token) in (rows.start..).zip(rows.tokens) {
+                    let before = position.checked_sub(1).map_or(0, |before| held(&self.blocks, rows, before));
                     let block = self.blocks.entry(rows.blocks[position / BLOCK].0).or_default();
-                    block[position % BLOCK] = *token;
+                    block[position % BLOCK] = stream_seed(&[before, u64::from(*token), self.weights]);
                 }
             }
             let drawn = rows.iter().filter_map(|rows| {
                 let draw = rows.draw?;
                 let positions = 0..rows.start + rows.tokens.len();
-                let token = |position: usize| self.blocks[&rows.blocks[position / BLOCK].0][position % BLOCK];
-                let context = positions.fold(0, |hash, position| stream_seed(&[hash, u64::from(token(position))]));
+                let context =
+                    positions.fold(0, |hash, position| stream_seed(&[hash, held(&self.blocks, rows, position)]));
                 let id = (context ^ draw.uniform.to_bits()) % self.config.vocab_size as u64;
                 Some(SampledToken { id: id as TokenId, logprob: 0.0, sampling_logprob: None })
             });
