@@ -1,13 +1,16 @@
-//! The local generator: prefill, decode, and group rollouts of several turns, with kept caches and without.
+//! The local generator: prefill, decode, prompts that begin alike, and group rollouts of several turns, with kept caches and
+//! without.
 //!
 //! With SmolLM2-135M where `crates/lm/tests/real/fetch.sh` has put it, else with the shipped base policy's shape and
 //! random weights: `cargo bench -p zerosearch-benches --bench generate`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use zerosearch::generate::{Generator, Request, Sampling, SequenceId, Turn, never};
-use zerosearch::lm::{HostWeights, LocalGenerator, ModelConfig};
+use zerosearch::lm::{HostWeights, LanguageModel, LocalGenerator, ModelConfig};
+use zerosearch::text::PromptTemplate;
 
 const NEW: usize = 32;
 const QUESTIONS: u64 = 4;
@@ -15,26 +18,43 @@ const SAMPLES: u64 = 5;
 const TURNS: usize = 3;
 const OBSERVATION: usize = 250;
 
+/// Asked with the default prompt, `PROMPT_SAMPLES` times each.
+const ASKED: [&str; 8] = [
+    "Who wrote the novel that the film Blade Runner is based on?",
+    "In which year was the university of Uppsala founded?",
+    "Which river flows through the capital of Austria?",
+    "What is the highest mountain of the country where Ceviche comes from?",
+    "When did the composer of The Planets die?",
+    "Which element has the symbol W?",
+    "Who was the first woman to win a Nobel Prize twice?",
+    "How many moons does the planet next to Jupiter have?",
+];
+const PROMPT_SAMPLES: u64 = 4;
+
 /// A way to play all rollouts.
 type Mode = fn(&Model, LocalGenerator);
 
 struct Model {
     name: &'static str,
     config: ModelConfig,
-    weights: HostWeights,
+    weights: Arc<HostWeights>,
+    /// A prompt for each question of `ASKED`.
+    prompts: Vec<Vec<u32>>,
 }
 
 impl Model {
     fn load() -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/models/smollm2-135m-instruct");
         if folder.exists() {
-            let (config, _) = ModelConfig::read(folder.join("config.json")).expect("a configuration");
-            let weights = HostWeights::read(&folder, &config).expect("weights");
-            return Self { name: "smollm2-135m", config, weights };
+            let LanguageModel { config, weights, codec, .. } = LanguageModel::read(&folder).expect("a model");
+            let template = PromptTemplate::for_model(&codec).expect("a prompt");
+            let prompt = |question: &&str| codec.encode(&template.render(question).expect("a question"));
+            return Self { name: "smollm2-135m", config, weights, prompts: ASKED.iter().map(prompt).collect() };
         }
         let config = ModelConfig::tiny_llama(2048, 256, 5, 4, 2, 512);
-        let weights = HostWeights::init(&config, 0);
-        Self { name: "base-shape", config, weights }
+        let weights = HostWeights::init(&config, 0).into();
+        let prompts = (0..ASKED.len() as u32).map(|question| (0..200).chain([300 + question; 15]).collect());
+        Self { name: "base-shape", config, weights, prompts: prompts.collect() }
     }
 
     fn generator(&self) -> LocalGenerator {
@@ -115,6 +135,20 @@ fn benches(criterion: &mut Criterion) {
             b.iter_batched(ready, |mut generator| run(&mut generator), BatchSize::PerIteration);
         });
     }
+    let asked = |generator: &mut LocalGenerator| {
+        for (prompt, question) in model.prompts.iter().zip(0..) {
+            (0..PROMPT_SAMPLES).for_each(|sample| _ = start(generator, prompt, question * PROMPT_SAMPLES + sample, 1));
+        }
+        run(generator);
+    };
+    let mut counted = model.generator();
+    asked(&mut counted);
+    let tokens = model.prompts.iter().map(Vec::len).sum::<usize>() as u64 * PROMPT_SAMPLES;
+    println!("{} questions x {PROMPT_SAMPLES}, {tokens} prompt tokens: {:?}", ASKED.len(), counted.statistics());
+    group.throughput(Throughput::Elements(tokens));
+    group.bench_function(format!("prefill {} questions x {PROMPT_SAMPLES}, default prompt", ASKED.len()), |b| {
+        b.iter_batched(|| model.generator(), |mut generator| asked(&mut generator), BatchSize::PerIteration);
+    });
     for batch in [1u64, 8, 32] {
         group.throughput(Throughput::Elements(batch * NEW as u64));
         group.bench_function(format!("decode batch {batch}"), |b| {
