@@ -3,6 +3,7 @@
 use burn::backend::flex::FlexTensor;
 use burn::backend::{DType, DispatchDevice};
 use burn::tensor::{Device, Tensor, TensorData};
+use half::bf16;
 
 /// Whether tensors on this device go through the fused CPU code, as far as they are 32-bit floats.
 pub fn is_cpu(device: &Device) -> bool {
@@ -29,6 +30,34 @@ pub(crate) fn floats(x: &FlexTensor) -> &[f32] {
     match x.as_slice() {
         Some(values) => values,
         None => panic!("expected contiguous 32-bit floats, got {x:?}; cast all inputs of the operation to f32"),
+    }
+}
+
+/// The elements of a weight.
+#[derive(Clone, Copy)]
+pub(crate) enum Values<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+}
+
+impl Values<'_> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+}
+
+/// The elements of a [`contiguous`] weight, of 32-bit floats or 16-bit brain floats.
+///
+/// # Panics
+///
+/// As [`floats`].
+pub(crate) fn values(x: &FlexTensor) -> Values<'_> {
+    match x.as_slice() {
+        Some(values) => Values::Bf16(values),
+        None => Values::F32(floats(x)),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Fused operations with hand-written backward, each beside its plain-Burn reference.
 //!
 //! Every operation takes and returns `Tensor`s, on any device: 32-bit floats on the flex (CPU)
-//! device go through threaded and vectorised code, everything else through [`mod@reference`].
-//! Results do not depend on the number of threads.
+//! device go through threaded and vectorised code, everything else through [`mod@reference`]. There, results
+//! depend neither on the number of threads nor on the processor's [`InstructionSet`].
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor, Tolerance};
@@ -23,6 +23,7 @@
 mod attention;
 mod buffer;
 pub mod host;
+mod instructions;
 mod linear;
 mod logprobs;
 mod matrix;
@@ -31,11 +32,14 @@ mod optimizer;
 pub mod reference;
 mod rms_norm;
 mod rotary;
+mod simd;
 mod swiglu;
+mod tile;
 mod vector;
 
 pub use attention::{AttentionShape, PackedSpan, causal_attention};
 pub use buffer::is_cpu;
+pub use instructions::{INSTRUCTIONS_VARIABLE, InstructionSet, InstructionsError};
 pub use linear::{adapted_linear, linear};
 pub use logprobs::token_logprobs;
 pub use memory::keep_freed_memory;

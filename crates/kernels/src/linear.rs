@@ -9,16 +9,21 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::buffer::{contiguous, floats, is_cpu_f32, rows_and_columns, tensor};
+use crate::buffer::{Values, contiguous, floats, is_cpu_f32, rows_and_columns, tensor, values};
 use crate::host::{merge_adapter, multiply_by_rows};
 use crate::matrix::{Matrix, MatrixMut, multiply};
 use crate::reference;
+use crate::tile::Element;
 
-/// Columns of the input's gradient, or rows of the weight's, of one task.
-const TASK: usize = 96;
+/// Columns of the input's gradient, or rows of the weight's, of one task: it changes no result. Whole tiles of any
+/// instruction set; enough that what is laid out for them is little beside the product, and tasks for all threads.
+fn task(total: usize) -> usize {
+    (total / (2 * rayon::current_num_threads())).next_multiple_of(48).clamp(48, 240)
+}
 
 /// `x · weightᵀ`: what a projection without a bias does to every row of `x` (`[rows, in]`). `weight` is `[out, in]`,
-/// as checkpoints store it; the result is `[rows, out]`.
+/// as checkpoints store it; the result is `[rows, out]`. On the CPU it may be of 16-bit brain floats beside 32-bit ones in
+/// `x`; all sums are of 32 bits.
 ///
 /// On the CPU each output is summed in the order of [`crate::host::Packed::multiply`], to the bit, so that a model
 /// says the same of a token when it trains as when it decodes; and the weight's gradient comes out as the weight lies.
@@ -39,12 +44,20 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 ///
 /// On the CPU the sum is what [`crate::host::merge_adapter`] makes of it, so that a model with adapters beside its weights
 /// says the same, to the bit, as one with the adapters merged. Nothing of the size of `x · aᵀ` is kept for the backward
-/// pass, nor is the sum: both are computed again.
+/// pass, nor is the sum: both are computed again. With `bf16` the sum is rounded to 16-bit brain floats, as one who decodes
+/// with such weights rounds it; elsewhere it is of the type of `x`.
 ///
 /// # Panics
 ///
 /// If the shapes do not fit together.
-pub fn adapted_linear(x: Tensor<2>, weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f32) -> Tensor<2> {
+pub fn adapted_linear(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    a: Tensor<2>,
+    b: Tensor<2>,
+    scale: f32,
+    bf16: bool,
+) -> Tensor<2> {
     let ([_, inner], [outer, _], [rank, _]) = (x.dims(), weight.dims(), a.dims());
     assert!(
         weight.dims() == [outer, inner] && a.dims() == [rank, inner] && b.dims() == [outer, rank],
@@ -57,7 +70,7 @@ pub fn adapted_linear(x: Tensor<2>, weight: Tensor<2>, a: Tensor<2>, b: Tensor<2
         return reference::adapted_linear(x, weight, a, b, scale);
     }
     let (x, weight, a, b) = (x.into_dispatch(), weight.into_dispatch(), a.into_dispatch(), b.into_dispatch());
-    Tensor::from_dispatch(Dispatch::fused_adapted_linear(x, weight, a, b, scale))
+    Tensor::from_dispatch(Dispatch::fused_adapted_linear(x, weight, a, b, scale, bf16))
 }
 
 #[backend_extension(Flex, Autodiff)]
@@ -69,6 +82,7 @@ pub(crate) trait LinearOp: Backend {
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f32,
+        bf16: bool,
     ) -> FloatTensor<Self>;
 }
 
@@ -76,28 +90,48 @@ impl LinearOp for Flex {
     fn fused_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
         let (x, weight) = (contiguous(x), contiguous(weight));
         let ((rows, inner), (outer, _)) = (rows_and_columns(&x), rows_and_columns(&weight));
-        tensor(forward(floats(&x), floats(&weight), [rows, outer, inner]), [rows, outer])
+        tensor(forward(floats(&x), values(&weight), [rows, outer, inner]), [rows, outer])
     }
 
-    fn fused_adapted_linear(x: FlexTensor, weight: FlexTensor, a: FlexTensor, b: FlexTensor, scale: f32) -> FlexTensor {
+    fn fused_adapted_linear(
+        x: FlexTensor,
+        weight: FlexTensor,
+        a: FlexTensor,
+        b: FlexTensor,
+        scale: f32,
+        bf16: bool,
+    ) -> FlexTensor {
         let [x, weight, a, b] = [x, weight, a, b].map(contiguous);
         let ((rows, inner), (outer, _)) = (rows_and_columns(&x), rows_and_columns(&weight));
-        let weight = merged(&weight, &a, &b, scale);
-        tensor(forward(floats(&x), &weight, [rows, outer, inner]), [rows, outer])
+        let weight = merged(&weight, &a, &b, scale, bf16);
+        tensor(forward(floats(&x), Values::F32(&weight), [rows, outer, inner]), [rows, outer])
     }
 }
 
 /// `x · weightᵀ`, `[rows, outer]`.
-fn forward(x: &[f32], weight: &[f32], [rows, outer, inner]: [usize; 3]) -> Vec<f32> {
+fn forward(x: &[f32], weight: Values<'_>, [rows, outer, inner]: [usize; 3]) -> Vec<f32> {
     let mut output = vec![0.0; rows * outer];
-    multiply_by_rows(x, weight, inner, MatrixMut::new(&mut output, rows, outer, outer));
+    multiply_by_weight(x, weight, inner, MatrixMut::new(&mut output, rows, outer, outer));
     output
 }
 
+/// [`multiply_by_rows`] with a weight of either type.
+pub(crate) fn multiply_by_weight(x: &[f32], weight: Values<'_>, inner: usize, out: MatrixMut<'_>) {
+    match weight {
+        Values::F32(weight) => multiply_by_rows(x, weight, inner, out),
+        Values::Bf16(weight) => multiply_by_rows(x, weight, inner, out),
+    }
+}
+
 /// A weight with its adapter.
-fn merged(weight: &FlexTensor, a: &FlexTensor, b: &FlexTensor, scale: f32) -> Vec<f32> {
+fn merged(weight: &FlexTensor, a: &FlexTensor, b: &FlexTensor, scale: f32, bf16: bool) -> Vec<f32> {
     let mut merged = floats(weight).to_vec();
     merge_adapter(&mut merged, floats(a), floats(b), rows_and_columns(a).1, scale);
+    if bf16 {
+        merged.par_chunks_mut(1 << 14).for_each(|values| {
+            values.iter_mut().for_each(|value| *value = half::bf16::from_f32(*value).to_f32());
+        });
+    }
     merged
 }
 
@@ -115,7 +149,7 @@ impl Backward<Flex, 2> for LinearBackward {
         let [x_parent, weight_parent] = ops.parents;
         if let Some(parent) = x_parent {
             let mut gradient = vec![0.0; rows * inner];
-            input_gradient(upstream, floats(&weight), [rows, outer, inner], &mut gradient);
+            input_gradient(upstream, values(&weight), [rows, outer, inner], &mut gradient);
             grads.register::<Flex>(parent.id, tensor(gradient, [rows, inner]));
         }
         if let Some(parent) = weight_parent {
@@ -142,15 +176,16 @@ impl<C: CheckpointStrategy> LinearOp for Autodiff<Flex, C> {
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f32,
+        bf16: bool,
     ) -> FloatTensor<Self> {
         let ((x, x_node), (weight, weight_node)) = (x.into_parts(), weight.into_parts());
         let ((a, a_node), (b, b_node)) = (a.into_parts(), b.into_parts());
         let inputs = [x, weight, a, b].map(contiguous);
         let [x, weight, a, b] = inputs.clone();
-        let output = Flex::fused_adapted_linear(x, weight, a, b, scale);
+        let output = Flex::fused_adapted_linear(x, weight, a, b, scale, bf16);
         let nodes = [x_node, weight_node, a_node, b_node];
         match AdaptedLinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((inputs, scale), output),
+            OpsKind::Tracked(prepared) => prepared.finish((inputs, scale, bf16), output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         }
     }
@@ -160,11 +195,11 @@ impl<C: CheckpointStrategy> LinearOp for Autodiff<Flex, C> {
 struct AdaptedLinearBackward;
 
 impl Backward<Flex, 4> for AdaptedLinearBackward {
-    /// Input, weight, `a`, `b`, and the scale.
-    type State = ([FlexTensor; 4], f32);
+    /// Input, weight, `a`, `b`, the scale, and whether the sum is rounded.
+    type State = ([FlexTensor; 4], f32, bool);
 
     fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let ([x, weight, a, b], scale) = ops.state;
+        let ([x, weight, a, b], scale, bf16) = ops.state;
         let upstream = contiguous(grads.consume::<Flex>(&ops.node));
         let ((rows, inner), (outer, _), (rank, _)) =
             (rows_and_columns(&x), rows_and_columns(&weight), rows_and_columns(&a));
@@ -172,7 +207,8 @@ impl Backward<Flex, 4> for AdaptedLinearBackward {
         let [x_parent, weight_parent, a_parent, b_parent] = ops.parents;
         if let Some(parent) = x_parent {
             let mut gradient = vec![0.0; rows * inner];
-            input_gradient(upstream, &merged(&weight, &a, &b, scale), [rows, outer, inner], &mut gradient);
+            let merged = merged(&weight, &a, &b, scale, bf16);
+            input_gradient(upstream, Values::F32(&merged), [rows, outer, inner], &mut gradient);
             grads.register::<Flex>(parent.id, tensor(gradient, [rows, inner]));
         }
         if let Some(parent) = weight_parent {
@@ -185,12 +221,12 @@ impl Backward<Flex, 4> for AdaptedLinearBackward {
         };
         if let Some(parent) = a_parent {
             let mut low = vec![0.0; rows * rank];
-            input_gradient(upstream, floats(&b), [rows, outer, rank], &mut low);
+            input_gradient(upstream, values(&b), [rows, outer, rank], &mut low);
             let gradient = weight_gradient(&low, floats(&x), [rows, rank, inner]);
             grads.register::<Flex>(parent.id, tensor(scaled(gradient), [rank, inner]));
         }
         if let Some(parent) = b_parent {
-            let low = forward(floats(&x), floats(&a), [rows, rank, inner]);
+            let low = forward(floats(&x), values(&a), [rows, rank, inner]);
             let gradient = weight_gradient(upstream, &low, [rows, outer, rank]);
             grads.register::<Flex>(parent.id, tensor(scaled(gradient), [outer, rank]));
         }
@@ -198,12 +234,25 @@ impl Backward<Flex, 4> for AdaptedLinearBackward {
 }
 
 /// `upstream · weight`, `[rows, inner]`.
-pub(crate) fn input_gradient(upstream: &[f32], weight: &[f32], [rows, outer, inner]: [usize; 3], gradient: &mut [f32]) {
+pub(crate) fn input_gradient(upstream: &[f32], weight: Values<'_>, shape: [usize; 3], gradient: &mut [f32]) {
+    match weight {
+        Values::F32(weight) => input_gradient_of(upstream, weight, shape, gradient),
+        Values::Bf16(weight) => input_gradient_of(upstream, weight, shape, gradient),
+    }
+}
+
+fn input_gradient_of<T: Element>(
+    upstream: &[f32],
+    weight: &[T],
+    [rows, outer, inner]: [usize; 3],
+    gradient: &mut [f32],
+) {
+    let task = task(inner);
     let upstream = Matrix::new(upstream, rows, outer, outer);
-    let strips = MatrixMut::new(gradient, rows, inner, inner).strips(TASK);
+    let strips = MatrixMut::new(gradient, rows, inner, inner).strips(task);
     strips.into_par_iter().with_max_len(1).enumerate().for_each(|(strip, gradient)| {
-        let columns = TASK.min(inner - strip * TASK);
-        let weight = Matrix::new(&weight[strip * TASK..], outer, columns, inner);
+        let columns = task.min(inner - strip * task);
+        let weight = Matrix::new(&weight[strip * task..], outer, columns, inner);
         multiply(gradient, false, 1.0, upstream, weight);
     });
 }
@@ -218,9 +267,10 @@ pub(crate) fn weight_gradient(upstream: &[f32], x: &[f32], [rows, outer, inner]:
 /// Adds `upstreamᵀ · x`, `[outer, inner]`.
 pub(crate) fn add_weight_gradient(upstream: &[f32], x: &[f32], [rows, outer, inner]: [usize; 3], gradient: &mut [f32]) {
     let x = Matrix::new(x, rows, inner, inner);
-    gradient.par_chunks_mut((TASK * inner).max(1)).with_max_len(1).enumerate().for_each(|(strip, gradient)| {
+    let task = task(outer);
+    gradient.par_chunks_mut((task * inner).max(1)).with_max_len(1).enumerate().for_each(|(strip, gradient)| {
         let outputs = gradient.len() / inner;
-        let upstream = Matrix::new(&upstream[strip * TASK..], rows, outputs, outer).transposed();
+        let upstream = Matrix::new(&upstream[strip * task..], rows, outputs, outer).transposed();
         multiply(MatrixMut::new(gradient, outputs, inner, inner), true, 1.0, upstream, x);
     });
 }

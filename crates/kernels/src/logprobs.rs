@@ -11,9 +11,9 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Int, Tensor};
 use rayon::prelude::*;
 
-use crate::buffer::{contiguous, floats, is_cpu_f32, rows_and_columns, tensor};
-use crate::host::{Masses, multiply_by_rows};
-use crate::linear::{add_weight_gradient, input_gradient};
+use crate::buffer::{Values, contiguous, floats, is_cpu_f32, rows_and_columns, tensor, values};
+use crate::host::Masses;
+use crate::linear::{add_weight_gradient, input_gradient, multiply_by_weight};
 use crate::matrix::MatrixMut;
 use crate::reference;
 use crate::vector::{exp, exponential_moments, largest, vectorised};
@@ -29,7 +29,8 @@ const BLOCK_ROWS: (usize, usize) = (128, 1024);
 /// `r` is distributed as `softmax(head · hidden[r])`.
 ///
 /// `hidden` is `[rows, width]`, `head` `[vocab, width]` as checkpoints store it, `targets`
-/// `[rows]`; both results are `[rows]`, and gradients flow through both.
+/// `[rows]`; both results are `[rows]`, and gradients flow through both. On the CPU `head` may be of 16-bit brain floats beside
+/// 32-bit ones in `hidden`.
 ///
 /// Up to 2^25 logits are kept for the backward pass; more are recomputed there, a block of rows at
 /// a time, from one log-sum-exp per row, so that memory does not grow with `rows * vocab`.
@@ -68,7 +69,7 @@ impl TokenLogprobsOp for Flex {
     fn fused_token_logprobs(hidden: FlexTensor, head: FlexTensor, targets: FlexTensor) -> FlexTensor {
         let (hidden, head) = (contiguous(hidden), contiguous(head));
         let (rows, vocab) = (rows_and_columns(&hidden).0, rows_and_columns(&head).0);
-        let (output, _) = forward(floats(&hidden), floats(&head), &target_rows(targets, vocab), None);
+        let (output, _) = forward(floats(&hidden), values(&head), &target_rows(targets, vocab), None);
         tensor(output, [2, rows])
     }
 }
@@ -117,20 +118,20 @@ impl<C: CheckpointStrategy> TokenLogprobsOp for Autodiff<Flex, C> {
         match TokenLogprobsBackward.prepare::<C>([hidden_node, head_node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
                 let mut logits = (rows * vocab <= KEPT_LOGITS).then(|| vec![0.0; rows * vocab]);
-                let (values, log_sums) = forward(floats(&hidden), floats(&head), &targets, logits.as_deref_mut());
+                let (output, log_sums) = forward(floats(&hidden), values(&head), &targets, logits.as_deref_mut());
                 let saved = Saved {
                     hidden,
                     head,
                     targets: targets.into(),
                     log_sums: log_sums.into(),
-                    entropies: values[rows..].into(),
+                    entropies: output[rows..].into(),
                     logits: logits.map(Arc::new),
                 };
-                prepared.finish(saved, tensor(values, [2, rows]))
+                prepared.finish(saved, tensor(output, [2, rows]))
             }
             OpsKind::UnTracked(prepared) => {
-                let (values, _) = forward(floats(&hidden), floats(&head), &targets, None);
-                prepared.finish(tensor(values, [2, rows]))
+                let (output, _) = forward(floats(&hidden), values(&head), &targets, None);
+                prepared.finish(tensor(output, [2, rows]))
             }
         }
     }
@@ -147,7 +148,7 @@ fn target_rows(targets: FlexTensor, vocab: usize) -> Vec<usize> {
 }
 
 /// Log-probabilities followed by entropies, and the log-sum-exps; leaves the logits in `kept`.
-fn forward(hidden: &[f32], head: &[f32], targets: &[usize], kept: Option<&mut [f32]>) -> (Vec<f32>, Vec<f32>) {
+fn forward(hidden: &[f32], head: Values<'_>, targets: &[usize], kept: Option<&mut [f32]>) -> (Vec<f32>, Vec<f32>) {
     let rows = targets.len();
     let width = hidden.len() / rows.max(1);
     let vocab = head.len() / width.max(1);
@@ -202,9 +203,9 @@ fn moments(logits: &[f32]) -> (f32, f64, f64) {
 }
 
 /// `logits = hidden · headᵀ`.
-fn logits_of(hidden: &[f32], head: &[f32], width: usize, logits: &mut [f32]) {
+fn logits_of(hidden: &[f32], head: Values<'_>, width: usize, logits: &mut [f32]) {
     let (rows, vocab) = (hidden.len() / width, head.len() / width);
-    multiply_by_rows(hidden, head, width, MatrixMut::new(logits, rows, vocab, vocab));
+    multiply_by_weight(hidden, head, width, MatrixMut::new(logits, rows, vocab, vocab));
 }
 
 /// The gradients of `hidden` and `head`, empty where not wanted.
@@ -212,10 +213,10 @@ fn logits_of(hidden: &[f32], head: &[f32], width: usize, logits: &mut [f32]) {
 /// A block of rows, which is all of them if the logits were kept, becomes the gradient of its logits, and that is
 /// multiplied by `head` and by `hidden`. No sum depends on the number of threads.
 fn backward(saved: &Saved, kept: Option<Vec<f32>>, upstream: &[f32], wanted: [bool; 2]) -> [Vec<f32>; 2] {
-    let (hidden, head) = (floats(&saved.hidden), floats(&saved.head));
+    let (hidden, head) = (floats(&saved.hidden), values(&saved.head));
     let ((rows, width), vocab) = (rows_and_columns(&saved.hidden), rows_and_columns(&saved.head).0);
-    let [mut d_hidden, mut d_head] = [(wanted[0], hidden), (wanted[1], head)]
-        .map(|(wanted, input)| if wanted { vec![0.0; input.len()] } else { Vec::new() });
+    let [mut d_hidden, mut d_head] = [(wanted[0], hidden.len()), (wanted[1], head.len())]
+        .map(|(wanted, length)| if wanted { vec![0.0; length] } else { Vec::new() });
     let recompute = kept.is_none();
     let block = if recompute { block_rows(vocab) } else { rows }.max(1);
     let mut logits = kept.unwrap_or_else(|| vec![0.0; block.min(rows) * vocab]);
@@ -267,8 +268,8 @@ mod tests {
         let (hidden, head) = (draw(rows * width, 0.7), draw(vocab * width, 1.3));
         let targets: Vec<usize> = (0..rows).map(|row| row * 233).collect();
         let mut logits = vec![0.0; rows * vocab];
-        let (values, log_sums) = forward(&hidden, &head, &targets, Some(&mut logits));
-        assert_eq!(forward(&hidden, &head, &targets, None), (values.clone(), log_sums.clone()));
+        let (values, log_sums) = forward(&hidden, Values::F32(&head), &targets, Some(&mut logits));
+        assert_eq!(forward(&hidden, Values::F32(&head), &targets, None), (values.clone(), log_sums.clone()));
         let saved = Saved {
             hidden: tensor(hidden, [rows, width]),
             head: tensor(head, [vocab, width]),

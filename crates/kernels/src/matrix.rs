@@ -1,25 +1,29 @@
 //! Matrix products of strided views, one thread each.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::simd::{LANES, Simd, Work, with_simd};
+use crate::tile::{Element, Left, Part, Start, heights};
+
 /// A matrix inside a slice.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    data: &'a [f32],
+pub(crate) struct Matrix<'a, T = f32> {
+    data: &'a [T],
     rows: usize,
     columns: usize,
     row_stride: usize,
     column_stride: usize,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a, T> Matrix<'a, T> {
     /// `rows` rows of `columns` elements, each row starting `stride` after the one before.
     ///
     /// # Panics
     ///
     /// If the rows do not fit into `data`.
-    pub(crate) fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+    pub(crate) fn new(data: &'a [T], rows: usize, columns: usize, stride: usize) -> Self {
         assert!(fits(data.len(), rows, columns, stride), "a matrix of {rows} x {columns} must fit into its slice");
         Self { data, rows, columns, row_stride: stride, column_stride: 1 }
     }
@@ -78,6 +82,21 @@ impl<'a> MatrixMut<'a> {
         rows.map(cut).collect()
     }
 
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// An element, and how many there are from it to the end of its row.
+    #[inline(always)]
+    pub(crate) fn place(&mut self, row: usize, column: usize) -> (*mut f32, usize) {
+        debug_assert!(row < self.rows && column < self.columns);
+        (self.start.wrapping_add(row * self.stride + column), self.columns - column)
+    }
+
     pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
         assert!(row < self.rows);
         // SAFETY: the row lies inside the borrowed elements (checked when `self` was made), which
@@ -126,12 +145,12 @@ impl<'a> MatrixMut<'a> {
 
 /// `out = scale * a · b`, added to what `out` holds if `accumulate`.
 ///
-/// On the calling thread, so the bits do not depend on how many threads there are.
+/// On the calling thread. A sum is made of parts of [`DEPTH`] inputs, each in ascending order, whatever the instruction set.
 ///
 /// # Panics
 ///
 /// If the shapes do not fit together.
-pub(crate) fn multiply(out: MatrixMut<'_>, accumulate: bool, scale: f32, a: Matrix<'_>, b: Matrix<'_>) {
+pub(crate) fn multiply<T: Element>(out: MatrixMut<'_>, accumulate: bool, scale: f32, a: Matrix<'_>, b: Matrix<'_, T>) {
     assert!(
         out.rows == a.rows && a.columns == b.rows && b.columns == out.columns,
         "cannot multiply {} x {} by {} x {} into {} x {}",
@@ -142,31 +161,112 @@ pub(crate) fn multiply(out: MatrixMut<'_>, accumulate: bool, scale: f32, a: Matr
         out.rows,
         out.columns
     );
-    // SAFETY: the three views lie inside their slices (checked when they were made); `out` is
-    // exclusively borrowed, so it overlaps neither `a` nor `b`, and all its elements are
-    // initialised.
-    unsafe {
-        gemm::gemm(
-            out.rows,
-            out.columns,
-            a.columns,
-            out.start,
-            1,
-            out.stride as isize,
-            accumulate,
-            a.data.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+    with_simd(Multiply { out, accumulate, scale, a, b });
+}
+
+/// Inputs whose products are summed before they meet the others' sum: a panel of so many stays in the first cache. It is part
+/// of the result.
+pub(crate) const DEPTH: usize = 384;
+/// Rows of the left operand that stay in the second cache while all panels pass.
+pub(crate) const HEIGHT: usize = 96;
+
+struct Multiply<'a, 'b, T> {
+    out: MatrixMut<'a>,
+    accumulate: bool,
+    scale: f32,
+    a: Matrix<'b>,
+    b: Matrix<'b, T>,
+}
+
+impl<T: Element> Work for Multiply<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { mut out, accumulate, scale, a, b } = self;
+        if a.columns == 0 && !accumulate {
+            (0..out.rows).for_each(|row| out.row(row).fill(0.0));
+        }
+        // Kept from one product to the next: a task is often less work than its memory.
+        let (mut panels, mut left) = SCRATCH.take();
+        for from in (0..a.columns).step_by(DEPTH) {
+            let inputs = from..a.columns.min(from + DEPTH);
+            let depth = inputs.len();
+            b.lay_out(inputs.clone(), &mut panels);
+            let start = if accumulate || from > 0 { Start::Add } else { Start::Zero };
+            for first in (0..a.rows).step_by(HEIGHT) {
+                let rows = first..a.rows.min(first + HEIGHT);
+                let mut part = out.part(rows.clone());
+                let left = if a.column_stride == 1 {
+                    Left::Rows(&a.data[first * a.row_stride + from..], a.row_stride)
+                } else {
+                    a.interleave::<S>(rows.clone(), inputs.clone(), &mut left);
+                    Left::Interleaved(&left)
+                };
+                let product = Part { left, panels: &panels[..], inner: depth, inputs: [0, depth], start, scale };
+                product.multiply::<S>(0..rows.len(), &mut part);
+            }
+        }
+        SCRATCH.set((panels, left));
+    }
+}
+
+thread_local! {
+    static SCRATCH: Cell<(Vec<f32>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
+}
+
+impl<T: Element> Matrix<'_, T> {
+    /// Some rows as panels `[columns / 16, rows, 16]`.
+    #[inline(always)]
+    fn lay_out(&self, rows: Range<usize>, panels: &mut Vec<f32>) {
+        let size = rows.len() * LANES;
+        panels.resize(self.columns.div_ceil(LANES) * size, 0.0);
+        for (index, panel) in panels.chunks_exact_mut(size.max(1)).enumerate() {
+            let columns = index * LANES..self.columns.min((index + 1) * LANES);
+            let width = columns.len();
+            if self.column_stride == 1 {
+                for (out, row) in panel.chunks_exact_mut(LANES).zip(rows.clone()) {
+                    let from = row * self.row_stride + columns.start;
+                    // Of a length that the compiler knows where it can be.
+                    let values = &self.data[from..from + width];
+                    match values.first_chunk::<LANES>() {
+                        Some(values) => out.iter_mut().zip(values).for_each(|(out, value)| *out = value.float()),
+                        None => out.iter_mut().zip(values).for_each(|(out, value)| *out = value.float()),
+                    }
+                    out[width..].fill(0.0);
+                }
+            } else {
+                for (lane, column) in columns.enumerate() {
+                    let from = rows.start * self.row_stride + column * self.column_stride;
+                    let values = self.data[from..].iter().step_by(self.row_stride);
+                    panel[lane..].iter_mut().step_by(LANES).zip(values).for_each(|(out, value)| *out = value.float());
+                }
+                if width < LANES {
+                    panel.chunks_exact_mut(LANES).for_each(|out| out[width..].fill(0.0));
+                }
+            }
+        }
+    }
+}
+
+impl Matrix<'_> {
+    /// Some rows and columns as [`Left::Interleaved`] has them.
+    #[inline(always)]
+    fn interleave<S: Simd>(&self, rows: Range<usize>, columns: Range<usize>, out: &mut Vec<f32>) {
+        // Whole registers are stored, and what they have too much is overwritten by the next.
+        out.resize(rows.len() * columns.len() + LANES, 0.0);
+        for (first, height) in heights::<S>(rows.len()) {
+            for (index, column) in columns.clone().enumerate() {
+                let from = (rows.start + first) * self.row_stride + column * self.column_stride;
+                let to = first * columns.len() + index * height;
+                if self.row_stride == 1 && from + LANES <= self.data.len() {
+                    out[to..to + LANES].copy_from_slice(&self.data[from..from + LANES]);
+                } else {
+                    let values = self.data[from..].iter().step_by(self.row_stride);
+                    out[to..to + height].iter_mut().zip(values).for_each(|(out, value)| *out = *value);
+                }
+            }
+        }
     }
 }
 

@@ -25,8 +25,8 @@ pub fn keep_freed_memory() -> bool {
 
 /// `length` zeros, in huge pages where the system grants them: a pass over all weights of a model touches a
 /// new page with every few lines otherwise, and decoding one sequence is such passes and little else.
-pub(crate) fn in_huge_pages(length: usize) -> Vec<f32> {
-    let mut values: Vec<f32> = Vec::with_capacity(length);
+pub(crate) fn in_huge_pages<T: Clone>(length: usize, zero: T) -> Vec<T> {
+    let mut values: Vec<T> = Vec::with_capacity(length);
     #[cfg(target_os = "linux")]
     {
         // From `sys/mman.h`.
@@ -37,13 +37,13 @@ pub(crate) fn in_huge_pages(length: usize) -> Vec<f32> {
         }
         let start = values.as_mut_ptr().cast::<u8>();
         let skipped = start.align_offset(PAGE);
-        let bytes = (length * size_of::<f32>()).saturating_sub(skipped) / PAGE * PAGE;
+        let bytes = (length * size_of::<T>()).saturating_sub(skipped) / PAGE * PAGE;
         if bytes > 0 {
             // SAFETY: the whole pages lie inside the allocation, and the advice changes no content. Whether it is taken
             // changes nothing but speed.
             unsafe { madvise(start.wrapping_add(skipped), bytes, MADV_HUGEPAGE) };
         }
     }
-    values.resize(length, 0.0);
+    values.resize(length, zero);
     values
 }

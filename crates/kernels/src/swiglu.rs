@@ -9,7 +9,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::buffer::{contiguous, floats, is_cpu_f32, rows_and_columns, tensor};
+use crate::buffer::{contiguous, floats, is_cpu_f32, rows_and_columns, tensor, values};
 use crate::linear::{LinearOp, input_gradient, weight_gradient};
 use crate::reference;
 use crate::vector::{sigmoid, vectorised};
@@ -138,7 +138,7 @@ impl Backward<Flex, 3> for SwigluLinearBackward {
         }
         if gate_parent.is_some() || up_parent.is_some() {
             let mut d_gated = vec![0.0; rows * inner];
-            input_gradient(upstream, floats(&weight), [rows, outer, inner], &mut d_gated);
+            input_gradient(upstream, values(&weight), [rows, outer, inner], &mut d_gated);
             let (d_gate, d_up) = backward(floats(&gate), floats(&up), &d_gated);
             for (parent, gradient) in [(gate_parent, d_gate), (up_parent, d_up)] {
                 if let Some(parent) = parent {

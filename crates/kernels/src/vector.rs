@@ -1,12 +1,14 @@
 //! Vectorised arithmetic on slices: the instruction set is chosen at run time, the result is not.
 //!
-//! But for [`vectorised_fused`], nothing here fuses a multiplication with an addition and every sum has a
-//! fixed order, so the bits are the same with SSE2, AVX2, AVX-512 and NEON.
+//! Nothing here fuses a multiplication with an addition and every sum has a fixed order, so the bits are the same with
+//! SSE2, AVX2, AVX-512 and NEON.
+
+use crate::instructions::InstructionSet;
 
 /// Running sums kept apart in a reduction: two AVX-512 registers hide the latency of an addition.
 const LANES: usize = 32;
 
-/// Runs `work` compiled for the widest vector unit of this processor.
+/// Runs `work` compiled for the instruction set in use.
 ///
 /// `work` must be marked `#[inline(always)]`, as must all it calls: only what is inlined here is
 /// compiled with these features.
@@ -22,52 +24,15 @@ pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
         fn avx2<R>(work: impl FnOnce() -> R) -> R {
             work()
         }
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-        {
-            // SAFETY: the four features were detected on this processor.
-            return unsafe { avx512(work) };
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the feature was detected on this processor.
-            return unsafe { avx2(work) };
+        match InstructionSet::current() {
+            // SAFETY: a set is in use only where the processor has it.
+            InstructionSet::Avx512 => return unsafe { avx512(work) },
+            // SAFETY: as above.
+            InstructionSet::Avx2 => return unsafe { avx2(work) },
+            _ => {}
         }
     }
     work()
-}
-
-/// As [`vectorised`] for matrix products: `work` is told whether a fused multiply-add is one instruction.
-#[inline(always)]
-pub(crate) fn vectorised_fused<R>(work: impl FnOnce(bool) -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-        fn avx512<R>(work: impl FnOnce(bool) -> R) -> R {
-            work(true)
-        }
-        #[target_feature(enable = "avx2,fma")]
-        fn avx2<R>(work: impl FnOnce(bool) -> R) -> R {
-            work(true)
-        }
-        let fma = is_x86_feature_detected!("fma");
-        if fma
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-        {
-            // SAFETY: the five features were detected on this processor.
-            return unsafe { avx512(work) };
-        }
-        if fma && is_x86_feature_detected!("avx2") {
-            // SAFETY: the two features were detected on this processor.
-            return unsafe { avx2(work) };
-        }
-    }
-    // Every NEON unit has the instruction.
-    work(cfg!(target_arch = "aarch64"))
 }
 
 /// `e^x` with a relative error below 2e-7; below `ln(2^-126)` and above `ln(2^127.5)` it stays at

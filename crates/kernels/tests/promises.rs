@@ -1,51 +1,17 @@
 //! Same bits for any number of threads, frozen inputs, and inputs that are refused.
 
+mod common;
+
 use std::sync::Arc;
 
 use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor};
-use zerosearch_kernels::{
-    AttentionShape, PackedSpan, add, causal_attention, linear, rms_norm, rotary, swiglu, token_logprobs,
-};
+use zerosearch_kernels::{AttentionShape, PackedSpan, add, causal_attention, rms_norm, swiglu, token_logprobs};
 
-const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 16 };
-const ROWS: usize = 450;
+use self::common::{bits_of_everything, leaf};
 
-/// A sequence of 100 rows that two further ones continue, and one of its own.
-fn spans() -> Arc<[PackedSpan]> {
-    [(0..0, 0..100), (0..100, 100..250), (0..100, 250..280), (0..0, 280..ROWS)]
-        .map(|(shared, own)| PackedSpan { shared, own })
-        .into()
-}
-
-/// One sequence of so many rows.
+/// A sequence of so many rows.
 fn sequence(rows: usize) -> Arc<[PackedSpan]> {
     [PackedSpan { shared: 0..0, own: 0..rows }].into()
-}
-
-/// A deterministic leaf with values of moderate size.
-fn leaf(rows: usize, columns: usize, device: &Device) -> Tensor<2> {
-    let values = Tensor::<1, Int>::arange(0..(rows * columns) as i64, device).float();
-    (values * 0.7371).sin().reshape([rows, columns]).detach().require_grad()
-}
-
-/// Outputs and gradients of a network of all operations, as bits.
-fn bits_of_everything() -> Vec<Vec<u32>> {
-    let device = Device::flex().autodiff();
-    let rows = ROWS;
-    let (x, y, head) = (leaf(rows, 64, &device), leaf(rows, 32, &device), leaf(500, 64, &device));
-    let (weight, square) = (leaf(1, 64, &device), leaf(64, 64, &device));
-    let angles = Tensor::<2>::ones([ROWS, 8], &device) * 0.3;
-    let normed = rms_norm(x.clone(), weight.clone().reshape([64]), 1e-6);
-    let rotated = rotary(normed, angles.clone().cos(), angles.sin(), SHAPE.heads);
-    let attended = causal_attention(rotated, y.clone(), y.clone(), &spans(), SHAPE);
-    let projected = linear(attended, square.clone());
-    let gated = swiglu(projected, x.clone());
-    let targets = Tensor::<1, Int>::arange(0..rows as i64, &device);
-    let (logprobs, entropies) = token_logprobs(gated, head.clone(), targets);
-    let gradients = (logprobs.clone().sum() + entropies.clone().sum() * 0.3).backward();
-    let mut results = vec![logprobs.into_data(), entropies.into_data()];
-    results.extend([x, y, head, weight, square].map(|leaf| leaf.grad(&gradients).expect("a gradient").into_data()));
-    results.into_iter().map(|data| data.iter::<f32>().map(f32::to_bits).collect()).collect()
 }
 
 #[test]

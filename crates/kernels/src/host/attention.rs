@@ -3,16 +3,12 @@
 // Loops over const indices are unrolled before the compiler decides which arrays live in registers; iterators are not.
 #![allow(clippy::needless_range_loop)]
 
-use super::{LANES, lanes, multiply_add};
-use crate::vector::{exponentiate, largest, vectorised, vectorised_fused};
+use crate::simd::{LANES, Simd, Work, with_simd};
+use crate::tile::{Shaped, heights, tile, widths, with_shape};
+use crate::vector::{exponentiate, largest, vectorised};
 
 /// Positions of one block of a cache: its scores fill one register.
 pub const KV_BLOCK: usize = LANES;
-
-/// Queries whose sums are held in registers together.
-const QUERIES: usize = 4;
-/// Registers of keys, or of one value's elements, that each query meets at once.
-const WIDTH: usize = 4;
 
 /// The cache of one key head: where its part stands in every block. Only the last block may be partly filled.
 #[derive(Clone, Copy)]
@@ -92,29 +88,12 @@ impl Attention {
 /// When the lengths do not agree.
 fn attend(queries: &[f32], seen: &[usize], cache: KvBlocks<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
     let Some(last) = seen.last() else { return };
-    let head_dim = queries.len() / seen.len();
     let width = last.div_ceil(KV_BLOCK) * KV_BLOCK;
     assert!(cache.blocks.len() * KV_BLOCK >= width, "attend: the cache is shorter than what is seen");
     assert_eq!(out.len(), seen.len() * cache.value_stride, "attend: lengths disagree");
     scores.clear();
     scores.resize(seen.len() * width, 0.0);
-    let groups = || seen.chunks(QUERIES).zip(0..).map(|(seen, group)| (seen, group * QUERIES));
-    vectorised_fused(
-        #[inline(always)]
-        |fused| {
-            for (seen, first) in groups() {
-                let queries = &queries[first * head_dim..][..seen.len() * head_dim];
-                let cache = cache.up_to(seen[seen.len() - 1]);
-                let scores = &mut scores[first * width..][..seen.len() * width];
-                match seen.len() {
-                    QUERIES => score::<QUERIES>(fused, queries, cache, scores),
-                    3 => score::<3>(fused, queries, cache, scores),
-                    2 => score::<2>(fused, queries, cache, scores),
-                    _ => score::<1>(fused, queries, cache, scores),
-                }
-            }
-        },
-    );
+    with_simd(Score { queries, seen, cache, scores });
     vectorised(
         #[inline(always)]
         || {
@@ -127,139 +106,145 @@ fn attend(queries: &[f32], seen: &[usize], cache: KvBlocks<'_>, scores: &mut Vec
             }
         },
     );
-    vectorised_fused(
-        #[inline(always)]
-        |fused| {
-            for (seen, first) in groups() {
-                let cache = cache.up_to(seen[seen.len() - 1]);
-                let scores = &scores[first * width..][..seen.len() * width];
-                let out = &mut out[first * cache.value_stride..][..seen.len() * cache.value_stride];
-                match seen.len() {
-                    QUERIES => mix::<QUERIES>(fused, scores, cache, out),
-                    3 => mix::<3>(fused, scores, cache, out),
-                    2 => mix::<2>(fused, scores, cache, out),
-                    _ => mix::<1>(fused, scores, cache, out),
-                }
-            }
-        },
-    );
+    with_simd(Mix { weights: scores, seen, cache, out });
 }
 
-impl KvBlocks<'_> {
-    /// The blocks that hold the first `positions`.
+/// `queries · keysᵀ`, up to the end of the last block that one of a tile's queries sees.
+struct Score<'a> {
+    /// `[n, head_dim]`.
+    queries: &'a [f32],
+    seen: &'a [usize],
+    cache: KvBlocks<'a>,
+    /// `[n, width]`.
+    scores: &'a mut [f32],
+}
+
+impl Work for Score<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn up_to(mut self, positions: usize) -> Self {
-        self.blocks = &self.blocks[..positions.div_ceil(KV_BLOCK)];
-        self
-    }
-}
-
-#[inline(always)]
-fn score<const Q: usize>(fused: bool, queries: &[f32], cache: KvBlocks<'_>, scores: &mut [f32]) {
-    let size = queries.len() / Q * KV_BLOCK;
-    let mut position = 0;
-    for blocks in cache.blocks.chunks(WIDTH) {
-        if let Ok(blocks) = <[&[f32]; WIDTH]>::try_from(blocks) {
-            let keys = blocks.map(|block| &block[cache.keys..][..size]);
-            score_tile::<Q, WIDTH>(fused, queries, keys, scores, position);
-        } else {
-            for (at, block) in blocks.iter().enumerate() {
-                let keys = [&block[cache.keys..][..size]];
-                score_tile::<Q, 1>(fused, queries, keys, scores, position + at * KV_BLOCK);
+    fn run<S: Simd>(self) {
+        let Self { queries, seen, cache, scores } = self;
+        let (head_dim, width) = (queries.len() / seen.len(), scores.len() / seen.len());
+        for (first, height) in heights::<S>(seen.len()) {
+            let blocks = cache.seen_by(&seen[first..first + height]);
+            assert!(blocks.len() * KV_BLOCK <= width);
+            for (block, together) in widths::<S>(seen.len(), blocks.len()) {
+                let blocks = &blocks[block..block + together];
+                assert!(blocks.iter().all(|block| cache.keys + head_dim * KV_BLOCK <= block.len()));
+                let queries = queries[first * head_dim..][..height * head_dim].as_ptr();
+                let scores = scores[first * width + block * KV_BLOCK..].as_mut_ptr();
+                let tile = ScoreTile { queries, head_dim, blocks, keys: cache.keys, scores, width };
+                // SAFETY: the queries, the keys and the scores are there, as checked above.
+                unsafe { with_shape::<S, _>(height, together, tile) };
             }
         }
-        position += WIDTH * KV_BLOCK;
     }
 }
 
-#[inline(always)]
-fn score_tile<const Q: usize, const B: usize>(
-    fused: bool,
-    queries: &[f32],
-    keys: [&[f32]; B],
-    scores: &mut [f32],
-    position: usize,
-) {
-    let (head_dim, width) = (queries.len() / Q, scores.len() / Q);
-    assert!(queries.len() == Q * head_dim);
-    for keys in &keys {
-        assert!(keys.len() == head_dim * KV_BLOCK);
-    }
-    let mut sums = [[[0f32; LANES]; B]; Q];
-    for d in 0..head_dim {
-        let mut key = [[0f32; LANES]; B];
-        for b in 0..B {
-            // SAFETY: `(d + 1) * KV_BLOCK <= head_dim * KV_BLOCK`, the length of each.
-            key[b] = lanes(unsafe { keys[b].get_unchecked(d * KV_BLOCK..(d + 1) * KV_BLOCK) });
-        }
-        for q in 0..Q {
-            // SAFETY: `q * head_dim + d < Q * head_dim`, the length.
-            let query = unsafe { *queries.get_unchecked(q * head_dim + d) };
-            for b in 0..B {
-                for lane in 0..LANES {
-                    sums[q][b][lane] = multiply_add(fused, query, key[b][lane], sums[q][b][lane]);
+struct ScoreTile<'a> {
+    queries: *const f32,
+    head_dim: usize,
+    blocks: &'a [&'a [f32]],
+    keys: usize,
+    scores: *mut f32,
+    width: usize,
+}
+
+impl Shaped for ScoreTile<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd, const R: usize, const P: usize>(self) {
+        let Self { queries, head_dim, blocks, keys, scores, width } = self;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut panels = [std::ptr::null(); P];
+            for p in 0..P {
+                panels[p] = blocks.get_unchecked(p).as_ptr().add(keys);
+            }
+            let sums = [[S::zero(); P]; R];
+            let sums = tile::<S, f32, false, R, P>(queries, head_dim, panels, LANES, head_dim, sums, None);
+            for r in 0..R {
+                for p in 0..P {
+                    S::store(sums[r][p], scores.add(r * width + p * KV_BLOCK));
                 }
             }
         }
     }
-    for q in 0..Q {
-        for b in 0..B {
-            let sums = sums[q][b];
-            scores[q * width + position + b * KV_BLOCK..][..LANES].copy_from_slice(&sums);
-        }
-    }
 }
 
-#[inline(always)]
-fn mix<const Q: usize>(fused: bool, weights: &[f32], cache: KvBlocks<'_>, out: &mut [f32]) {
-    let mut column = 0;
-    while column < cache.value_stride {
-        if cache.value_stride - column >= WIDTH * LANES {
-            mix_tile::<Q, WIDTH>(fused, weights, cache, column, out);
-            column += WIDTH * LANES;
-        } else {
-            mix_tile::<Q, 1>(fused, weights, cache, column, out);
-            column += LANES;
-        }
-    }
+/// `weights · values`.
+struct Mix<'a> {
+    /// `[n, width]`.
+    weights: &'a [f32],
+    seen: &'a [usize],
+    cache: KvBlocks<'a>,
+    /// `[n, value_stride]`.
+    out: &'a mut [f32],
 }
 
-#[inline(always)]
-fn mix_tile<const Q: usize, const C: usize>(
-    fused: bool,
-    weights: &[f32],
-    cache: KvBlocks<'_>,
-    column: usize,
-    out: &mut [f32],
-) {
-    let (width, stride) = (weights.len() / Q, cache.value_stride);
-    assert!(weights.len() == Q * width && cache.blocks.len() * KV_BLOCK <= width && column + C * LANES <= stride);
-    let mut sums = [[[0f32; LANES]; C]; Q];
-    for (block, values) in cache.blocks.iter().enumerate() {
-        let values = &values[cache.values..][..KV_BLOCK * stride];
-        for slot in 0..KV_BLOCK {
-            let mut value = [[0f32; LANES]; C];
-            for c in 0..C {
-                let start = slot * stride + column + c * LANES;
-                // SAFETY: `column + C * LANES <= stride`, so it ends at `(slot + 1) * stride` at the latest.
-                value[c] = lanes(unsafe { values.get_unchecked(start..start + LANES) });
+impl Work for Mix<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { weights, seen, cache, out } = self;
+        let (width, stride) = (weights.len() / seen.len(), cache.value_stride);
+        assert!(stride.is_multiple_of(LANES) && out.len() == seen.len() * stride);
+        for (first, height) in heights::<S>(seen.len()) {
+            let blocks = cache.seen_by(&seen[first..first + height]);
+            assert!(blocks.len() * KV_BLOCK <= width);
+            assert!(blocks.iter().all(|block| cache.values + KV_BLOCK * stride <= block.len()));
+            for (column, together) in widths::<S>(seen.len(), stride / LANES) {
+                let weights = weights[first * width..][..height * width].as_ptr();
+                let out = out[first * stride + column * LANES..].as_mut_ptr();
+                let values = cache.values + column * LANES;
+                let tile = MixTile { weights, width, blocks, values, out, stride };
+                // SAFETY: the weights, the values and the results are there, as checked above.
+                unsafe { with_shape::<S, _>(height, together, tile) };
             }
-            for q in 0..Q {
-                // SAFETY: the position is one of the blocks', of which there are `width` at most.
-                let weight = unsafe { *weights.get_unchecked(q * width + block * KV_BLOCK + slot) };
-                for c in 0..C {
-                    for lane in 0..LANES {
-                        sums[q][c][lane] = multiply_add(fused, weight, value[c][lane], sums[q][c][lane]);
-                    }
+        }
+    }
+}
+
+struct MixTile<'a> {
+    weights: *const f32,
+    width: usize,
+    blocks: &'a [&'a [f32]],
+    values: usize,
+    out: *mut f32,
+    stride: usize,
+}
+
+impl Shaped for MixTile<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd, const R: usize, const P: usize>(self) {
+        let Self { weights, width, blocks, values, out, stride } = self;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut sums = [[S::zero(); P]; R];
+            let mut weights = weights;
+            for block in blocks {
+                let mut panels = [std::ptr::null(); P];
+                for p in 0..P {
+                    panels[p] = block.as_ptr().add(values + p * LANES);
+                }
+                sums = tile::<S, f32, false, R, P>(weights, width, panels, stride, KV_BLOCK, sums, None);
+                weights = weights.add(KV_BLOCK);
+            }
+            for r in 0..R {
+                for p in 0..P {
+                    S::store(sums[r][p], out.add(r * stride + p * LANES));
                 }
             }
         }
     }
-    for q in 0..Q {
-        for c in 0..C {
-            let sums = sums[q][c];
-            out[q * stride + column + c * LANES..][..LANES].copy_from_slice(&sums);
-        }
+}
+
+impl<'a> KvBlocks<'a> {
+    /// The blocks that one of these queries sees; the last sees most.
+    #[inline(always)]
+    fn seen_by(&self, seen: &[usize]) -> &'a [&'a [f32]] {
+        &self.blocks[..seen.last().map_or(0, |positions| positions.div_ceil(KV_BLOCK))]
     }
 }
 

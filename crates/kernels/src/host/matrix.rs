@@ -1,19 +1,19 @@
 //! Products with a weight that is laid out once and used many times.
 
-// Loops over const indices are unrolled before the compiler decides which arrays live in registers; iterators are not.
-#![allow(clippy::needless_range_loop)]
-
+use half::bf16;
 use rayon::prelude::*;
 
-use super::{LANES, lanes, multiply_add};
-use crate::matrix::MatrixMut;
+use crate::matrix::{DEPTH, HEIGHT, MatrixMut};
 use crate::memory::in_huge_pages;
-use crate::vector::vectorised_fused;
+use crate::simd::{LANES, Simd, Work, with_simd};
+use crate::tile::{Element, Left, Part, Start};
 
-/// Panels that one tile spans: with [`ROWS`] rows their sums fill 24 of 32 AVX-512 registers.
+/// Panels that are dealt to a thread at once: a multiple of this, as tiles of eight rows span so many.
 const PANELS: usize = 3;
-/// Rows that one tile spans.
-const ROWS: usize = 8;
+/// Panels that a thread lays out at most before it multiplies by them.
+const LAID_OUT: usize = 12;
+/// Rows that are few: their product waits for memory.
+const FEW: usize = 8;
 
 /// A weight `[outer, inner]`, in panels of sixteen outputs `[outer / 16, inner, 16]`: a product reads
 /// it from end to end, and one load serves sixteen outputs.
@@ -29,7 +29,12 @@ const ROWS: usize = 8;
 pub struct Packed {
     inner: usize,
     outer: usize,
-    panels: Vec<f32>,
+    panels: Panels,
+}
+
+enum Panels {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
 }
 
 impl Packed {
@@ -38,7 +43,18 @@ impl Packed {
     /// # Panics
     /// When a matrix is not a whole number of rows.
     pub fn new(matrices: &[&[f32]], inner: usize) -> Self {
-        let mut packed = Self { inner, outer: 0, panels: Vec::new() };
+        let mut packed = Self { inner, outer: 0, panels: Panels::F32(Vec::new()) };
+        packed.fill(matrices);
+        packed
+    }
+
+    /// As [`new`](Self::new) with every number rounded to the nearest 16-bit brain float: half the memory, which is what
+    /// products of few rows wait for. They are summed in 32 bits all the same.
+    ///
+    /// # Panics
+    /// When a matrix is not a whole number of rows.
+    pub fn new_bf16(matrices: &[&[f32]], inner: usize) -> Self {
+        let mut packed = Self { inner, outer: 0, panels: Panels::Bf16(Vec::new()) };
         packed.fill(matrices);
         packed
     }
@@ -51,12 +67,11 @@ impl Packed {
         let inner = self.inner;
         assert!(matrices.iter().all(|matrix| matrix.len().is_multiple_of(inner)), "Packed: rows of {inner}");
         let rows: Vec<&[f32]> = matrices.iter().flat_map(|matrix| matrix.chunks_exact(inner)).collect();
-        if rows.len() != self.outer {
-            self.outer = rows.len();
-            self.panels = in_huge_pages(rows.len().div_ceil(LANES) * inner * LANES);
+        self.outer = rows.len();
+        match &mut self.panels {
+            Panels::F32(panels) => fill(panels, &rows, inner),
+            Panels::Bf16(panels) => fill(panels, &rows, inner),
         }
-        let panels = self.panels.par_chunks_mut((inner * LANES).max(1));
-        panels.zip(rows.par_chunks(LANES)).for_each(|(panel, rows)| lay_out(rows, panel));
     }
 
     /// Rows of the weight: outputs of a product.
@@ -70,9 +85,9 @@ impl Packed {
     /// When there is no such row, or `out` is not as long as one.
     pub fn copy_row(&self, index: usize, out: &mut [f32]) {
         assert!(index < self.outer && out.len() == self.inner, "Packed: no row {index} of {}", out.len());
-        let panel = &self.panels[index / LANES * self.inner * LANES..];
-        for (value, outputs) in out.iter_mut().zip(panel.chunks_exact(LANES)) {
-            *value = outputs[index % LANES];
+        match &self.panels {
+            Panels::F32(panels) => copy_row(panels, self.inner, index, out),
+            Panels::Bf16(panels) => copy_row(panels, self.inner, index, out),
         }
     }
 
@@ -91,139 +106,97 @@ impl Packed {
             self.outer,
             self.inner
         );
-        let panels = self.outer.div_ceil(LANES);
-        // Few rows wait for memory, and every task costs a hand-over; many rows leave time for it.
-        let tasks = rayon::current_num_threads() * if rows > ROWS { 4 } else { 1 };
-        let width = panels.div_ceil(tasks).next_multiple_of(PANELS).max(1);
-        let strips = MatrixMut::new(out, rows, self.outer, self.outer).strips(width * LANES);
-        let panels = self.panels.par_chunks((width * self.inner * LANES).max(1));
-        strips.into_par_iter().zip(panels).with_max_len(1).for_each(|(out, panels)| {
-            vectorised_fused(
-                #[inline(always)]
-                |fused| strip(fused, x, self.inner, panels, out),
-            );
-        });
+        match &self.panels {
+            Panels::F32(panels) => multiply(x, panels, self.inner, MatrixMut::new(out, rows, self.outer, self.outer)),
+            Panels::Bf16(panels) => multiply(x, panels, self.inner, MatrixMut::new(out, rows, self.outer, self.outer)),
+        }
     }
 }
 
+fn fill<E: Element>(panels: &mut Vec<E>, rows: &[&[f32]], inner: usize) {
+    let length = rows.len().div_ceil(LANES) * inner * LANES;
+    if panels.len() != length {
+        *panels = in_huge_pages(length, E::default());
+    }
+    let panels = panels.par_chunks_mut((inner * LANES).max(1));
+    panels.zip(rows.par_chunks(LANES)).for_each(|(panel, rows)| lay_out(rows, panel, E::rounded));
+}
+
+fn copy_row<E: Element>(panels: &[E], inner: usize, index: usize, out: &mut [f32]) {
+    let panel = &panels[index / LANES * inner * LANES..];
+    for (value, outputs) in out.iter_mut().zip(panel.chunks_exact(LANES)) {
+        *value = outputs[index % LANES].float();
+    }
+}
+
+fn multiply<E: Element>(x: &[f32], panels: &[E], inner: usize, out: MatrixMut<'_>) {
+    let width = dealt(&out);
+    let strips = out.strips(width * LANES);
+    let panels = panels.par_chunks((width * inner * LANES).max(1));
+    strips.into_par_iter().zip(panels).with_max_len(1).for_each(|(out, panels)| {
+        with_simd(Strip { x, inner, panels, out });
+    });
+}
+
+/// Panels of a task.
+fn dealt(out: &MatrixMut<'_>) -> usize {
+    // Few rows wait for memory, and every task costs a hand-over; many rows leave time for it.
+    let tasks = rayon::current_num_threads() * if out.rows() > FEW { 4 } else { 1 };
+    out.columns().div_ceil(LANES).div_ceil(tasks).next_multiple_of(PANELS).max(1)
+}
+
 /// Up to sixteen rows of a weight as a panel.
-fn lay_out(rows: &[&[f32]], panel: &mut [f32]) {
+fn lay_out<T: Copy, E: Element>(rows: &[&[T]], panel: &mut [E], convert: impl Fn(T) -> E) {
     for (i, outputs) in panel.chunks_exact_mut(LANES).enumerate() {
         for (slot, row) in outputs.iter_mut().zip(rows) {
-            *slot = row[i];
+            *slot = convert(row[i]);
         }
+        // There may have been other rows.
+        outputs[rows.len()..].fill(E::default());
     }
 }
 
 /// [`Packed::multiply`] with a weight `[outer, inner]` as checkpoints store it, to the bit: each strip of it is laid out
 /// on the way, which pays where the rows are many.
-pub(crate) fn multiply_by_rows(x: &[f32], weight: &[f32], inner: usize, out: MatrixMut<'_>) {
-    let strips = out.strips(PANELS * LANES);
-    let weights = weight.par_chunks((PANELS * LANES * inner).max(1));
+pub(crate) fn multiply_by_rows<E: Element>(x: &[f32], weight: &[E], inner: usize, out: MatrixMut<'_>) {
+    let width = dealt(&out).min(LAID_OUT);
+    let strips = out.strips(width * LANES);
+    let weights = weight.par_chunks((width * LANES * inner).max(1));
     strips.into_par_iter().zip(weights).with_max_len(1).for_each_init(Vec::new, |panels, (out, rows)| {
-        let rows: Vec<&[f32]> = rows.chunks_exact(inner).collect();
+        let rows: Vec<&[E]> = rows.chunks_exact(inner).collect();
         let size = inner * LANES;
-        panels.clear();
-        panels.resize(rows.len().div_ceil(LANES) * size, 0.0);
-        panels.chunks_exact_mut(size).zip(rows.chunks(LANES)).for_each(|(panel, rows)| lay_out(rows, panel));
-        vectorised_fused(
-            #[inline(always)]
-            |fused| strip(fused, x, inner, panels, out),
-        );
+        panels.resize(rows.len().div_ceil(LANES) * size, E::default());
+        panels.chunks_exact_mut(size).zip(rows.chunks(LANES)).for_each(|(panel, rows)| lay_out(rows, panel, |x| x));
+        with_simd(Strip { x, inner, panels, out });
     });
 }
 
 /// The product with some adjacent panels. The strip may be narrower than they are.
-#[inline(always)]
-fn strip(fused: bool, x: &[f32], inner: usize, panels: &[f32], mut out: MatrixMut<'_>) {
-    let size = inner * LANES;
-    let mut column = 0;
-    for group in panels.chunks(PANELS * size) {
-        if group.len() == PANELS * size {
-            column_of_tiles::<PANELS>(fused, x, inner, group, &mut out, column);
-            column += PANELS * LANES;
-        } else {
-            for panel in group.chunks_exact(size) {
-                column_of_tiles::<1>(fused, x, inner, panel, &mut out, column);
-                column += LANES;
+struct Strip<'a, E> {
+    x: &'a [f32],
+    inner: usize,
+    panels: &'a [E],
+    out: MatrixMut<'a>,
+}
+
+impl<E: Element> Work for Strip<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self) {
+        let Self { x, inner, panels, .. } = self;
+        let rows = self.out.rows();
+        // Few rows read a panel once, from memory, from end to end.
+        let depth = if rows <= FEW { inner } else { DEPTH };
+        for first in (0..rows).step_by(HEIGHT) {
+            let rows = first..rows.min(first + HEIGHT);
+            for from in (0..inner).step_by(depth) {
+                let (inputs, start) =
+                    ([from, inner.min(from + depth)], if from == 0 { Start::Zero } else { Start::Continue });
+                let part = Part { left: Left::Rows(x, inner), panels, inner, inputs, start, scale: 1.0 };
+                part.multiply::<S>(rows.clone(), &mut self.out);
             }
         }
-    }
-}
-
-#[inline(always)]
-fn column_of_tiles<const P: usize>(
-    fused: bool,
-    x: &[f32],
-    inner: usize,
-    panels: &[f32],
-    out: &mut MatrixMut<'_>,
-    column: usize,
-) {
-    let rows = x.len() / inner;
-    let mut row = 0;
-    while row < rows {
-        let x = &x[row * inner..];
-        macro_rules! tile_of {
-            ($($height:literal)*) => {
-                match rows - row {
-                    $($height => { place(tile::<$height, P>(fused, x, inner, panels), out, row, column); row += $height; })*
-                    _ => { place(tile::<ROWS, P>(fused, x, inner, panels), out, row, column); row += ROWS; }
-                }
-            };
-        }
-        tile_of!(1 2 3 4 5 6 7);
-    }
-}
-
-/// The sums stay in registers from the first input to the last: nothing in the loop can panic, and they are copied
-/// before anyone takes their address.
-#[inline(always)]
-fn tile<const R: usize, const P: usize>(
-    fused: bool,
-    x: &[f32],
-    inner: usize,
-    panels: &[f32],
-) -> [[[f32; LANES]; P]; R] {
-    assert!(x.len() >= R * inner && panels.len() >= P * inner * LANES);
-    let mut sums = [[[0f32; LANES]; P]; R];
-    for i in 0..inner {
-        let mut weights = [[0f32; LANES]; P];
-        for p in 0..P {
-            // SAFETY: `(p * inner + i + 1) * LANES <= P * inner * LANES <= panels.len()`.
-            weights[p] = lanes(unsafe { panels.get_unchecked((p * inner + i) * LANES..(p * inner + i + 1) * LANES) });
-        }
-        for r in 0..R {
-            // SAFETY: `r * inner + i < R * inner <= x.len()`.
-            let value = unsafe { *x.get_unchecked(r * inner + i) };
-            for p in 0..P {
-                for lane in 0..LANES {
-                    sums[r][p][lane] = multiply_add(fused, value, weights[p][lane], sums[r][p][lane]);
-                }
-            }
-        }
-    }
-    let mut done = [[[0f32; LANES]; P]; R];
-    for r in 0..R {
-        for p in 0..P {
-            done[r][p] = sums[r][p];
-        }
-    }
-    done
-}
-
-/// Apart from [`tile`], so that its sums are not kept in memory for the sake of the indices here.
-#[inline(never)]
-fn place<const R: usize, const P: usize>(
-    sums: [[[f32; LANES]; P]; R],
-    out: &mut MatrixMut<'_>,
-    row: usize,
-    column: usize,
-) {
-    for (r, sums) in sums.iter().enumerate() {
-        // The last panel's outputs beyond the weight's are padding.
-        let out = out.row(row + r)[column..].iter_mut();
-        out.zip(sums.as_flattened()).for_each(|(out, sum)| *out = *sum);
     }
 }
 
@@ -254,6 +227,20 @@ mod tests {
             weight.copy_row(outer - 1, &mut row);
             prop_assert_eq!(&row, &w[(outer - 1) * inner..]);
         }
+    }
+
+    #[test]
+    fn a_weight_in_bf16_is_a_rounded_one() {
+        let (x, w) = (values(9 * 70, 3), values(50 * 70, 4));
+        let rounded: Vec<f32> = w.iter().map(|value| bf16::from_f32(*value).to_f32()).collect();
+        let (half, whole) = (Packed::new_bf16(&[&w], 70), Packed::new(&[&rounded], 70));
+        let (mut found, mut expected) = (vec![0.0; 9 * 50], vec![0.0; 9 * 50]);
+        half.multiply(&x, &mut found);
+        whole.multiply(&x, &mut expected);
+        assert_eq!(found, expected);
+        let mut row = vec![0.0; 70];
+        half.copy_row(49, &mut row);
+        assert_eq!(row, rounded[49 * 70..]);
     }
 
     #[test]
