@@ -10,7 +10,7 @@ use zerosearch_kernels::host::merge_adapter;
 use zerosearch_kernels::is_cpu;
 
 use crate::network::{Network, TensorSpec};
-use crate::{HostTensor, HostWeights, LmError, LoraConfig, ModelConfig, Weight};
+use crate::{HostTensor, HostWeights, LmError, LoraConfig, ModelConfig, Weight, WeightDtype};
 
 /// A decoder whose parameters are leaves of an autodiff graph, or constants.
 #[derive(Clone, Debug)]
@@ -23,8 +23,10 @@ pub struct Decoder {
     pub(crate) lora: Option<LoraConfig>,
     /// The seed of a training pass's dropout; other passes have none.
     pub(crate) dropout: Option<u64>,
-    /// What products are computed in.
+    /// The type of activations, in which products are computed.
     pub(crate) dtype: FloatDType,
+    /// The type that matrices are rounded to before a product.
+    pub(crate) weights: FloatDType,
     pub(crate) device: Device,
 }
 
@@ -77,7 +79,17 @@ impl Decoder {
         let extra =
             extra.map(|(name, tensor)| Named { name: name.into(), weight: Weight::from_host(tensor.clone(), device) });
         let (extra, config, device) = (extra.collect(), config.clone(), device.clone());
-        Ok(Self { config, network, extra, lora: None, dropout: None, dtype: FloatDType::F32, device }.with_bf16(None))
+        Ok(Self {
+            config,
+            network,
+            extra,
+            lora: None,
+            dropout: None,
+            dtype: FloatDType::F32,
+            weights: FloatDType::F32,
+            device,
+        }
+        .with_bf16(None))
     }
 
     /// Parameters that collect gradients.
@@ -134,7 +146,20 @@ impl Decoder {
     /// The CPU's fused operations know f32 only.
     pub fn with_bf16(self, bf16: Option<bool>) -> Self {
         let bf16 = bf16.unwrap_or_else(|| !is_cpu(&self.device));
-        Self { dtype: if bf16 { FloatDType::BF16 } else { FloatDType::F32 }, ..self }
+        let dtype = if bf16 { FloatDType::BF16 } else { FloatDType::F32 };
+        Self { dtype, weights: dtype, ..self }
+    }
+
+    /// The same parameters, whose matrices are rounded to bf16 before a product; sums and activations keep their type. So a
+    /// generator with [weights in bf16](crate::WeightDtype) computes. Parameters and their gradients stay in f32: a gradient
+    /// goes through the rounding as if it were not there.
+    pub fn with_bf16_weights(self, bf16: bool) -> Self {
+        Self { weights: if bf16 { FloatDType::BF16 } else { self.dtype }, ..self }
+    }
+
+    /// The type of the weights that a generator must hold to compute as this decoder does.
+    pub(crate) fn weight_dtype(&self) -> WeightDtype {
+        if self.weights == FloatDType::BF16 { WeightDtype::Bf16 } else { WeightDtype::F32 }
     }
 
     /// The same weights without the adapters: the reference policy, at no memory.

@@ -69,13 +69,13 @@ impl Decoder {
         sequences: &[ScoredSequence<'_>],
     ) -> (Tensor<1>, Tensor<1>) {
         let targets = sequences.iter().flat_map(|s| s.positions.iter().map(|p| s.tokens[*p] as i32));
-        kernels::token_logprobs(features, self.rounded(self.head()), indices(targets.collect(), &self.device))
+        kernels::token_logprobs(features, self.as_weight(self.head()), indices(targets.collect(), &self.device))
     }
 
     /// Embeddings of tokens, `[rows, hidden]`.
     pub(crate) fn embed(&self, tokens: &[TokenId]) -> Tensor<2> {
         let tokens = indices(tokens.iter().map(|token| *token as i32).collect(), &self.device);
-        self.rounded(self.network.embedding.base.matrix().select(0, tokens))
+        self.rounded(self.as_weight(self.network.embedding.base.matrix().select(0, tokens)))
     }
 
     /// The last norm, of the rows from which scored tokens are predicted.
@@ -129,18 +129,21 @@ impl Decoder {
 
     /// A projection with its adapter and its bias, where it has them.
     fn linear(&self, x: Tensor<2>, linear: &Linear<Parameter>) -> Tensor<2> {
-        let weight = self.matrix(&linear.weight.base);
+        let weight = || self.matrix(&linear.weight.base);
         let y = match (&linear.weight.adapter, &self.lora, self.dropout) {
             (Some(Adapter { a, b, .. }), Some(lora), None) => {
-                kernels::adapted_linear(x, weight, self.matrix(a), self.matrix(b), lora.scale() as f32)
+                // The sum is rounded where the generator rounds it, not its parts.
+                let [weight, a, b] = [&linear.weight.base, a, b].map(|part| self.rounded(part.matrix()));
+                kernels::adapted_linear(x, weight, a, b, lora.scale() as f32, self.weights == FloatDType::BF16)
             }
             (Some(Adapter { module, a, b }), Some(lora), Some(seed)) => {
                 let factors = lora.dropout_factors(seed, module, x.dims().iter().product());
                 let factors = Tensor::from_data(TensorData::new(factors, x.dims()), &self.device);
-                let low = kernels::linear(x.clone().mul(self.rounded(factors)), self.matrix(a));
-                kernels::linear(x, weight) + kernels::linear(low, self.matrix(b)).mul_scalar(lora.scale())
+                let [a, b] = [a, b].map(|part| self.rounded(part.matrix()));
+                let low = kernels::linear(x.clone().mul(self.rounded(factors)), a);
+                kernels::linear(x, weight()) + kernels::linear(low, b).mul_scalar(lora.scale())
             }
-            _ => kernels::linear(x, weight),
+            _ => kernels::linear(x, weight()),
         };
         self.biased(y, linear)
     }
@@ -154,12 +157,20 @@ impl Decoder {
 
     /// A matrix as products take it.
     fn matrix(&self, tensor: &Named) -> Tensor<2> {
-        self.rounded(tensor.matrix())
+        self.as_weight(tensor.matrix())
+    }
+
+    fn as_weight(&self, tensor: Tensor<2>) -> Tensor<2> {
+        cast(tensor, self.weights)
     }
 
     fn rounded<const D: usize>(&self, tensor: Tensor<D>) -> Tensor<D> {
-        if self.dtype == FloatDType::F32 { tensor } else { tensor.cast(self.dtype) }
+        cast(tensor, self.dtype)
     }
+}
+
+fn cast<const D: usize>(tensor: Tensor<D>, dtype: FloatDType) -> Tensor<D> {
+    if FloatDType::from(tensor.dtype()) == dtype { tensor } else { tensor.cast(dtype) }
 }
 
 fn indices(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {

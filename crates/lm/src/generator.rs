@@ -11,7 +11,7 @@ use crate::cache::Blocks;
 use crate::engine::{Engine, HostEngine};
 use crate::prefix::Prefixes;
 use crate::sequence::{ActiveTurn, Sequence};
-use crate::{Decoder, HostWeights, LanguageModel, LmError, ModelConfig};
+use crate::{Decoder, HostWeights, LanguageModel, LmError, ModelConfig, WeightDtype};
 
 /// Decodes on the host. A sampled sequence depends on its prompt, its observations, its seeds and the
 /// weights, and on nothing else: not on the batch, the slot, the memory or the number of threads.
@@ -37,7 +37,20 @@ impl LocalGenerator {
     /// # Errors
     /// When a tensor is missing or of another shape than the configuration says.
     pub fn new(config: &ModelConfig, weights: &HostWeights, eos: &[TokenId]) -> Result<Self, LmError> {
-        let mut generator = Self::with_engine(Box::new(HostEngine::new(config)), eos);
+        Self::in_dtype(WeightDtype::F32, config, weights, eos)
+    }
+
+    /// As [`new`](Self::new) with weights that are held in this type, and so rounded to it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn in_dtype(
+        dtype: WeightDtype,
+        config: &ModelConfig,
+        weights: &HostWeights,
+        eos: &[TokenId],
+    ) -> Result<Self, LmError> {
+        let mut generator = Self::with_engine(Box::new(HostEngine::new(config, dtype)), eos);
         generator.refit(weights, WeightVersion(0))?;
         Ok(generator)
     }
@@ -50,12 +63,13 @@ impl LocalGenerator {
         Self::new(&model.config, &model.weights, model.codec.eos_ids())
     }
 
-    /// Decodes with the weights of a decoder, its adapters merged; sampling any of `eos` ends a turn.
+    /// Decodes with the weights of a decoder, its adapters merged, in the type in which it multiplies by them; sampling any of
+    /// `eos` ends a turn.
     ///
     /// # Errors
     /// As [`new`](Self::new).
     pub fn of(decoder: &Decoder, eos: &[TokenId]) -> Result<Self, LmError> {
-        let mut generator = Self::with_engine(Box::new(HostEngine::new(decoder.config())), eos);
+        let mut generator = Self::with_engine(Box::new(HostEngine::new(decoder.config(), decoder.weight_dtype())), eos);
         generator.refit_from(decoder, WeightVersion(0))?;
         Ok(generator)
     }

@@ -222,7 +222,7 @@ mod tests {
 
         fn start(&mut self, prompt: &[TokenId], seed: u64, new: usize) -> SequenceId {
             // Greedy ones with the same prompt go on alike.
-            let sampling = if seed % 2 == 0 { Sampling::greedy() } else { Sampling::default() };
+            let sampling = if seed.is_multiple_of(2) { Sampling::greedy() } else { Sampling::default() };
             let id = self.generator.start(Request { prompt, sampling, turn: turn(seed, new) }).unwrap();
             self.active.push(id);
             self.note(id, prompt, seed, new);

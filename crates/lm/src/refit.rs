@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use zerosearch_generate::{GenerateError, RolloutGenerator, Statistics, WeightVersion};
 
-use crate::{Decoder, LanguageModel, LmError, LocalGenerator};
+use crate::{Decoder, LanguageModel, LmError, LocalGenerator, WeightDtype};
 
 /// A generator of the policy that is trained: it takes the trainer's weights after every update.
 ///
@@ -17,14 +17,15 @@ pub trait Refit: RolloutGenerator {
     fn refit(&mut self, policy: &Decoder, version: WeightVersion) -> Result<(), LmError>;
 }
 
-/// The generator that fits a model and a device: a policy that is trained on `device` is decoded by it.
+/// The generator that fits a model and a device, with weights of this type: a policy that is trained on `device` is decoded by
+/// it.
 ///
 /// Every device's policy is decoded on the host for now.
 ///
 /// # Errors
 /// When a tensor is missing or of another shape than the configuration says.
-pub fn generator_for(model: &LanguageModel, _device: &Device) -> Result<Box<dyn Refit>, LmError> {
-    Ok(Box::new(LocalGenerator::for_model(model)?))
+pub fn generator_for(model: &LanguageModel, _device: &Device, dtype: WeightDtype) -> Result<Box<dyn Refit>, LmError> {
+    Ok(Box::new(LocalGenerator::in_dtype(dtype, &model.config, &model.weights, model.codec.eos_ids())?))
 }
 
 impl RolloutGenerator for LocalGenerator {

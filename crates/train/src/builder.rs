@@ -198,7 +198,7 @@ impl TrainerBuilder {
         let is_current = generator.is_none() && config.lora.is_none();
         let mut generator = match generator {
             Some(generator) => generator,
-            None => generator_for(&policy, &device)?,
+            None => generator_for(&policy, &device, config.rollout_dtype.unwrap_or_default())?,
         };
         generator.limit_cache(config.kv_cache_memory_bytes.unwrap_or(usize::MAX));
         let codec = policy.codec.clone();
@@ -259,26 +259,25 @@ fn networks(
     device: Device,
 ) -> Result<(ModelFiles, Updater), TrainError> {
     let learner = |decoder| Learner::new(decoder, config.optimizer);
-    let precise = |decoder: Decoder| decoder.with_bf16(config.bf16);
     let critic = algorithm.value_loss().map(|_| critic::initial_weights(&policy));
     let critic = critic.map(|weights| Decoder::trainable(&policy.config, weights, &device)).transpose()?;
-    let critic = critic.map(|critic| learner(precise(critic)));
+    let critic = critic.map(|critic| learner(config.precise(critic)));
     let compares = algorithm.terms().kl.coefficient != 0.0 || config.kl_reward.coefficient != 0.0;
     let (files, decoder, reference) = match &config.lora {
         Some(lora) => {
             let seed = Stream { seed: config.seed, purpose: "adapters", ..Stream::default() }.value();
             let adapters = lora.initial(&policy.config, seed);
             let (files, weights) = policy.into_parts();
-            let decoder = precise(Decoder::with_lora(&files.config, weights, lora, &adapters, &device)?);
+            let decoder = config.precise_policy(Decoder::with_lora(&files.config, weights, lora, &adapters, &device)?);
             let reference = compares.then(|| decoder.without_lora());
             (files, decoder, reference)
         }
         None => {
             // A copy of all weights, which a run without a KL term does not pay for.
             let reference = compares.then(|| Decoder::frozen(&policy.config, &*policy.weights, &device)).transpose()?;
-            let reference = reference.map(precise);
+            let reference = reference.map(|reference| config.precise_policy(reference));
             let (files, weights) = policy.into_parts();
-            let decoder = precise(Decoder::trainable(&files.config, weights, &device)?);
+            let decoder = config.precise_policy(Decoder::trainable(&files.config, weights, &device)?);
             (files, decoder, reference)
         }
     };

@@ -228,7 +228,7 @@ impl Trainer {
                 if weights.get(VALUE_HEAD).is_none() {
                     return Err(failed(&path, format!("has no tensor `{VALUE_HEAD}`: it is no critic")));
                 }
-                let decoder = Decoder::trainable(&model.config, weights, device)?.with_bf16(self.config.bf16);
+                let decoder = self.config.precise(Decoder::trainable(&model.config, weights, device)?);
                 Some(Learner { decoder, optimizer: optimizer("critic_optimizer.safetensors")? })
             }
             None => None,
@@ -238,7 +238,7 @@ impl Trainer {
                 let (_, adapters) = LoraConfig::read(folder.join("actor").join(ADAPTERS), &model.config)?;
                 self.updater.policy.decoder.with_adapters(lora, &adapters)?
             }
-            None => Decoder::trainable(&self.files.config, model.into_weights(), device)?.with_bf16(self.config.bf16),
+            None => self.config.precise_policy(Decoder::trainable(&self.files.config, model.into_weights(), device)?),
         };
         let policy = Learner { decoder, optimizer: optimizer("actor_optimizer.safetensors")? };
         self.updater.algorithm.restore(&state.algorithm)?;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zerosearch_algorithms::{AlgorithmConfig, ImportanceSampling, KlReward};
 use zerosearch_curriculum::CurriculumConfig;
-use zerosearch_lm::{AdamWConfig, LoraConfig};
+use zerosearch_lm::{AdamWConfig, Decoder, LoraConfig, WeightDtype};
 use zerosearch_rollout::RolloutConfig;
 
 use crate::{LrSchedulerType, TrainError};
@@ -65,6 +65,11 @@ pub struct TrainConfig {
     /// optimizer stay in f32. Left out: on a GPU, not on the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bf16: Option<bool>,
+    /// The type of the weights that rollouts are sampled with: `f32`, or `bf16` for half the memory and, with few rollouts at a
+    /// time, nearly half the time of decoding. The training passes round the weights in the same way; parameters, gradients
+    /// and checkpoints stay in f32. Left out: f32.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout_dtype: Option<WeightDtype>,
     /// Most bytes that the generator's caches hold; unbounded where it is left out. Rollouts that do not fit wait, or are computed
     /// again: it changes speed, never a token.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,6 +139,7 @@ impl Default for TrainConfig {
             micro_batch_tokens: 8192,
             gradient_checkpointing: false,
             bf16: None,
+            rollout_dtype: None,
             kv_cache_memory_bytes: None,
             mini_batch_size: 0,
             epochs: 1,
@@ -187,6 +193,16 @@ impl TrainConfig {
     pub(crate) fn critic_learning_rate_at(&self, step: u64) -> f64 {
         let (peak, warmup_ratio) = (self.critic_learning_rate, self.critic_warmup_ratio);
         self.critic_lr_scheduler_type.rate(peak, warmup_ratio, step, self.steps)
+    }
+
+    /// A decoder that computes as this configuration says.
+    pub(crate) fn precise(&self, decoder: Decoder) -> Decoder {
+        decoder.with_bf16(self.bf16)
+    }
+
+    /// The policy or what it is compared with: it computes as the generator samples, too.
+    pub(crate) fn precise_policy(&self, decoder: Decoder) -> Decoder {
+        self.precise(decoder).with_bf16_weights(self.rollout_dtype == Some(WeightDtype::Bf16))
     }
 
     /// Checks what the parts do not check themselves.

@@ -16,11 +16,12 @@ use self::weights::PackedNetwork;
 use super::{Draw, Engine, Rows, Source};
 use crate::cache::BlockId;
 use crate::network::Network;
-use crate::{LmError, ModelConfig};
+use crate::{LmError, ModelConfig, WeightDtype};
 
 /// Decodes on the CPU, with all threads.
 pub(crate) struct HostEngine {
     config: ModelConfig,
+    dtype: WeightDtype,
     /// None while their memory is given away.
     weights: Option<PackedNetwork>,
     store: Store,
@@ -28,8 +29,8 @@ pub(crate) struct HostEngine {
 
 impl HostEngine {
     /// Without weights, until it is given [some](Engine::fill).
-    pub(crate) fn new(config: &ModelConfig) -> Self {
-        Self { config: config.clone(), weights: None, store: Store::new(config) }
+    pub(crate) fn new(config: &ModelConfig, dtype: WeightDtype) -> Self {
+        Self { config: config.clone(), dtype, weights: None, store: Store::new(config) }
     }
 }
 
@@ -39,7 +40,7 @@ impl Engine for HostEngine {
     }
 
     fn fill(&mut self, weights: &Network<Source<'_>>) -> Result<(), LmError> {
-        self.weights.get_or_insert_with(|| PackedNetwork::new(&self.config)).fill(weights);
+        self.weights.get_or_insert_with(|| PackedNetwork::new(&self.config, self.dtype)).fill(weights);
         Ok(())
     }
 

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use zerosearch_kernels::host::Packed;
 
-use crate::ModelConfig;
 use crate::engine::Source;
 use crate::network::{Attention, Layer, Linear, Mlp, Network};
+use crate::{ModelConfig, WeightDtype};
 
 /// Weights laid out for decoding.
 pub(super) struct PackedNetwork {
@@ -35,11 +35,11 @@ pub(super) struct PackedLinear {
 
 impl PackedNetwork {
     /// Without weights.
-    pub(super) fn new(config: &ModelConfig) -> Self {
-        let table = || Packed::new(&[], config.hidden_size);
+    pub(super) fn new(config: &ModelConfig, dtype: WeightDtype) -> Self {
+        let table = || packed(config.hidden_size, dtype);
         Self {
             embedding: table(),
-            layers: (0..config.layers).map(|_| PackedLayer::new(config)).collect(),
+            layers: (0..config.layers).map(|_| PackedLayer::new(config, dtype)).collect(),
             norm: Vec::new(),
             head: (!config.tie_word_embeddings).then(table),
         }
@@ -57,17 +57,25 @@ impl PackedNetwork {
     }
 }
 
+fn packed(inner: usize, dtype: WeightDtype) -> Packed {
+    match dtype {
+        WeightDtype::F32 => Packed::new(&[], inner),
+        WeightDtype::Bf16 => Packed::new_bf16(&[], inner),
+    }
+}
+
 impl PackedLayer {
-    fn new(config: &ModelConfig) -> Self {
+    fn new(config: &ModelConfig, dtype: WeightDtype) -> Self {
+        let linear = |inner| PackedLinear { weight: packed(inner, dtype), bias: None };
         Self {
             input_norm: Vec::new(),
-            qkv: PackedLinear::new(config.hidden_size),
+            qkv: linear(config.hidden_size),
             q_norm: None,
             k_norm: None,
-            o: PackedLinear::new(config.heads * config.head_dim),
+            o: linear(config.heads * config.head_dim),
             post_norm: Vec::new(),
-            gate_up: PackedLinear::new(config.hidden_size),
-            down: PackedLinear::new(config.intermediate_size),
+            gate_up: linear(config.hidden_size),
+            down: linear(config.intermediate_size),
         }
     }
 
@@ -87,10 +95,6 @@ impl PackedLayer {
 }
 
 impl PackedLinear {
-    fn new(inner: usize) -> Self {
-        Self { weight: Packed::new(&[], inner), bias: None }
-    }
-
     /// Takes the projections that are computed together: all of them have a bias, or none.
     fn fill(&mut self, projections: &[&Linear<Source<'_>>]) {
         let matrices: Vec<Cow<'_, [f32]>> = projections.iter().map(|projection| projection.weight.values()).collect();

@@ -1,0 +1,17 @@
+//! The type of the weights that a generator holds.
+
+use serde::{Deserialize, Serialize};
+
+/// The type of the weights that a generator holds. It sums and keeps activations in f32 with either.
+///
+/// Decoding few sequences waits for the weights: half the bytes are nearly half the time. A policy that is sampled with
+/// rounded weights is trained with the same ones ([`Decoder::with_bf16_weights`](crate::Decoder::with_bf16_weights)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightDtype {
+    /// As they were read or trained.
+    #[default]
+    F32,
+    /// Matrices rounded to 16-bit brain floats, norms and biases as they are.
+    Bf16,
+}
