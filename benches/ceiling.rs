@@ -1,8 +1,10 @@
 //! What this machine can do at best, which the other benches are measured against: bytes read in a second, and the rate of our
-//! matrix product where nothing comes from memory. All threads. `cargo bench -p zerosearch-benches --bench ceiling`.
+//! matrix product where nothing comes from memory, with every instruction set that the processor has. All threads.
+//! `cargo bench --bench ceiling`.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
+use zerosearch::kernels::InstructionSet;
 use zerosearch::kernels::host::Packed;
 
 /// The weights of SmolLM2-135M, which every decoded token reads.
@@ -37,7 +39,11 @@ fn benches(criterion: &mut Criterion) {
     let mut out = vec![0.0; ROWS * OUTER];
     // Floating-point operations.
     group.throughput(Throughput::Elements((2 * ROWS * INNER * OUTER) as u64));
-    group.bench_function("product in the caches", |b| b.iter(|| weight.multiply(&values[..ROWS * INNER], &mut out)));
+    for set in InstructionSet::available() {
+        set.select().expect("an instruction set that this processor has");
+        let name = format!("product in the caches, {set}");
+        group.bench_function(name, |b| b.iter(|| weight.multiply(&values[..ROWS * INNER], &mut out)));
+    }
 }
 
 criterion_group!(group, benches);

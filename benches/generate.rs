@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use zerosearch::generate::{Generator, Request, Sampling, SequenceId, Turn, never};
+use zerosearch::kernels::InstructionSet;
 use zerosearch::lm::{HostWeights, LanguageModel, LocalGenerator, ModelConfig};
 use zerosearch::text::PromptTemplate;
 
@@ -121,6 +122,7 @@ fn whole_contexts(model: &Model, mut generator: LocalGenerator) {
 }
 
 fn benches(criterion: &mut Criterion) {
+    println!("instructions {}", InstructionSet::current());
     let model = Model::load();
     let mut group = criterion.benchmark_group(model.name);
     group.sample_size(10);

@@ -12,6 +12,7 @@ use zerosearch::algorithms::{AlgorithmConfig, Grpo, Kl};
 use zerosearch::burn::tensor::Device;
 use zerosearch::data::Question;
 use zerosearch::generate::Sampling;
+use zerosearch::kernels::InstructionSet;
 use zerosearch::lm::{Decoder, Gradients, LanguageModel, LoraConfig, ScoredSequence};
 use zerosearch::reward::{Episode, RewardFn};
 use zerosearch::rollout::RolloutConfig;
@@ -49,6 +50,7 @@ fn folder() -> PathBuf {
 }
 
 fn benches(criterion: &mut Criterion) {
+    println!("instructions {}", InstructionSet::current());
     zerosearch::kernels::keep_freed_memory();
     let folder = folder();
     // Read anew for each: a model that somebody keeps is a copy of the weights.

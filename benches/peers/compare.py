@@ -5,14 +5,17 @@
     crates/lm/tests/real/fetch.sh
     venv/bin/python benches/peers/compare.py generate --rounds 3
     venv/bin/python benches/peers/compare.py train_step --rounds 3
+    venv/bin/python benches/peers/compare.py generate --rounds 3 --instructions avx2
 
 `generate` is compared with Hugging Face transformers, `train_step` with TRL's GRPOTrainer and a plain PyTorch backward pass, all in
-f32. A ratio above 1 says how many times as fast ours is; with several rounds the worst one is kept. Peers are no part of the tests.
+f32. A ratio above 1 says how many times as fast ours is; with several rounds the worst one is kept. `--instructions avx2` makes both
+sides use no more than AVX2 on a processor that has AVX-512. Peers are no part of the tests.
 """
 import argparse
 import json
 import os
 import pathlib
+import platform
 import subprocess
 import sys
 import tempfile
@@ -32,12 +35,21 @@ PARTS = {
     },
 }
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+# What makes PyTorch and the libraries below it use no more than these instructions.
+PEERS_LIMITED_TO = {
+    "avx2": {"MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+}
 
+
+def processor():
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines() if pathlib.Path("/proc/cpuinfo").exists() else []
+    names = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
+    return ", ".join(sorted(names)) or platform.processor() or platform.machine()
 
 
 def build(bench):
     """The bench's executable: run as it is, so that the compiler is not measured with it."""
-    command = ["cargo", "bench", "-p", "zerosearch-benches", "--bench", bench, "--no-run", "--message-format=json"]
+    command = ["cargo", "bench", "--bench", bench, "--no-run", "--message-format=json"]
     output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     messages = [json.loads(line) for line in output.stdout.splitlines()]
     return next(m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == bench)
@@ -55,7 +67,9 @@ def ours(executable, only):
         lines = out.read().splitlines()
     if status != 0:
         sys.exit("\n".join([*lines, f"{executable} failed"]))
-    print("\n".join(f"  {line}" for line in lines if line.startswith("timing_s")))
+    for line in lines:
+        if line.startswith(("timing_s", "instructions")):
+            print(f"  {line}")
     found = {}
     for path in (TARGET / "criterion").rglob("new/benchmark.json"):
         name = json.loads(path.read_text())
@@ -66,9 +80,9 @@ def ours(executable, only):
     return found, usage.ru_maxrss / 1024
 
 
-def theirs(script, *flags):
+def theirs(limits, script, *flags):
     command = [sys.executable, HERE / script, MODEL, *flags]
-    output = subprocess.run(command, check=True, capture_output=True, text=True)
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | limits)
     return json.loads(output.stdout.splitlines()[-1])
 
 
@@ -76,10 +90,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bench", choices=["generate", "train_step"])
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--instructions", choices=sorted(PEERS_LIMITED_TO))
     arguments = parser.parse_args()
     if not MODEL.exists():
         sys.exit(f"{MODEL} is missing: run crates/lm/tests/real/fetch.sh first")
     executable = build(arguments.bench)
+    limits = PEERS_LIMITED_TO.get(arguments.instructions, {})
+    if arguments.instructions:
+        os.environ["ZEROSEARCH_INSTRUCTIONS"] = arguments.instructions
+    print(f"{processor()}, at most {arguments.instructions or 'what it has'}, 2 threads")
     worst = {}
     for number in range(1, arguments.rounds + 1):
         peaks, peers = {}, {}
@@ -88,7 +107,7 @@ def main():
             if memory:
                 peaks[memory] = (peak, tuple(script))
         for _, script in peaks.values():
-            peers[script] = peers.get(script) or theirs(*script)
+            peers[script] = peers.get(script) or theirs(limits, *script)
         print(f"round {number}, load {os.getloadavg()[0]:.1f}")
         print(f"  {'':48}{'ours':>12}{'peer':>12}{'ratio':>8}")
         for peer in peers.values():
