@@ -42,8 +42,8 @@ pub struct Statistics {
     pub sampled: u64,
     /// Prompt and observation tokens computed, those computed again included.
     pub prefilled: u64,
-    /// Tokens whose cache came from another sequence, a live or a released one, or was left of a sequence's own that had been
-    /// given up.
+    /// Tokens whose cache was there already: another sequence's, live or released, or what was left of the sequence's own after
+    /// it had been given up.
     pub shared: u64,
     /// Tokens whose cache was given up for want of memory, to be computed again.
     pub evicted: u64,

@@ -1,12 +1,12 @@
-//! The tree of prefixes: which beginnings of sequences, live or gone, the cache holds.
+//! The tree of prefixes that the cache holds, of live and of released sequences.
 //!
-//! Its nodes are whole blocks, below the block that they continue, by the tokens in them. A sequence enters its blocks as it
-//! fills them, and a new one finds the longest beginning that it has in common with any of them: the instructions of
-//! all prompts, the prompt of its group, its own past if it was started anew. SGLang's RadixAttention, over the blocks of
-//! a cache (Zheng et al. 2024, arXiv 2312.07104).
+//! Its nodes are whole blocks, each below the block that it continues, by the tokens in it. A sequence enters its blocks as it
+//! fills them, and a new one finds the longest prefix that it has in common with any of them: the instructions of
+//! all prompts, the prompt of its group, its own past if it is started anew. This is RadixAttention (Zheng et al. 2024,
+//! arXiv:2312.07104) over the blocks of a cache.
 //!
-//! A sequence that reads a node reads all nodes above it. A node is therefore left by its last reader after those below it,
-//! and dropping the one that was left first never takes a node away from under another.
+//! A sequence that reads a node reads all nodes above it. The last reader of a node therefore leaves it after those below
+//! it, and dropping the node that was left first never takes away what another continues.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::engine::Engine;
 /// A node's place: the block that it continues, if any, and its tokens.
 type Place = (Option<BlockId>, [TokenId; BLOCK]);
 
-/// Beginnings of sequences by their tokens. All of them were computed with the engine's present weights.
+/// Prefixes by their tokens. All of them were computed with the engine's present weights.
 #[derive(Debug, Default)]
 pub(crate) struct Prefixes {
     nodes: BTreeMap<Place, BlockId>,
@@ -54,8 +54,8 @@ impl Prefixes {
         common.filter(|(_, common)| *common > 0).max_by_key(|(_, common)| *common)
     }
 
-    /// Enters the blocks that a sequence with these tokens has filled since it was last entered. Where another sequence has
-    /// computed the same, it reads that one's block from now on.
+    /// Enters the blocks that a sequence with these tokens has filled since the last time. Where another sequence has computed
+    /// the same, it reads that one's block from now on.
     pub(crate) fn enter(
         &mut self,
         tokens: &[TokenId],
@@ -92,8 +92,8 @@ impl Prefixes {
         oldest.is_some()
     }
 
-    /// Leaves the block that a sequence writes next to that sequence alone, so that it needs no copy. Whether it was only the
-    /// tree that held it besides. No node may be without readers, else there could be one below it.
+    /// Hands the block that a sequence writes next over to it, so that it needs no copy. Whether only the tree held it besides.
+    /// There must be no nodes without readers: one could lie below it.
     pub(crate) fn leave_to(&mut self, table: &BlockTable, blocks: &mut Blocks, engine: &mut dyn Engine) -> bool {
         let next = table.next().filter(|block| blocks.is_kept_for_one(*block));
         if let Some(block) = next {
@@ -118,7 +118,7 @@ impl Prefixes {
     }
 }
 
-/// How many tokens two sequences have in common at their beginning.
+/// The length of the longest common prefix.
 pub(crate) fn in_common(one: &[TokenId], other: &[TokenId]) -> usize {
     one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_common_beginning_is_found_also_within_a_block() {
+    fn the_longest_common_prefix_is_found_also_within_a_block() {
         let (mut tree, mut blocks, mut engine) = (Prefixes::default(), Blocks::default(), Remembering::new());
         let with = |length: u32, end: &[TokenId]| (0..length).chain(end.iter().copied()).collect::<Vec<_>>();
         let first = computed(&mut tree, &mut blocks, &with(40, &[]));

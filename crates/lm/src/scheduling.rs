@@ -63,11 +63,11 @@ impl LocalGenerator {
     }
 
     /// The longest prefix that the cache holds of a sequence that has computed nothing; an empty one of another. None if it
-    /// waits: for a sequence of this step that computes a longer one, by a block at least or by all that is left, or for its
-    /// own share of the step.
+    /// waits: for a sequence of this step that computes a longer one, by a block at least or by all that is left, or for a
+    /// later step because this one computes enough.
     ///
-    /// Nobody waits for a sequence that came later or waits itself, and whoever waits holds no memory. So the oldest sequence
-    /// never waits, and all others wait for some that are computed.
+    /// A sequence waits only for an older one that this step computes, and holds no memory meanwhile. So the oldest never waits,
+    /// and there is no deadlock.
     fn prefix_for(
         &mut self,
         id: SequenceId,
