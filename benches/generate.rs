@@ -2,7 +2,7 @@
 //! without.
 //!
 //! With SmolLM2-135M where `crates/lm/tests/real/fetch.sh` has put it, else with the shipped base policy's shape and
-//! random weights: `cargo bench -p zerosearch-benches --bench generate`.
+//! random weights: `cargo bench --bench generate`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use zerosearch::generate::{Generator, Request, Sampling, SequenceId, Turn, never};
 use zerosearch::kernels::InstructionSet;
-use zerosearch::lm::{HostWeights, LanguageModel, LocalGenerator, ModelConfig};
+use zerosearch::lm::{HostWeights, LanguageModel, LocalGenerator, ModelConfig, WeightDtype};
 use zerosearch::text::PromptTemplate;
 
 const NEW: usize = 32;
@@ -59,7 +59,11 @@ impl Model {
     }
 
     fn generator(&self) -> LocalGenerator {
-        LocalGenerator::new(&self.config, &self.weights, &[]).expect("whole weights")
+        self.generator_in(WeightDtype::F32)
+    }
+
+    fn generator_in(&self, dtype: WeightDtype) -> LocalGenerator {
+        LocalGenerator::in_dtype(dtype, &self.config, &self.weights, &[]).expect("whole weights")
     }
 
     /// Tokens that differ from one another and from those of another seed.
@@ -151,12 +155,14 @@ fn benches(criterion: &mut Criterion) {
     group.bench_function(format!("prefill {} questions x {PROMPT_SAMPLES}, default prompt", ASKED.len()), |b| {
         b.iter_batched(|| model.generator(), |mut generator| asked(&mut generator), BatchSize::PerIteration);
     });
-    for batch in [1u64, 8, 32] {
+    let batches =
+        [1u64, 8, 32].map(|batch| [("", WeightDtype::F32), (", bf16", WeightDtype::Bf16)].map(|of| (batch, of)));
+    for (batch, (name, dtype)) in batches.into_iter().flatten() {
         group.throughput(Throughput::Elements(batch * NEW as u64));
-        group.bench_function(format!("decode batch {batch}"), |b| {
+        group.bench_function(format!("decode batch {batch}{name}"), |b| {
             // The prompt is computed before the clock starts.
             let ready = || {
-                let mut generator = model.generator();
+                let mut generator = model.generator_in(dtype);
                 let ids: Vec<SequenceId> =
                     (0..batch).map(|seed| start(&mut generator, &model.tokens(37, seed), seed, 1)).collect();
                 run(&mut generator);

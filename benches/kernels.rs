@@ -1,5 +1,5 @@
 //! Each fused operation beside its plain-Burn reference, forward and backward, on the CPU: 1,024 rows through the shapes of
-//! SmolLM2-135M. `cargo bench -p zerosearch-benches --bench kernels`.
+//! SmolLM2-135M. `cargo bench --bench kernels`.
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //! passes on their own: over every token of 4 × 256, and over samples with and without a prompt in common.
 //!
 //! With SmolLM2-135M where `crates/lm/tests/real/fetch.sh` has put it (the size at which TRL's GRPOTrainer was measured), else
-//! with the shipped base policy: `cargo bench -p zerosearch-benches --bench train_step`.
+//! with the shipped base policy: `cargo bench --bench train_step`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -25,7 +25,7 @@ ROOT = HERE.parent.parent
 MODEL = ROOT / "target/models/smollm2-135m-instruct"
 # What of a bench runs in a process of its own, whose peak memory is compared under this name with that of a peer's script.
 PARTS = {
-    "generate": {"": ("peak memory", ["transformers_generate.py"])},
+    "generate": {r"prefill \d+ x \d+$|batch \d+$|kept caches$": ("peak memory", ["transformers_generate.py"])},
     "train_step": {
         "forward and backward 4 x 256": (None, None),
         "step without KL": ("peak memory, a step", ["trl_step.py"]),
@@ -56,7 +56,7 @@ def build(bench):
 
 
 def ours(executable, only):
-    """Seconds of every bench by name, and the peak memory in MB of a process that runs those whose name has `only`."""
+    """Seconds of every bench by name, and the peak memory in MB of a process that runs those whose name matches `only`."""
     command = [executable, "--bench", "--quick", only]
     # As cargo sets it: where criterion leaves what it measures.
     environment = os.environ | {"RAYON_NUM_THREADS": "2", "CARGO_TARGET_DIR": str(TARGET)}

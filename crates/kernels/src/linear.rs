@@ -11,15 +11,8 @@ use rayon::prelude::*;
 
 use crate::buffer::{Values, contiguous, floats, is_cpu_f32, rows_and_columns, tensor, values};
 use crate::host::{merge_adapter, multiply_by_rows};
-use crate::matrix::{Matrix, MatrixMut, multiply};
+use crate::matrix::{Matrix, MatrixMut, multiply_in_parallel};
 use crate::reference;
-use crate::tile::Element;
-
-/// Columns of the input's gradient, or rows of the weight's, of one task: it changes no result. Whole tiles of any
-/// instruction set; enough that what is laid out for them is little beside the product, and tasks for all threads.
-fn task(total: usize) -> usize {
-    (total / (2 * rayon::current_num_threads())).next_multiple_of(48).clamp(48, 240)
-}
 
 /// `x · weightᵀ`: what a projection without a bias does to every row of `x` (`[rows, in]`). `weight` is `[out, in]`,
 /// as checkpoints store it; the result is `[rows, out]`. On the CPU it may be of 16-bit brain floats beside 32-bit ones in
@@ -234,27 +227,22 @@ impl Backward<Flex, 4> for AdaptedLinearBackward {
 }
 
 /// `upstream · weight`, `[rows, inner]`.
-pub(crate) fn input_gradient(upstream: &[f32], weight: Values<'_>, shape: [usize; 3], gradient: &mut [f32]) {
-    match weight {
-        Values::F32(weight) => input_gradient_of(upstream, weight, shape, gradient),
-        Values::Bf16(weight) => input_gradient_of(upstream, weight, shape, gradient),
-    }
-}
-
-fn input_gradient_of<T: Element>(
+pub(crate) fn input_gradient(
     upstream: &[f32],
-    weight: &[T],
+    weight: Values<'_>,
     [rows, outer, inner]: [usize; 3],
     gradient: &mut [f32],
 ) {
-    let task = task(inner);
     let upstream = Matrix::new(upstream, rows, outer, outer);
-    let strips = MatrixMut::new(gradient, rows, inner, inner).strips(task);
-    strips.into_par_iter().with_max_len(1).enumerate().for_each(|(strip, gradient)| {
-        let columns = task.min(inner - strip * task);
-        let weight = Matrix::new(&weight[strip * task..], outer, columns, inner);
-        multiply(gradient, false, 1.0, upstream, weight);
-    });
+    let gradient = MatrixMut::new(gradient, rows, inner, inner);
+    match weight {
+        Values::F32(weight) => {
+            multiply_in_parallel(gradient, false, upstream, Matrix::new(weight, outer, inner, inner))
+        }
+        Values::Bf16(weight) => {
+            multiply_in_parallel(gradient, false, upstream, Matrix::new(weight, outer, inner, inner))
+        }
+    }
 }
 
 /// `upstreamᵀ · x`, `[outer, inner]`.
@@ -266,11 +254,7 @@ pub(crate) fn weight_gradient(upstream: &[f32], x: &[f32], [rows, outer, inner]:
 
 /// Adds `upstreamᵀ · x`, `[outer, inner]`.
 pub(crate) fn add_weight_gradient(upstream: &[f32], x: &[f32], [rows, outer, inner]: [usize; 3], gradient: &mut [f32]) {
-    let x = Matrix::new(x, rows, inner, inner);
-    let task = task(outer);
-    gradient.par_chunks_mut((task * inner).max(1)).with_max_len(1).enumerate().for_each(|(strip, gradient)| {
-        let outputs = gradient.len() / inner;
-        let upstream = Matrix::new(&upstream[strip * task..], rows, outputs, outer).transposed();
-        multiply(MatrixMut::new(gradient, outputs, inner, inner), true, 1.0, upstream, x);
-    });
+    let upstream = Matrix::new(upstream, rows, outer, outer).transposed();
+    let gradient = MatrixMut::new(gradient, outer, inner, inner);
+    multiply_in_parallel(gradient, true, upstream, Matrix::new(x, rows, inner, inner));
 }

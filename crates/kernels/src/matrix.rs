@@ -1,8 +1,10 @@
-//! Matrix products of strided views, one thread each.
+//! Matrix products of strided views.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
+
+use rayon::prelude::*;
 
 use crate::simd::{LANES, Simd, Work, with_simd};
 use crate::tile::{Element, Left, Part, Start, heights};
@@ -90,6 +92,12 @@ impl<'a> MatrixMut<'a> {
         self.columns
     }
 
+    /// Asks for the place of an element soon to be written, be it there or not.
+    #[inline(always)]
+    pub(crate) fn prefetch<S: Simd>(&self, row: usize, column: usize) {
+        S::prefetch(self.start.wrapping_add(row * self.stride + column).cast());
+    }
+
     /// An element, and how many there are from it to the end of its row.
     #[inline(always)]
     pub(crate) fn place(&mut self, row: usize, column: usize) -> (*mut f32, usize) {
@@ -145,12 +153,72 @@ impl<'a> MatrixMut<'a> {
 
 /// `out = scale * a · b`, added to what `out` holds if `accumulate`.
 ///
-/// On the calling thread. A sum is made of parts of [`DEPTH`] inputs, each in ascending order, whatever the instruction set.
+/// On the calling thread. A sum is made of parts of up to [`DEPTH`] inputs, each in ascending order, whatever the
+/// instruction set.
 ///
 /// # Panics
 ///
 /// If the shapes do not fit together.
-pub(crate) fn multiply<T: Element>(out: MatrixMut<'_>, accumulate: bool, scale: f32, a: Matrix<'_>, b: Matrix<'_, T>) {
+pub(crate) fn multiply<T: Element>(
+    mut out: MatrixMut<'_>,
+    accumulate: bool,
+    scale: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_, T>,
+) {
+    // Kept from one product to the next: a task is often less work than its memory.
+    let mut panels = PANELS.take();
+    for (inputs, start) in parts(&mut out, accumulate, &a, &b) {
+        panels.resize(b.columns.div_ceil(LANES) * inputs.len() * LANES, 0.0);
+        b.lay_out(inputs.clone(), 0, &mut panels);
+        let rows = 0..a.rows;
+        with_simd(RowsTask { a, rows, inputs, panels: &panels, out: out.part(0..a.rows), start, scale });
+    }
+    PANELS.set(panels);
+}
+
+/// [`multiply`] on all threads, to the bit: they share what is laid out of `b`, and each has some rows of `out`.
+///
+/// # Panics
+///
+/// As [`multiply`].
+pub(crate) fn multiply_in_parallel<T: Element>(
+    mut out: MatrixMut<'_>,
+    accumulate: bool,
+    a: Matrix<'_>,
+    b: Matrix<'_, T>,
+) {
+    let height = a.rows.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(24).clamp(24, HEIGHT);
+    let mut panels = SHARED_PANELS.take();
+    for (inputs, start) in parts(&mut out, accumulate, &a, &b) {
+        let size = inputs.len() * LANES;
+        panels.resize(b.columns.div_ceil(LANES) * size, 0.0);
+        let few = (1 << 14) / size + 1;
+        let parts = panels.par_chunks_mut(few * size).enumerate();
+        parts.for_each(|(index, panels)| b.lay_out(inputs.clone(), index * few, panels));
+        let cuts = (0..a.rows).step_by(height).map(|row| height.min(a.rows - row));
+        let tasks = out.part(0..a.rows).cut(cuts).into_par_iter().with_max_len(1).enumerate();
+        tasks.for_each(|(index, out)| {
+            let rows = index * height..index * height + out.rows;
+            with_simd(RowsTask { a, rows, inputs: inputs.clone(), panels: &panels, out, start, scale: 1.0 });
+        });
+    }
+    SHARED_PANELS.set(panels);
+}
+
+/// Inputs, at most, whose products are summed before they meet the others' sum: a panel of so many stays in the first cache. It
+/// is part of the result.
+const DEPTH: usize = 640;
+/// Rows of the left operand that stay in the second cache while all panels pass.
+pub(crate) const HEIGHT: usize = 96;
+
+/// The inputs of each part of the sums, and where these begin.
+fn parts<T>(
+    out: &mut MatrixMut<'_>,
+    accumulate: bool,
+    a: &Matrix<'_>,
+    b: &Matrix<'_, T>,
+) -> impl Iterator<Item = (Range<usize>, Start)> + use<T> {
     assert!(
         out.rows == a.rows && a.columns == b.rows && b.columns == out.columns,
         "cannot multiply {} x {} by {} x {} into {} x {}",
@@ -161,79 +229,81 @@ pub(crate) fn multiply<T: Element>(out: MatrixMut<'_>, accumulate: bool, scale: 
         out.rows,
         out.columns
     );
-    with_simd(Multiply { out, accumulate, scale, a, b });
+    let inner = a.columns;
+    if inner == 0 && !accumulate {
+        (0..out.rows).for_each(|row| out.row(row).fill(0.0));
+    }
+    let depth = inner.div_ceil(inner.div_ceil(DEPTH).max(1)).max(1);
+    (0..inner).step_by(depth).map(move |from| {
+        let start = if accumulate || from > 0 { Start::Add } else { Start::Zero };
+        (from..inner.min(from + depth), start)
+    })
 }
 
-/// Inputs whose products are summed before they meet the others' sum: a panel of so many stays in the first cache. It is part
-/// of the result.
-pub(crate) const DEPTH: usize = 384;
-/// Rows of the left operand that stay in the second cache while all panels pass.
-pub(crate) const HEIGHT: usize = 96;
-
-struct Multiply<'a, 'b, T> {
-    out: MatrixMut<'a>,
-    accumulate: bool,
+/// A part of the sums of some rows.
+struct RowsTask<'a, 'b> {
+    a: Matrix<'a>,
+    rows: Range<usize>,
+    inputs: Range<usize>,
+    panels: &'a [f32],
+    /// These rows.
+    out: MatrixMut<'b>,
+    start: Start,
     scale: f32,
-    a: Matrix<'b>,
-    b: Matrix<'b, T>,
 }
 
-impl<T: Element> Work for Multiply<'_, '_, T> {
+impl Work for RowsTask<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Self { mut out, accumulate, scale, a, b } = self;
-        if a.columns == 0 && !accumulate {
-            (0..out.rows).for_each(|row| out.row(row).fill(0.0));
+        let Self { a, rows, inputs, panels, mut out, start, scale } = self;
+        let depth = inputs.len();
+        let mut copied = COPIED.take();
+        for first in rows.clone().step_by(HEIGHT) {
+            let block = first..rows.end.min(first + HEIGHT);
+            let left = if a.column_stride == 1 {
+                let stride = a.copy_rows(block.clone(), inputs.clone(), &mut copied);
+                Left::Rows(&copied, stride)
+            } else {
+                a.interleave::<S>(block.clone(), inputs.clone(), &mut copied);
+                Left::Interleaved(&copied)
+            };
+            let product = Part { left, panels, inner: depth, inputs: [0, depth], start, scale };
+            product.multiply::<S>(0..block.len(), &mut out.part(block.start - rows.start..block.end - rows.start));
         }
-        // Kept from one product to the next: a task is often less work than its memory.
-        let (mut panels, mut left) = SCRATCH.take();
-        for from in (0..a.columns).step_by(DEPTH) {
-            let inputs = from..a.columns.min(from + DEPTH);
-            let depth = inputs.len();
-            b.lay_out(inputs.clone(), &mut panels);
-            let start = if accumulate || from > 0 { Start::Add } else { Start::Zero };
-            for first in (0..a.rows).step_by(HEIGHT) {
-                let rows = first..a.rows.min(first + HEIGHT);
-                let mut part = out.part(rows.clone());
-                let left = if a.column_stride == 1 {
-                    Left::Rows(&a.data[first * a.row_stride + from..], a.row_stride)
-                } else {
-                    a.interleave::<S>(rows.clone(), inputs.clone(), &mut left);
-                    Left::Interleaved(&left)
-                };
-                let product = Part { left, panels: &panels[..], inner: depth, inputs: [0, depth], start, scale };
-                product.multiply::<S>(0..rows.len(), &mut part);
-            }
-        }
-        SCRATCH.set((panels, left));
+        COPIED.set(copied);
     }
 }
 
 thread_local! {
-    static SCRATCH: Cell<(Vec<f32>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
+    static PANELS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static SHARED_PANELS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static COPIED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 impl<T: Element> Matrix<'_, T> {
-    /// Some rows as panels `[columns / 16, rows, 16]`.
-    #[inline(always)]
-    fn lay_out(&self, rows: Range<usize>, panels: &mut Vec<f32>) {
-        let size = rows.len() * LANES;
-        panels.resize(self.columns.div_ceil(LANES) * size, 0.0);
-        for (index, panel) in panels.chunks_exact_mut(size.max(1)).enumerate() {
+    /// Some rows as panels `[columns / 16, rows, 16]`, of which `panels` are those from the `first` on.
+    fn lay_out(&self, rows: Range<usize>, first: usize, panels: &mut [f32]) {
+        for (index, panel) in (first..).zip(panels.chunks_exact_mut(rows.len() * LANES)) {
             let columns = index * LANES..self.columns.min((index + 1) * LANES);
             let width = columns.len();
             if self.column_stride == 1 {
-                for (out, row) in panel.chunks_exact_mut(LANES).zip(rows.clone()) {
-                    let from = row * self.row_stride + columns.start;
-                    // Of a length that the compiler knows where it can be.
-                    let values = &self.data[from..from + width];
-                    match values.first_chunk::<LANES>() {
-                        Some(values) => out.iter_mut().zip(values).for_each(|(out, value)| *out = value.float()),
-                        None => out.iter_mut().zip(values).for_each(|(out, value)| *out = value.float()),
+                let start = rows.start * self.row_stride + columns.start;
+                let values = self.data[start..].chunks(self.row_stride);
+                let pairs = panel.as_chunks_mut::<LANES>().0.iter_mut().zip(values);
+                if width == LANES {
+                    for (out, values) in pairs {
+                        // Of a length that the compiler knows.
+                        if let Some(values) = values.first_chunk::<LANES>() {
+                            *out = values.map(T::float);
+                        }
                     }
-                    out[width..].fill(0.0);
+                } else {
+                    for (out, values) in pairs {
+                        out[width..].fill(0.0);
+                        out.iter_mut().zip(&values[..width]).for_each(|(out, value)| *out = value.float());
+                    }
                 }
             } else {
                 for (lane, column) in columns.enumerate() {
@@ -250,20 +320,35 @@ impl<T: Element> Matrix<'_, T> {
 }
 
 impl Matrix<'_> {
+    /// Some columns of some rows, and how far apart the rows then are. Where they came from, they may be so far apart that few
+    /// of them fit into a cache together.
+    fn copy_rows(&self, rows: Range<usize>, columns: Range<usize>, out: &mut Vec<f32>) -> usize {
+        let stride = columns.len() + LANES;
+        out.resize(rows.len() * stride, 0.0);
+        for (out, row) in out.chunks_exact_mut(stride).zip(rows) {
+            let from = row * self.row_stride;
+            out[..columns.len()].copy_from_slice(&self.data[from + columns.start..from + columns.end]);
+        }
+        stride
+    }
+
     /// Some rows and columns as [`Left::Interleaved`] has them.
     #[inline(always)]
     fn interleave<S: Simd>(&self, rows: Range<usize>, columns: Range<usize>, out: &mut Vec<f32>) {
-        // Whole registers are stored, and what they have too much is overwritten by the next.
-        out.resize(rows.len() * columns.len() + LANES, 0.0);
+        let depth = columns.len();
+        out.resize(rows.len() * depth + LANES, 0.0);
         for (first, height) in heights::<S>(rows.len()) {
             for (index, column) in columns.clone().enumerate() {
                 let from = (rows.start + first) * self.row_stride + column * self.column_stride;
-                let to = first * columns.len() + index * height;
-                if self.row_stride == 1 && from + LANES <= self.data.len() {
-                    out[to..to + LANES].copy_from_slice(&self.data[from..from + LANES]);
-                } else {
-                    let values = self.data[from..].iter().step_by(self.row_stride);
-                    out[to..to + height].iter_mut().zip(values).for_each(|(out, value)| *out = *value);
+                let out = &mut out[first * depth + index * height..];
+                let values = &self.data[from..];
+                match (out.first_chunk_mut::<LANES>(), values.first_chunk::<LANES>()) {
+                    // A whole register, of which the next one overwrites the end.
+                    (Some(out), Some(values)) if self.row_stride == 1 => *out = *values,
+                    _ => {
+                        let values = values.iter().step_by(self.row_stride);
+                        out[..height].iter_mut().zip(values).for_each(|(out, value)| *out = *value);
+                    }
                 }
             }
         }

@@ -332,6 +332,8 @@ mod x86 {
 }
 
 #[cfg(target_arch = "aarch64")]
+// The instructions are part of the target, and some of their functions are safe for it.
+#[allow(unused_unsafe)]
 mod neon {
     // As above.
 

@@ -17,6 +17,9 @@ use crate::simd::{LANES, Simd};
 /// not beyond a page.
 const NEAR: usize = 4096;
 
+/// Tiles above one another whose product waits for memory.
+const FEW: usize = 8;
+
 /// A number of the right operand.
 pub(crate) trait Element: Copy + Default + Send + Sync {
     /// # Safety
@@ -132,23 +135,14 @@ impl<E: Element> Part<'_, E> {
                         Left::Interleaved(values) => (values.as_ptr().add(first * depth), None),
                     };
                     let panels = panels.as_ptr().add(panel * size + from * LANES);
-                    // While the panels are in the caches for the later tiles, the next ones come from memory.
+                    // While the panels are in the caches for the later tiles, the next ones come from memory. With many tiles it
+                    // costs more than it brings.
                     let pace = LANES * size_of::<E>() / tiles;
-                    let distance =
-                        if tiles == 1 { NEAR } else { together * size * size_of::<E>() + index * pace * depth };
+                    let next = together * size * size_of::<E>() + index * pace * depth;
+                    let ahead = (tiles <= FEW).then_some((if tiles == 1 { NEAR } else { next }, pace));
                     let corner = (row, panel * LANES);
-                    let tile = ProductTile {
-                        x,
-                        stride,
-                        panels,
-                        size,
-                        depth,
-                        out: &mut *out,
-                        corner,
-                        start,
-                        scale,
-                        ahead: (distance, pace),
-                    };
+                    let tile =
+                        ProductTile { x, stride, panels, size, depth, out: &mut *out, corner, start, scale, ahead };
                     with_shape::<S, _>(height, together, tile);
                 }
             }
@@ -212,7 +206,7 @@ struct ProductTile<'a, 'b, E> {
     start: Start,
     scale: f32,
     /// How far behind the panels, in bytes, memory is asked for meanwhile, and how much farther with each input.
-    ahead: (usize, usize),
+    ahead: Option<(usize, usize)>,
 }
 
 impl<E: Element> Shaped for ProductTile<'_, '_, E> {
@@ -233,8 +227,17 @@ impl<E: Element> Shaped for ProductTile<'_, '_, E> {
                     }
                 }
             }
+            // The next tile's place: sums that go on from there would wait for it.
+            for r in 0..R {
+                for p in 0..P {
+                    out.prefetch::<S>(row + R + r, column + p * LANES);
+                }
+            }
             let sums = match stride {
-                Some(stride) => tile::<S, E, false, R, P>(x, stride, panels, LANES, depth, sums, Some(ahead)),
+                Some(stride) if ahead.is_none() => {
+                    tile::<S, E, false, R, P>(x, stride, panels, LANES, depth, sums, None)
+                }
+                Some(stride) => tile::<S, E, false, R, P>(x, stride, panels, LANES, depth, sums, ahead),
                 None => tile::<S, E, true, R, P>(x, 0, panels, LANES, depth, sums, None),
             };
             let factor = S::splat(&scale);
@@ -296,6 +299,10 @@ pub(crate) unsafe fn tile<S: Simd, E: Element, const INTERLEAVED: bool, const R:
     mut sums: [[S::Wide; P]; R],
     ahead: Option<(usize, usize)>,
 ) -> [[S::Wide; P]; R] {
+    // Addresses of rows that an instruction can add up itself, from two that move: the additions would take the place of
+    // multiplications. The strides are hidden from the compiler, which would add up all others from the first.
+    let (one, three) = if INTERLEAVED { (0, 0) } else { std::hint::black_box((4 * stride, 12 * stride)) };
+    let (mut first, mut fourth) = (x.cast::<u8>(), x.cast::<u8>().wrapping_add(three));
     for i in 0..depth {
         // SAFETY: the caller's promise.
         unsafe {
@@ -309,11 +316,23 @@ pub(crate) unsafe fn tile<S: Simd, E: Element, const INTERLEAVED: bool, const R:
                 }
             }
             for r in 0..R {
-                let value = S::splat(if INTERLEAVED { x.add(i * R + r) } else { x.add(r * stride + i) });
+                let row = match r {
+                    _ if INTERLEAVED => x.add(i * R + r).cast(),
+                    0 => first,
+                    1 => first.wrapping_add(one),
+                    2 => first.wrapping_add(2 * one),
+                    3 => fourth,
+                    4 => fourth.wrapping_add(one),
+                    5 => fourth.wrapping_add(2 * one),
+                    6 => fourth.wrapping_add(three),
+                    _ => fourth.wrapping_add(4 * one),
+                };
+                let value = S::splat(row.cast());
                 for p in 0..P {
                     sums[r][p] = S::multiply_add(value, weights[p], sums[r][p]);
                 }
             }
+            (first, fourth) = (first.wrapping_add(4), fourth.wrapping_add(4));
         }
     }
     sums

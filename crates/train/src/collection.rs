@@ -19,7 +19,7 @@ pub(crate) struct Collection {
     /// How many times questions were asked to fill the step.
     pub(crate) gen_batches: usize,
     pub(crate) noise_probability: f64,
-    /// The most bytes that the generator's caches held meanwhile.
+    /// The most bytes that the caches of live sequences held meanwhile.
     pub(crate) cache_peak_bytes: u64,
     /// Tokens whose cache the generator gave up meanwhile.
     pub(crate) cache_evicted: u64,

@@ -3,15 +3,15 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use crate::matrix::{DEPTH, HEIGHT, MatrixMut};
+use crate::matrix::{HEIGHT, MatrixMut};
 use crate::memory::in_huge_pages;
 use crate::simd::{LANES, Simd, Work, with_simd};
 use crate::tile::{Element, Left, Part, Start};
 
-/// Panels that are dealt to a thread at once: a multiple of this, as tiles of eight rows span so many.
-const PANELS: usize = 3;
 /// Panels that a thread lays out at most before it multiplies by them.
 const LAID_OUT: usize = 12;
+/// Inputs of a part of a panel at most: more, and the part leaves the first cache; fewer, and sums are loaded and stored too often.
+const DEEPEST: usize = 640;
 /// Rows that are few: their product waits for memory.
 const FEW: usize = 8;
 
@@ -142,7 +142,7 @@ fn multiply<E: Element>(x: &[f32], panels: &[E], inner: usize, out: MatrixMut<'_
 fn dealt(out: &MatrixMut<'_>) -> usize {
     // Few rows wait for memory, and every task costs a hand-over; many rows leave time for it.
     let tasks = rayon::current_num_threads() * if out.rows() > FEW { 4 } else { 1 };
-    out.columns().div_ceil(LANES).div_ceil(tasks).next_multiple_of(PANELS).max(1)
+    out.columns().div_ceil(LANES).div_ceil(tasks).max(1)
 }
 
 /// Up to sixteen rows of a weight as a panel.
@@ -159,7 +159,8 @@ fn lay_out<T: Copy, E: Element>(rows: &[&[T]], panel: &mut [E], convert: impl Fn
 /// [`Packed::multiply`] with a weight `[outer, inner]` as checkpoints store it, to the bit: each strip of it is laid out
 /// on the way, which pays where the rows are many.
 pub(crate) fn multiply_by_rows<E: Element>(x: &[f32], weight: &[E], inner: usize, out: MatrixMut<'_>) {
-    let width = dealt(&out).min(LAID_OUT);
+    // Whole tiles of three panels.
+    let width = dealt(&out).next_multiple_of(3).min(LAID_OUT);
     let strips = out.strips(width * LANES);
     let weights = weight.par_chunks((width * LANES * inner).max(1));
     strips.into_par_iter().zip(weights).with_max_len(1).for_each_init(Vec::new, |panels, (out, rows)| {
@@ -186,8 +187,9 @@ impl<E: Element> Work for Strip<'_, E> {
     fn run<S: Simd>(mut self) {
         let Self { x, inner, panels, .. } = self;
         let rows = self.out.rows();
-        // Few rows read a panel once, from memory, from end to end.
-        let depth = if rows <= FEW { inner } else { DEPTH };
+        // Few rows read a panel once, from memory, from end to end. Many go through a part of it that stays in the first cache.
+        let parts = if rows <= FEW { 1 } else { inner.div_ceil(DEEPEST).max(1) };
+        let depth = inner.div_ceil(parts).max(1);
         for first in (0..rows).step_by(HEIGHT) {
             let rows = first..rows.min(first + HEIGHT);
             for from in (0..inner).step_by(depth) {

@@ -5,6 +5,7 @@
 //! a sequence gets the same bits whichever others are in the batch and however its tokens are cut into calls.
 
 use rayon::prelude::*;
+use zerosearch_generate::TokenId;
 use zerosearch_kernels::host::{self, Attention};
 
 use super::blocks::{Store, Written};
@@ -24,48 +25,70 @@ pub(super) struct Step<'a> {
     pub(super) rows: &'a [Rows<'a>],
 }
 
+/// Memory of a step, kept for the next one: the system clears every page that it gives.
+#[derive(Default)]
+pub(super) struct Activations {
+    /// `[rows, hidden]`, as all whose width is not said.
+    x: Vec<f32>,
+    normed: Vec<f32>,
+    /// Of a projection, to be added to `x`.
+    added: Vec<f32>,
+    /// `[rows, heads · head_dim + 2 · kv_heads · head_dim]`.
+    qkv: Vec<f32>,
+    /// `[rows, heads · head_dim]`.
+    attended: Vec<f32>,
+    /// `[rows, 2 · intermediate]`.
+    gate_up: Vec<f32>,
+    /// `[rows, intermediate]`.
+    gated: Vec<f32>,
+    /// `[draws, vocab]`.
+    pub(super) logits: Vec<f32>,
+}
+
 impl Step<'_> {
-    /// Takes every sequence's tokens through the network, keys and values into the blocks that are written. The logits
-    /// of the draws, `[draws, vocab]`, in their order.
-    pub(super) fn run(&self, weights: &PackedNetwork, written: &mut [Written]) -> Vec<f32> {
+    /// Takes every sequence's tokens through the network, keys and values into the blocks that are written. It leaves the
+    /// logits of the draws, in their order.
+    pub(super) fn run(&self, weights: &PackedNetwork, written: &mut [Written], buffers: &mut Activations) {
         // Inside the pool, where one parallel operation follows another without waking a thread.
-        let mut logits = Vec::new();
         rayon::scope(|_| {
-            let hidden = self.hidden(weights, written);
-            logits = self.logits(weights, &hidden);
+            self.hidden(weights, written, buffers);
+            self.logits(weights, buffers);
         });
-        logits
     }
 
-    /// The last layer's output, `[rows, hidden]`.
-    fn hidden(&self, weights: &PackedNetwork, written: &mut [Written]) -> Vec<f32> {
+    /// The last layer's output, in `x`.
+    fn hidden(&self, weights: &PackedNetwork, written: &mut [Written], buffers: &mut Activations) {
         let c = self.config;
-        let rows: usize = self.rows.iter().map(|rows| rows.tokens.len()).sum();
-        let mut x = vec![0.0; rows * c.hidden_size];
-        let tokens = self.rows.iter().flat_map(|rows| rows.tokens);
-        for (row, token) in x.chunks_exact_mut(c.hidden_size).zip(tokens) {
-            weights.embedding.copy_row(*token as usize, row);
-        }
+        let Activations { x, normed, added, qkv, attended, gate_up, gated, .. } = buffers;
+        let tokens: Vec<TokenId> = self.rows.iter().flat_map(|rows| rows.tokens).copied().collect();
+        let rows = tokens.len();
+        x.resize(rows * c.hidden_size, 0.0);
+        normed.resize(x.len(), 0.0);
+        gated.resize(rows * c.intermediate_size, 0.0);
+        x.par_chunks_exact_mut(c.hidden_size).zip(tokens).with_min_len(TILE).for_each(|(row, token)| {
+            weights.embedding.copy_row(token as usize, row);
+        });
         let positions = self.rows.iter().flat_map(|rows| rows.start..rows.start + rows.tokens.len());
         let (cos, sin) = c.rotary_tables(positions);
-        let mut normed = vec![0.0; x.len()];
-        let mut gated = vec![0.0; rows * c.intermediate_size];
         for (index, layer) in weights.layers.iter().enumerate() {
-            host::rms_norm_rows(&x, &layer.input_norm, c.rms_norm_eps, &mut normed);
-            let mut qkv = layer.qkv.forward(&normed, rows);
-            self.rotate(layer, &mut qkv, &cos, &sin);
-            let attended = self.attention(index, &qkv, written);
-            host::add_rows(&mut x, &layer.o.forward(&attended, rows));
-            host::rms_norm_rows(&x, &layer.post_norm, c.rms_norm_eps, &mut normed);
-            host::swiglu_rows(&layer.gate_up.forward(&normed, rows), c.intermediate_size, &mut gated);
-            host::add_rows(&mut x, &layer.down.forward(&gated, rows));
+            host::rms_norm_rows(x, &layer.input_norm, c.rms_norm_eps, normed);
+            layer.qkv.forward(normed, rows, qkv);
+            self.rotate(layer, qkv, &cos, &sin);
+            self.attention(index, qkv, written, attended);
+            layer.o.forward(attended, rows, added);
+            host::add_rows(x, added);
+            host::rms_norm_rows(x, &layer.post_norm, c.rms_norm_eps, normed);
+            layer.gate_up.forward(normed, rows, gate_up);
+            host::swiglu_rows(gate_up, c.intermediate_size, gated);
+            layer.down.forward(gated, rows, added);
+            host::add_rows(x, added);
         }
-        x
     }
 
-    fn logits(&self, weights: &PackedNetwork, x: &[f32]) -> Vec<f32> {
+    fn logits(&self, weights: &PackedNetwork, buffers: &mut Activations) {
         let c = self.config;
-        let mut last = Vec::new();
+        let Activations { x, normed, added: last, logits, .. } = buffers;
+        last.clear();
         let mut end = 0;
         for rows in self.rows {
             end += rows.tokens.len() * c.hidden_size;
@@ -73,11 +96,10 @@ impl Step<'_> {
                 last.extend_from_slice(&x[end - c.hidden_size..end]);
             }
         }
-        let mut normed = vec![0.0; last.len()];
-        host::rms_norm_rows(&last, &weights.norm, c.rms_norm_eps, &mut normed);
-        let mut logits = vec![0.0; last.len() / c.hidden_size * c.vocab_size];
-        weights.head.as_ref().unwrap_or(&weights.embedding).multiply(&normed, &mut logits);
-        logits
+        normed.resize(last.len(), 0.0);
+        host::rms_norm_rows(last, &weights.norm, c.rms_norm_eps, normed);
+        logits.resize(last.len() / c.hidden_size * c.vocab_size, 0.0);
+        weights.head.as_ref().unwrap_or(&weights.embedding).multiply(normed, logits);
     }
 
     /// Normalises where the model does, then rotates queries and keys in place.
@@ -99,8 +121,8 @@ impl Step<'_> {
         });
     }
 
-    /// Writes keys and values and attends to them: `[rows, heads · head_dim]`.
-    fn attention(&self, index: usize, qkv: &[f32], written: &mut [Written]) -> Vec<f32> {
+    /// Writes keys and values and attends to them.
+    fn attention(&self, index: usize, qkv: &[f32], written: &mut [Written], attended: &mut Vec<f32>) {
         let (c, layout) = (self.config, self.store.layout());
         let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
         let width = q_width + 2 * kv_width;
@@ -117,7 +139,7 @@ impl Step<'_> {
                 written.write(layout, index, position, keys, values);
             }
         });
-        let mut attended = vec![0.0; qkv.len() / width * q_width];
+        attended.resize(qkv.len() / width * q_width, 0.0);
         let blocks = parts.iter().zip(&*written).map(|((rows, _), written)| self.store.blocks(rows, written));
         let blocks: Vec<Vec<&[f32]>> = blocks.collect();
         let mut tasks = Vec::new();
@@ -140,6 +162,5 @@ impl Step<'_> {
                 attention.run(c.head_dim, first, rows, layout.view(blocks, index, head));
             }
         });
-        attended
     }
 }

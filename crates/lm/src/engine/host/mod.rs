@@ -10,7 +10,7 @@ use zerosearch_generate::{GenerateError, SampledToken};
 use zerosearch_kernels::host::Masses;
 
 use self::blocks::Store;
-use self::forward::Step;
+use self::forward::{Activations, Step};
 use self::sampler::sample;
 use self::weights::PackedNetwork;
 use super::{Draw, Engine, Rows, Source};
@@ -25,12 +25,14 @@ pub(crate) struct HostEngine {
     /// None while their memory is given away.
     weights: Option<PackedNetwork>,
     store: Store,
+    activations: Activations,
 }
 
 impl HostEngine {
     /// Without weights, until it is given [some](Engine::fill).
     pub(crate) fn new(config: &ModelConfig, dtype: WeightDtype) -> Self {
-        Self { config: config.clone(), dtype, weights: None, store: Store::new(config) }
+        let (config, store, activations) = (config.clone(), Store::new(config), Activations::default());
+        Self { config, dtype, weights: None, store, activations }
     }
 }
 
@@ -46,6 +48,7 @@ impl Engine for HostEngine {
 
     fn clear(&mut self) {
         self.weights = None;
+        self.activations = Activations::default();
     }
 
     fn is_filled(&self) -> bool {
@@ -68,10 +71,10 @@ impl Engine for HostEngine {
         let weights = self.weights.as_ref().ok_or_else(|| GenerateError::Engine("there are no weights".into()))?;
         let mut written: Vec<_> = rows.iter().map(|rows| self.store.open(rows)).collect();
         let step = Step { config: &self.config, store: &self.store, rows };
-        let logits = step.run(weights, &mut written);
+        step.run(weights, &mut written, &mut self.activations);
         rows.iter().zip(written).for_each(|(rows, written)| self.store.close(rows, written));
         let draws: Vec<Draw<'_>> = rows.iter().filter_map(|rows| rows.draw).collect();
-        let logits = logits.par_chunks_exact(self.config.vocab_size).zip(draws);
+        let logits = self.activations.logits.par_chunks_exact(self.config.vocab_size).zip(draws);
         Ok(logits.map_init(Masses::default, |masses, (logits, draw)| sample(logits, &draw, masses)).collect())
     }
 }

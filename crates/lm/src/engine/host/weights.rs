@@ -104,13 +104,12 @@ impl PackedLinear {
         self.bias = (!biases.is_empty()).then_some(biases);
     }
 
-    /// `[rows, inner]` to `[rows, outer]`.
-    pub(super) fn forward(&self, x: &[f32], rows: usize) -> Vec<f32> {
-        let mut out = vec![0.0; rows * self.weight.outer()];
-        self.weight.multiply(x, &mut out);
+    /// `[rows, inner]` to `[rows, outer]`, in place of what `out` holds.
+    pub(super) fn forward(&self, x: &[f32], rows: usize, out: &mut Vec<f32>) {
+        out.resize(rows * self.weight.outer(), 0.0);
+        self.weight.multiply(x, out);
         if let Some(bias) = &self.bias {
             out.chunks_exact_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
         }
-        out
     }
 }
