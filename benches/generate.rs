@@ -147,13 +147,16 @@ fn benches(criterion: &mut Criterion) {
         }
         run(generator);
     };
-    let mut counted = model.generator();
-    asked(&mut counted);
     let tokens = model.prompts.iter().map(Vec::len).sum::<usize>() as u64 * PROMPT_SAMPLES;
-    println!("{} questions x {PROMPT_SAMPLES}, {tokens} prompt tokens: {:?}", ASKED.len(), counted.statistics());
     group.throughput(Throughput::Elements(tokens));
     group.bench_function(format!("prefill {} questions x {PROMPT_SAMPLES}, default prompt", ASKED.len()), |b| {
-        b.iter_batched(|| model.generator(), |mut generator| asked(&mut generator), BatchSize::PerIteration);
+        let mut counts = None;
+        let counted = |mut generator: LocalGenerator| {
+            asked(&mut generator);
+            counts = Some(generator.statistics());
+        };
+        b.iter_batched(|| model.generator(), counted, BatchSize::PerIteration);
+        println!("{} questions x {PROMPT_SAMPLES}, {tokens} prompt tokens: {counts:?}", ASKED.len());
     });
     let batches =
         [1u64, 8, 32].map(|batch| [("", WeightDtype::F32), (", bf16", WeightDtype::Bf16)].map(|of| (batch, of)));

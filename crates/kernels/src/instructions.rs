@@ -25,24 +25,16 @@ pub enum InstructionSet {
 }
 
 /// A set of instructions that is not known, or that this processor lacks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{INSTRUCTIONS_VARIABLE} = {wanted:?}: expected one of {}, which this processor has", names())]
 pub struct InstructionsError {
     wanted: String,
 }
 
-impl fmt::Display for InstructionsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let available: Vec<&str> = InstructionSet::available().map(InstructionSet::name).collect();
-        write!(
-            f,
-            "{INSTRUCTIONS_VARIABLE} = {:?}: expected one of {}, which this processor has",
-            self.wanted,
-            available.join(", ")
-        )
-    }
+/// Those that this processor has, as the variable calls them.
+fn names() -> String {
+    InstructionSet::available().map(InstructionSet::name).collect::<Vec<_>>().join(", ")
 }
-
-impl std::error::Error for InstructionsError {}
 
 /// The set in use; 0 until it is first asked for.
 static CURRENT: AtomicU8 = AtomicU8::new(0);

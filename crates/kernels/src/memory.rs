@@ -47,3 +47,11 @@ pub(crate) fn in_huge_pages<T: Clone>(length: usize, zero: T) -> Vec<T> {
     values.resize(length, zero);
     values
 }
+
+/// Makes a buffer, whose content does not matter, so long; where it has to grow, in huge pages.
+pub fn resize_buffer(buffer: &mut Vec<f32>, length: usize) {
+    if buffer.capacity() < length {
+        *buffer = in_huge_pages(length, 0.0);
+    }
+    buffer.resize(length, 0.0);
+}

@@ -7,6 +7,7 @@ mod attention;
 mod matrix;
 mod rows;
 
+pub use crate::memory::resize_buffer;
 pub use attention::{Attention, KV_BLOCK, KvBlocks, write_key, write_value};
 pub use matrix::Packed;
 pub(crate) use matrix::multiply_by_rows;

@@ -62,9 +62,9 @@ impl Step<'_> {
         let Activations { x, normed, added, qkv, attended, gate_up, gated, .. } = buffers;
         let tokens: Vec<TokenId> = self.rows.iter().flat_map(|rows| rows.tokens).copied().collect();
         let rows = tokens.len();
-        x.resize(rows * c.hidden_size, 0.0);
-        normed.resize(x.len(), 0.0);
-        gated.resize(rows * c.intermediate_size, 0.0);
+        host::resize_buffer(x, rows * c.hidden_size);
+        host::resize_buffer(normed, x.len());
+        host::resize_buffer(gated, rows * c.intermediate_size);
         x.par_chunks_exact_mut(c.hidden_size).zip(tokens).with_min_len(TILE).for_each(|(row, token)| {
             weights.embedding.copy_row(token as usize, row);
         });
@@ -96,9 +96,9 @@ impl Step<'_> {
                 last.extend_from_slice(&x[end - c.hidden_size..end]);
             }
         }
-        normed.resize(last.len(), 0.0);
+        host::resize_buffer(normed, last.len());
         host::rms_norm_rows(last, &weights.norm, c.rms_norm_eps, normed);
-        logits.resize(last.len() / c.hidden_size * c.vocab_size, 0.0);
+        host::resize_buffer(logits, last.len() / c.hidden_size * c.vocab_size);
         weights.head.as_ref().unwrap_or(&weights.embedding).multiply(normed, logits);
     }
 
@@ -139,7 +139,7 @@ impl Step<'_> {
                 written.write(layout, index, position, keys, values);
             }
         });
-        attended.resize(qkv.len() / width * q_width, 0.0);
+        host::resize_buffer(attended, qkv.len() / width * q_width);
         let blocks = parts.iter().zip(&*written).map(|((rows, _), written)| self.store.blocks(rows, written));
         let blocks: Vec<Vec<&[f32]>> = blocks.collect();
         let mut tasks = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use zerosearch_kernels::host::Packed;
+use zerosearch_kernels::host::{Packed, resize_buffer};
 
 use crate::engine::Source;
 use crate::network::{Attention, Layer, Linear, Mlp, Network};
@@ -106,7 +106,7 @@ impl PackedLinear {
 
     /// `[rows, inner]` to `[rows, outer]`, in place of what `out` holds.
     pub(super) fn forward(&self, x: &[f32], rows: usize, out: &mut Vec<f32>) {
-        out.resize(rows * self.weight.outer(), 0.0);
+        resize_buffer(out, rows * self.weight.outer());
         self.weight.multiply(x, out);
         if let Some(bias) = &self.bias {
             out.chunks_exact_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
