@@ -189,7 +189,7 @@ pub(crate) fn multiply_in_parallel<T: Element>(
     b: Matrix<'_, T>,
 ) {
     let height = a.rows.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(24).clamp(24, HEIGHT);
-    let mut panels = SHARED_PANELS.take();
+    let mut panels = PANELS.take();
     for (inputs, start) in parts(&mut out, accumulate, &a, &b) {
         let size = inputs.len() * LANES;
         panels.resize(b.columns.div_ceil(LANES) * size, 0.0);
@@ -203,7 +203,7 @@ pub(crate) fn multiply_in_parallel<T: Element>(
             with_simd(RowsTask { a, rows, inputs: inputs.clone(), panels: &panels, out, start, scale: 1.0 });
         });
     }
-    SHARED_PANELS.set(panels);
+    PANELS.set(panels);
 }
 
 /// Inputs, at most, whose products are summed before they meet the others' sum: a panel of so many stays in the first cache. It
@@ -278,7 +278,6 @@ impl Work for RowsTask<'_, '_> {
 
 thread_local! {
     static PANELS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-    static SHARED_PANELS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     static COPIED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
@@ -289,20 +288,15 @@ impl<T: Element> Matrix<'_, T> {
             let columns = index * LANES..self.columns.min((index + 1) * LANES);
             let width = columns.len();
             if self.column_stride == 1 {
-                let start = rows.start * self.row_stride + columns.start;
-                let values = self.data[start..].chunks(self.row_stride);
-                let pairs = panel.as_chunks_mut::<LANES>().0.iter_mut().zip(values);
-                if width == LANES {
-                    for (out, values) in pairs {
-                        // Of a length that the compiler knows.
-                        if let Some(values) = values.first_chunk::<LANES>() {
-                            *out = values.map(T::float);
-                        }
-                    }
-                } else {
-                    for (out, values) in pairs {
+                for (out, row) in panel.as_chunks_mut::<LANES>().0.iter_mut().zip(rows.clone()) {
+                    let from = row * self.row_stride + columns.start;
+                    let values = &self.data[from..from + width];
+                    // Of a length that the compiler knows, but in the last panel.
+                    if let Some(values) = values.first_chunk::<LANES>() {
+                        *out = values.map(T::float);
+                    } else {
                         out[width..].fill(0.0);
-                        out.iter_mut().zip(&values[..width]).for_each(|(out, value)| *out = value.float());
+                        out.iter_mut().zip(values).for_each(|(out, value)| *out = value.float());
                     }
                 }
             } else {
@@ -397,6 +391,21 @@ mod tests {
         assert_eq!(out, [5.0, 5.0, 14.0, 11.0]);
         multiply(MatrixMut::new(&mut out, 2, 2, 2), true, 2.0, b.transposed(), a.transposed());
         assert_eq!(out, [15.0, 33.0, 24.0, 33.0]);
+    }
+
+    #[test]
+    fn a_column_that_is_transposed_is_a_row() {
+        // Both of its strides are 1.
+        for length in [1, 2, 16, 40] {
+            let values: Vec<f32> = (1..=length).map(|value| value as f32).collect();
+            let mut out = vec![0.0; 2 * length];
+            let (a, b) = (Matrix::new(&[2.0, 3.0], 2, 1, 1), Matrix::new(&values, length, 1, 1).transposed());
+            multiply(MatrixMut::new(&mut out, 2, length, length), false, 1.0, a, b);
+            let expected: Vec<f32> = [2.0, 3.0].iter().flat_map(|a| values.iter().map(move |b| a * b)).collect();
+            assert_eq!(out, expected);
+            multiply_in_parallel(MatrixMut::new(&mut out, 2, length, length), false, a, b);
+            assert_eq!(out, expected);
+        }
     }
 
     #[test]

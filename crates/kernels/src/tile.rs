@@ -187,8 +187,8 @@ pub(crate) unsafe fn with_shape<S: Simd, W: Shaped>(height: usize, width: usize,
     }
     shapes!(
         1 x 1 2 x 1 3 x 1 4 x 1 5 x 1 6 x 1 7 x 1 8 x 1
-        2 x 2 3 x 2
-        1 x 3 2 x 3 6 x 3 7 x 3 8 x 3
+        3 x 2
+        2 x 3 6 x 3 7 x 3 8 x 3
         1 x 4 2 x 4 3 x 4 4 x 4 5 x 4 6 x 4
     );
 }
