@@ -2,7 +2,6 @@
 //!
 //!     cargo run --release --example ask -- --model models/base --corpus corpus.jsonl "What is the capital of Chad?"
 
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -10,6 +9,7 @@ use zerosearch::Failure;
 use zerosearch::generate::{Generator, Request, Sampling, Turn};
 use zerosearch::grammar::{Action, EpisodeFormat};
 use zerosearch::lm::{LanguageModel, LocalGenerator};
+use zerosearch::metrics::{Author, Transcript};
 use zerosearch::search::{Bm25Index, Query, SearchEngine};
 use zerosearch::text::{IncrementalDecoder, PromptTemplate, StopScanner, encode_information};
 
@@ -27,10 +27,6 @@ struct Arguments {
     question: String,
 }
 
-const PROMPT: &str = "90";
-const POLICY: &str = "32";
-const DOCUMENTS: &str = "36";
-
 fn main() -> Result<(), Failure> {
     zerosearch::init_logging();
     let arguments = Arguments::parse();
@@ -38,7 +34,8 @@ fn main() -> Result<(), Failure> {
     let (codec, format) = (&model.codec, EpisodeFormat::default());
     let engine = Bm25Index::read(&arguments.corpus)?;
     let text = PromptTemplate::for_model(codec)?.render(&arguments.question)?;
-    paint(PROMPT, &format!("{text}\n"));
+    let mut transcript = Transcript::stdout();
+    transcript.write(Author::Prompt, &format!("{text}\n"));
 
     let mut generator = LocalGenerator::for_model(&model)?;
     let prompt = codec.encode(&text);
@@ -48,7 +45,7 @@ fn main() -> Result<(), Failure> {
         let ids: Vec<u32> = finished.tokens.iter().map(|token| token.id).collect();
         let observation = match format.parse_action(&codec.decode(&ids)) {
             Action::Answer(answer) => {
-                paint(POLICY, &format!("\n\nanswer: {answer}\n"));
+                transcript.write(Author::Policy, &format!("\n\nanswer: {answer}\n"));
                 return Ok(());
             }
             Action::Call { input: query, .. } => {
@@ -62,31 +59,25 @@ fn main() -> Result<(), Failure> {
         if number == arguments.max_turns {
             break;
         }
-        paint(DOCUMENTS, &codec.decode(&observation));
+        transcript.write(Author::Observation, &codec.decode(&observation));
         generator.extend(id, &observation, turn(&model))?;
     }
-    paint(PROMPT, &format!("\n\nno answer within {} turns\n", arguments.max_turns));
+    transcript.write(Author::Prompt, &format!("\n\nno answer within {} turns\n", arguments.max_turns));
     Ok(())
 }
 
 /// A turn that prints each token as it is sampled: the stop condition sees them all.
 fn turn(model: &LanguageModel) -> Turn {
     let mut decoder = IncrementalDecoder::new(&model.codec);
+    let mut transcript = Transcript::stdout();
     let mut stop = StopScanner::new(&model.codec, &EpisodeFormat::default().stop_tags()).into_stop();
     Turn {
         max_new_tokens: 200,
         seed: 0,
         stop: Box::new(move |token| {
-            paint(POLICY, &decoder.push(token));
+            transcript.write(Author::Policy, &decoder.push(token));
             stop(token)
         }),
         deadline: None,
     }
-}
-
-fn paint(colour: &str, text: &str) {
-    let mut out = std::io::stdout();
-    // A reader that closed the pipe has seen enough.
-    let _ = if out.is_terminal() { write!(out, "\x1b[{colour}m{text}\x1b[0m") } else { write!(out, "{text}") };
-    let _ = out.flush();
 }

@@ -15,7 +15,7 @@ use zerosearch::eval::{EvalConfig, Strategy, evaluate, write_predictions};
 use zerosearch::files::write_atomic;
 use zerosearch::grammar::FormatPreset;
 use zerosearch::lm::{LanguageModel, LocalGenerator};
-use zerosearch::metrics::ProgressBar;
+use zerosearch::metrics::{ProgressBar, say};
 use zerosearch::rollout::RolloutConfig;
 use zerosearch::search::{Dialect, WebProvider};
 
@@ -99,7 +99,7 @@ fn main() -> Result<(), Failure> {
     write_predictions(&predictions, &result.predictions)?;
     write_atomic(&arguments.out, format!("{}\n", serde_json::to_string_pretty(&result.scores)?).as_bytes())?;
     let s = &result.scores.overall;
-    println!(
+    say(format!(
         "{} questions: EM {:.1} % ({:.1}–{:.1}), F1 {:.1} %, contains {:.1} %, {:.2} searches a question, {} failed",
         s.n,
         100.0 * s.em,
@@ -109,7 +109,7 @@ fn main() -> Result<(), Failure> {
         100.0 * s.contains,
         s.searches_per_question,
         s.search_failures
-    );
-    println!("scores in {}, predictions in {}", arguments.out.display(), predictions.display());
+    ));
+    say(format!("scores in {}, predictions in {}", arguments.out.display(), predictions.display()));
     Ok(())
 }

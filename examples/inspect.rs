@@ -4,11 +4,11 @@
 //!
 //! The text first, coloured by who wrote it; then every trained token with its log-probability and its advantage.
 
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Parser;
 use zerosearch::Failure;
+use zerosearch::metrics::{Author, Transcript, say};
 use zerosearch::text::Codec;
 use zerosearch::train::{read_samples, samples_path};
 use zerosearch::trajectory::Segment;
@@ -28,10 +28,6 @@ struct Arguments {
     rollout: usize,
 }
 
-const PROMPT: &str = "90";
-const POLICY: &str = "32";
-const DOCUMENTS: &str = "36";
-
 fn main() -> Result<(), Failure> {
     zerosearch::init_logging();
     let arguments = Arguments::parse();
@@ -45,30 +41,24 @@ fn main() -> Result<(), Failure> {
     };
     let codec = Codec::read(arguments.model.unwrap_or_else(|| arguments.run.join("base")))?;
     let rollout = &sample.rollout;
-    let mut out = std::io::stdout().lock();
-    let colours = out.is_terminal();
-    let mut text = String::new();
+    let mut transcript = Transcript::stdout();
     for segment in rollout.trajectory.segments() {
-        let colour = match segment {
-            Segment::Prompt(_) => PROMPT,
-            Segment::Policy { .. } => POLICY,
-            Segment::Observation(_) => DOCUMENTS,
+        let author = match segment {
+            Segment::Prompt(_) => Author::Prompt,
+            Segment::Policy { .. } => Author::Policy,
+            Segment::Observation(_) => Author::Observation,
         };
-        let words = codec.decode(&segment.ids().collect::<Vec<u32>>());
-        text += &if colours { format!("\x1b[{colour}m{words}\x1b[0m") } else { words };
+        transcript.write(author, &codec.decode(&segment.ids().collect::<Vec<u32>>()));
     }
     let (mask, tokens) = (rollout.trajectory.mask(), rollout.trajectory.tokens());
-    text +=
-        &format!("\n\ngolden answers {:?}, reward {:.3}, {:?}\n", rollout.golden_answers, sample.reward, rollout.end);
-    text += &format!("{} tokens, {} of them trained on\n", tokens.len(), mask.trained());
-    text += "position  advantage  log p     token\n";
+    say(format!("\n\ngolden answers {:?}, reward {:.3}, {:?}", rollout.golden_answers, sample.reward, rollout.end));
+    say(format!("{} tokens, {} of them trained on", tokens.len(), mask.trained()));
+    say("position  advantage  log p     token");
     let advantages = sample.advantages.iter().map(Some).chain(std::iter::repeat(None));
     for ((position, logprob), advantage) in mask.trained_positions().zip(rollout.trajectory.logprobs()).zip(advantages)
     {
         let advantage = advantage.map_or("left out".into(), |advantage| format!("{advantage:>9.4}"));
-        text += &format!("{position:>8}  {advantage}  {logprob:>8.4}  {:?}\n", codec.decode(&[tokens[position]]));
+        say(format!("{position:>8}  {advantage}  {logprob:>8.4}  {:?}", codec.decode(&[tokens[position]])));
     }
-    // A reader that closed the pipe has seen enough.
-    let _ = out.write_all(text.as_bytes());
     Ok(())
 }

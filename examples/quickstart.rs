@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Parser;
 use zerosearch::Failure;
 use zerosearch::algorithms::AlgorithmConfig;
+use zerosearch::metrics::say;
 use zerosearch::pipeline::{Pipeline, PipelineConfig, PipelineEnd, SummaryScores, world_material};
 
 #[derive(Parser)]
@@ -62,14 +63,14 @@ fn main() -> Result<(), Failure> {
     match pipeline.run(&interrupted)? {
         PipelineEnd::Finished(outcome) => {
             let s = &outcome.summary;
-            println!("\nheld-out questions, real engine      one hop  several hops   EM % (95 % interval)   searches");
+            say("\nheld-out questions, real engine      one hop  several hops   EM % (95 % interval)   searches");
             show("base policy, answering directly", &s.base_direct);
             show("base policy, searching", &s.base_search);
             show("trained policy, searching", &s.trained_search);
-            println!("\nresults in {}: summary.json, report.html, policy/", arguments.out.display());
+            say(format!("\nresults in {}: summary.json, report.html, policy/", arguments.out.display()));
         }
         PipelineEnd::Interrupted => {
-            println!("stopped; to go on, repeat the command with --resume --out {}", arguments.out.display());
+            say(format!("stopped; to go on, repeat the command with --resume --out {}", arguments.out.display()));
         }
     }
     Ok(())
@@ -80,5 +81,5 @@ fn show(name: &str, scores: &SummaryScores) {
         format!("{:5.1} ({:.1}–{:.1})", 100.0 * s.em, 100.0 * s.em_ci95[0], 100.0 * s.em_ci95[1])
     };
     let (one, several) = (&scores.single_hop, &scores.multi_hop);
-    println!("{name:34} {:>20} {:>20} {:>10.2}", percent(one), percent(several), several.searches_per_question);
+    say(format!("{name:34} {:>20} {:>20} {:>10.2}", percent(one), percent(several), several.searches_per_question));
 }

@@ -4,7 +4,6 @@
 //!
 //! Nothing is generated. With `--model` the update that the step would make from those weights is computed as well.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -12,6 +11,7 @@ use zerosearch::Failure;
 use zerosearch::algorithms::{AlgorithmConfig, KlReward};
 use zerosearch::data::Question;
 use zerosearch::lm::LanguageModel;
+use zerosearch::metrics::say;
 use zerosearch::reward::{F1Reward, RewardConfig};
 use zerosearch::search::{Document, Query, SearchEngine, SearchError};
 use zerosearch::train::{Sample, TrainConfig, Trainer, latest_config, read_samples, rescore, samples_path};
@@ -46,7 +46,6 @@ impl SearchEngine for NoEngine {
 fn main() -> Result<(), Failure> {
     zerosearch::init_logging();
     let arguments = Arguments::parse();
-    let mut text = String::new();
     let samples = read_samples(samples_path(arguments.run.join("rollouts"), arguments.step))?;
     let checkpoints = arguments.run.join("checkpoints");
     let config = latest_config(&checkpoints)?.ok_or_else(|| {
@@ -63,17 +62,17 @@ fn main() -> Result<(), Failure> {
         let same = samples.iter().zip(&again).all(|(a, b)| a.reward == b.reward && same(a, b));
         assert!(same, "F1 and the run's algorithm do not give what was recorded: was it run with others?");
         let (count, name) = (samples.len(), recorded.name());
-        text += &format!("{count} rollouts; F1 and the run's algorithm, {name}, give what was recorded\n");
+        say(format!("{count} rollouts; F1 and the run's algorithm, {name}, give what was recorded"));
     }
 
     let reward = arguments.reward.build()?;
     let algorithm = arguments.algorithm.unwrap_or(config.algorithm.clone());
-    text += "question  reward      now  advantage      now  (of the first trained token)\n";
+    say("question  reward      now  advantage      now  (of the first trained token)");
     for (before, after) in samples.iter().zip(rescore(&samples, reward.as_ref(), algorithm.clone().build()?.as_mut())?)
     {
         let first = |sample: &Sample| sample.advantages.first().map_or("-".into(), |value| format!("{value:.4}"));
         let (question, old, new) = (before.rollout.question_index, before.reward, after.reward);
-        text += &format!("{question:>8}  {old:>6.3}  {new:>7.3}  {:>9}  {:>7}\n", first(before), first(&after));
+        say(format!("{question:>8}  {old:>6.3}  {new:>7.3}  {:>9}  {:>7}", first(before), first(&after)));
     }
 
     if let Some(folder) = arguments.model {
@@ -83,12 +82,10 @@ fn main() -> Result<(), Failure> {
         let config = TrainConfig { algorithm, ..config };
         let mut trainer = Trainer::builder(model, questions, NoEngine).reward(reward).config(config).build()?;
         let report = trainer.replay(samples.into_iter().map(|sample| sample.rollout).collect())?;
-        text += &format!("the update that {} would be given:\n", folder.display());
+        say(format!("the update that {} would be given:", folder.display()));
         for (name, value) in report.metrics.iter().filter(|(name, _)| name.starts_with("actor/")) {
-            text += &format!("  {name:24} {value:.6}\n");
+            say(format!("  {name:24} {value:.6}"));
         }
     }
-    // A reader that closed the pipe has seen enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
 }

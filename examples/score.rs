@@ -15,6 +15,7 @@ use zerosearch::Failure;
 use zerosearch::burn::tensor::{Device, Tensor};
 use zerosearch::generate::{Generator, Request, Sampling, Turn, never};
 use zerosearch::lm::{Decoder, HostWeights, LocalGenerator, ModelConfig, ScoredSequence};
+use zerosearch::metrics::say;
 
 #[derive(Parser)]
 struct Arguments {
@@ -75,7 +76,7 @@ fn main() -> Result<(), Failure> {
     let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
     safetensors::serialize_to_file(views, None, &arguments.out)
         .map_err(|error| Failure::message(format!("{}: {error}", arguments.out.display())))?;
-    println!("{} sequences scored: {}", lists.len(), arguments.out.display());
+    say(format!("{} sequences scored: {}", lists.len(), arguments.out.display()));
     Ok(())
 }
 

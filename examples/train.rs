@@ -13,7 +13,7 @@ use zerosearch::Failure;
 use zerosearch::config::RunConfig;
 use zerosearch::data::read_questions;
 use zerosearch::lm::{LanguageModel, StoredDtype};
-use zerosearch::metrics::ConsoleSink;
+use zerosearch::metrics::{ConsoleSink, say};
 use zerosearch::train::{Trainer, Validation, latest_step};
 
 #[derive(Parser)]
@@ -62,7 +62,7 @@ fn main() -> Result<(), Failure> {
     }
     let mut trainer = builder.build()?;
     if trainer.steps_done() > 0 {
-        println!("resumed after step {}", trainer.steps_done());
+        say(format!("resumed after step {}", trainer.steps_done()));
     }
 
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -71,7 +71,7 @@ fn main() -> Result<(), Failure> {
     loop {
         if interrupted.load(Ordering::Relaxed) && !trainer.is_finished() {
             trainer.checkpoint()?;
-            println!("stopped after step {}; repeat with --resume", trainer.steps_done());
+            say(format!("stopped after step {}; repeat with --resume", trainer.steps_done()));
             return Ok(());
         }
         if trainer.next_step()?.is_none() {
@@ -80,6 +80,6 @@ fn main() -> Result<(), Failure> {
     }
     let policy = config.out.join("policy");
     trainer.into_model()?.save(&policy, StoredDtype::F32)?;
-    println!("trained policy in {}", policy.display());
+    say(format!("trained policy in {}", policy.display()));
     Ok(())
 }

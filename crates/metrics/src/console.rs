@@ -1,8 +1,6 @@
 //! One aligned line a step, for a person.
 
-use std::io::Write;
-
-use crate::{Metrics, MetricsError, Sink};
+use crate::{Metrics, MetricsError, Sink, say};
 
 /// Prints chosen figures of each step as one aligned line: `step   12  reward  0.4125  noise  0.2500`.
 pub struct ConsoleSink {
@@ -13,10 +11,7 @@ pub struct ConsoleSink {
 impl ConsoleSink {
     /// Prints to stdout. A column is what it is called on the line, and the metric's name.
     pub fn stdout(columns: &[(&str, &str)]) -> Self {
-        Self::new(columns, |line| {
-            // A reader that closed the pipe must not end a training run.
-            let _ = writeln!(std::io::stdout().lock(), "{line}");
-        })
+        Self::new(columns, |line| say(line))
     }
 
     /// Hands each line to `print`, for example to [`ProgressBar::print`](crate::ProgressBar::print).

@@ -28,17 +28,21 @@
 mod console;
 mod error;
 mod jsonl;
+mod legible;
 mod metrics;
 mod progress;
 mod report;
 mod sink;
 mod tensorboard;
+mod terminal;
 
 pub use console::ConsoleSink;
 pub use error::MetricsError;
 pub use jsonl::{JsonlSink, Row, read_jsonl, series};
+pub use legible::{Legible, legible, legible_line};
 pub use metrics::Metrics;
 pub use progress::ProgressBar;
 pub use report::{Author, Chart, Line, Report, ReportTrajectory, Table, TrajectorySpan, write_report};
 pub use sink::{Sink, Sinks};
 pub use tensorboard::{TensorBoardSink, unix_seconds};
+pub use terminal::{Transcript, say};

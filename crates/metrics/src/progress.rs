@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar as Terminal, ProgressStyle};
 
+use crate::{legible_line, say};
+
 /// Between two plain lines.
 const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -43,13 +45,14 @@ impl ProgressBar {
 
     /// A stage of which `done` units were done by an earlier process; they do not count for the rate.
     pub fn resumed(label: &str, total: u64, done: u64) -> Self {
+        let label = legible_line(label);
         if std::io::stderr().is_terminal() {
-            let bar = Terminal::new(total).with_style(style()).with_prefix(label.to_owned()).with_position(done);
+            let bar = Terminal::new(total).with_style(style()).with_prefix(label).with_position(done);
             bar.reset_eta();
             bar.enable_steady_tick(Duration::from_millis(250));
             return Self { output: Output::Bar(bar) };
         }
-        Self { output: Output::Plain(Arc::new(Mutex::new(Plain::new(label, total, done, Instant::now())))) }
+        Self { output: Output::Plain(Arc::new(Mutex::new(Plain::new(&label, total, done, Instant::now())))) }
     }
 
     /// Shows nothing.
@@ -72,22 +75,19 @@ impl ProgressBar {
 
     /// Shows a few words behind the figures, such as the latest reward.
     pub fn note(&self, text: &str) {
+        let text = legible_line(text);
         match &self.output {
-            Output::Bar(bar) => bar.set_message(text.to_owned()),
-            Output::Plain(plain) => plain.lock().unwrap_or_else(PoisonError::into_inner).note = text.to_owned(),
+            Output::Bar(bar) => bar.set_message(text),
+            Output::Plain(plain) => plain.lock().unwrap_or_else(PoisonError::into_inner).note = text,
             Output::Hidden => {}
         }
     }
 
     /// Prints a line to stdout without tearing the bar.
     pub fn print(&self, line: &str) {
-        let print = || {
-            // A reader that closed the pipe must not end a training run.
-            let _ = writeln!(std::io::stdout().lock(), "{line}");
-        };
         match &self.output {
-            Output::Bar(bar) => bar.suspend(print),
-            Output::Plain(_) | Output::Hidden => print(),
+            Output::Bar(bar) => bar.suspend(|| say(line)),
+            Output::Plain(_) | Output::Hidden => say(line),
         }
     }
 

@@ -53,6 +53,40 @@ fn a_document_cannot_inject_a_script() {
 }
 
 #[test]
+fn a_document_can_neither_hide_nor_reorder_what_is_shown() {
+    // Each of a kind: escape sequence, C1 control, bidirectional override, zero-width space, tag, line separator.
+    let text = "Par\u{1b}[2J\u{9b}31m\u{202e}is\u{200b}\u{e0041}\u{2028}\r\nend";
+    let html = report(text).to_html();
+    let raw = ['\u{1b}', '\u{9b}', '\u{202e}', '\u{200b}', '\u{e0041}', '\u{2028}', '\r'];
+    assert_eq!(raw.into_iter().find(|character| html.contains(*character)), None);
+    let shown = "Par\u{fffd}[2J\u{fffd}31m\u{fffd}is\u{fffd}\u{fffd}\u{fffd}\nend";
+    assert_eq!(html.matches(shown).count(), html.matches("Par").count());
+}
+
+#[test]
+fn what_one_author_wrote_is_isolated_from_the_others_and_not_in_itself() {
+    let span = |text: &str, author| TrajectorySpan { text: text.into(), author, trained: true, logprob: None };
+    let spans = vec![
+        span("שלום", Author::Observation),
+        span("<answer>", Author::Policy),
+        // Tokens of one word, with a non-joiner between them.
+        span("می", Author::Policy),
+        span("\u{200c}خواهم", Author::Policy),
+        // No letter of the policy's for this joiner to stand behind.
+        span("\u{200c}", Author::Observation),
+    ];
+    let trajectories = vec![ReportTrajectory { spans, ..ReportTrajectory::default() }];
+    let html = Report { trajectories, ..Report::default() }.to_html();
+    let policy = "<span class=\"policy trained\">";
+    let document = "<span class=\"observation trained\">";
+    assert!(html.contains(&format!(
+        "<bdi>{document}שלום</span></bdi>\
+         <bdi>{policy}&lt;answer&gt;</span>{policy}می</span>{policy}\u{200c}خواهم</span></bdi>\
+         <bdi>{document}\u{fffd}</span></bdi>"
+    )));
+}
+
+#[test]
 fn spans_carry_author_mask_and_logprob() {
     let html = report("text").to_html();
     assert!(html.contains("<span class=\"prompt\">text</span>"));

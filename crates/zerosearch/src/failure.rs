@@ -3,7 +3,9 @@
 use std::error::Error;
 use std::fmt;
 
-/// Any error, shown by its message: for `fn main() -> Result<(), Failure>`.
+use zerosearch_metrics::legible;
+
+/// Any error, shown by its message, which is made [`legible`]: it may quote a file or a server. For `fn main() -> Result<(), Failure>`.
 ///
 /// ```
 /// fn read() -> Result<(), zerosearch::Failure> {
@@ -33,6 +35,17 @@ impl<E: Error + 'static> From<E> for Failure {
 
 impl fmt::Debug for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.0)
+        formatter.write_str(&legible(&self.0.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_message_quotes_does_not_act_on_the_terminal() {
+        let failure = Failure::message("questions.jsonl, row 2: `id` is \u{1b}]0;owned\u{7}q\u{202e}\nline 2");
+        assert_eq!(format!("{failure:?}"), "questions.jsonl, row 2: `id` is \u{fffd}]0;owned\u{fffd}q\u{fffd}\nline 2");
     }
 }

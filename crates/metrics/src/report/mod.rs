@@ -57,7 +57,8 @@ pub fn write_report(path: impl AsRef<Path>, report: &Report) -> Result<(), Metri
 }
 
 impl Report {
-    /// The page. All texts of the report are escaped: a document cannot put markup into it.
+    /// The page. All texts of the report are escaped and made [`legible`](crate::legible): a document can neither put
+    /// markup into it nor hide or reorder what others wrote.
     pub fn to_html(&self) -> String {
         let mut body = format!("<header><h1>{}</h1>\n", escape(&self.title));
         if !self.subtitle.is_empty() {

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::html::escape;
+use super::html::{escape, escape_piece};
+use crate::Legible;
 
 /// Who wrote a stretch of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,14 +60,21 @@ fn trajectory(trajectory: &ReportTrajectory) -> String {
         .iter()
         .map(|(name, value)| format!("<span>{} <b>{}</b></span> ", escape(name), escape(value)))
         .collect();
-    let spans: String = trajectory.spans.iter().map(span).collect();
+    let stretches: String = trajectory.spans.chunk_by(|a, b| a.author == b.author).map(stretch).collect();
     format!(
-        "<article class=\"card\">\n<h3>{}</h3>\n<p class=\"facts\">{facts}</p>\n<div class=\"episode\">{spans}</div>\n</article>\n",
+        "<article class=\"card\">\n<h3>{}</h3>\n<p class=\"facts\">{facts}</p>\n<div class=\"episode\">{stretches}</div>\n</article>\n",
         escape(&trajectory.title)
     )
 }
 
-fn span(span: &TrajectorySpan) -> String {
+/// All that one author wrote in a row, isolated: right-to-left letters of a document do not move the policy's words. Tokens
+/// are not isolated from each other, because words of Arabic or Hebrew are made of several.
+fn stretch(spans: &[TrajectorySpan]) -> String {
+    let mut legible = Legible::default();
+    format!("<bdi>{}</bdi>", spans.iter().map(|part| span(part, &mut legible)).collect::<String>())
+}
+
+fn span(span: &TrajectorySpan, legible: &mut Legible) -> String {
     let class = match span.author {
         Author::Prompt => "prompt",
         Author::Policy => "policy",
@@ -74,5 +82,5 @@ fn span(span: &TrajectorySpan) -> String {
     };
     let trained = if span.trained { " trained" } else { "" };
     let hover = span.logprob.map_or_else(String::new, |logprob| format!(" title=\"log-probability {logprob:.3}\""));
-    format!("<span class=\"{class}{trained}\"{hover}>{}</span>", escape(&span.text))
+    format!("<span class=\"{class}{trained}\"{hover}>{}</span>", escape_piece(legible, &span.text))
 }

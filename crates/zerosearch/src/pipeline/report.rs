@@ -6,7 +6,7 @@ use zerosearch_metrics::{
     Author, Chart, Report, ReportTrajectory, Table, TrajectorySpan, read_jsonl, series, write_report,
 };
 use zerosearch_rollout::Rollout;
-use zerosearch_text::Codec;
+use zerosearch_text::{Codec, IncrementalDecoder};
 use zerosearch_train::Sample;
 use zerosearch_trajectory::Segment;
 
@@ -103,12 +103,19 @@ fn trajectory(rollout: &Rollout, reward: f32, codec: &Codec) -> ReportTrajectory
         match segment {
             Segment::Prompt(tokens) => spans.push(plain(Author::Prompt, codec.decode(tokens))),
             Segment::Observation(tokens) => spans.push(plain(Author::Observation, codec.decode(tokens))),
-            Segment::Policy { tokens, .. } => spans.extend(tokens.iter().map(|token| TrajectorySpan {
-                text: codec.decode(&[token.id]),
-                author: Author::Policy,
-                trained: true,
-                logprob: Some(token.logprob),
-            })),
+            Segment::Policy { tokens, .. } => {
+                // A character of several tokens stands in the last of them.
+                let mut decoder = IncrementalDecoder::new(codec);
+                spans.extend(tokens.iter().map(|token| TrajectorySpan {
+                    text: decoder.push(token.id),
+                    author: Author::Policy,
+                    trained: true,
+                    logprob: Some(token.logprob),
+                }));
+                if let Some(last) = spans.last_mut().filter(|_| !tokens.is_empty()) {
+                    last.text += &decoder.finish();
+                }
+            }
         }
     }
     ReportTrajectory {

@@ -10,7 +10,7 @@ use zerosearch_eval::Strategy;
 use zerosearch_files::write_atomic;
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{LanguageModel, LocalCompleter, StoredDtype};
-use zerosearch_metrics::{ConsoleSink, ProgressBar};
+use zerosearch_metrics::{ConsoleSink, ProgressBar, say};
 use zerosearch_search::{Bm25Index, CallCount, Counted, SearchEngine};
 use zerosearch_simulator::{
     Judge, LabelledInteraction, Obedience, RuleJudge, SimulatedEngine, SimulationConfig, SimulatorPrompt, balance,
@@ -318,7 +318,3 @@ const COLUMNS: [(&str, &str); 7] = [
     ("entropy", "actor/entropy"),
     ("s", "timing_s/step"),
 ];
-
-fn say(line: String) {
-    println!("{line}");
-}
