@@ -8,7 +8,7 @@ use zerosearch_metrics::{
 use zerosearch_rollout::Rollout;
 use zerosearch_text::{Codec, IncrementalDecoder};
 use zerosearch_train::Sample;
-use zerosearch_trajectory::Segment;
+use zerosearch_trajectory::{SampledToken, Segment};
 
 use super::{PipelineError, Summary, SummaryScores};
 
@@ -103,19 +103,7 @@ fn trajectory(rollout: &Rollout, reward: f32, codec: &Codec) -> ReportTrajectory
         match segment {
             Segment::Prompt(tokens) => spans.push(plain(Author::Prompt, codec.decode(tokens))),
             Segment::Observation(tokens) => spans.push(plain(Author::Observation, codec.decode(tokens))),
-            Segment::Policy { tokens, .. } => {
-                // A character of several tokens stands in the last of them.
-                let mut decoder = IncrementalDecoder::new(codec);
-                spans.extend(tokens.iter().map(|token| TrajectorySpan {
-                    text: decoder.push(token.id),
-                    author: Author::Policy,
-                    trained: true,
-                    logprob: Some(token.logprob),
-                }));
-                if let Some(last) = spans.last_mut().filter(|_| !tokens.is_empty()) {
-                    last.text += &decoder.finish();
-                }
-            }
+            Segment::Policy { tokens, .. } => spans.extend(policy(tokens, codec)),
         }
     }
     ReportTrajectory {
@@ -129,6 +117,38 @@ fn trajectory(rollout: &Rollout, reward: f32, codec: &Codec) -> ReportTrajectory
     }
 }
 
+/// A span for each token. A character of several tokens stands in the last of them.
+fn policy(tokens: &[SampledToken], codec: &Codec) -> Vec<TrajectorySpan> {
+    let mut decoder = IncrementalDecoder::new(codec);
+    let span = |token: &SampledToken| TrajectorySpan {
+        text: decoder.push(token.id),
+        author: Author::Policy,
+        trained: true,
+        logprob: Some(token.logprob),
+    };
+    let mut spans: Vec<_> = tokens.iter().map(span).collect();
+    if let Some(last) = spans.last_mut() {
+        last.text += &decoder.finish();
+    }
+    spans
+}
+
 fn plain(author: Author, text: String) -> TrajectorySpan {
     TrajectorySpan { text, author, trained: false, logprob: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use zerosearch_text::{SpecialTokens, train_bpe};
+
+    use super::*;
+
+    #[test]
+    fn characters_of_several_tokens_are_legible() {
+        let codec = train_bpe(["a".to_string()].into_iter(), 256, &[], &SpecialTokens::default()).unwrap();
+        let tokens: Vec<_> = codec.encode("é東").into_iter().map(|id| SampledToken::new(id, -0.5)).collect();
+        let texts = |tokens| policy(tokens, &codec).into_iter().map(|span| span.text).collect::<Vec<_>>();
+        assert_eq!(texts(&tokens), ["", "é", "", "", "東"]);
+        assert_eq!(texts(&tokens[..4]), ["", "é", "", "\u{fffd}"], "cut within a character");
+    }
 }
