@@ -5,14 +5,14 @@ use std::io::{IsTerminal, Write};
 
 use crate::{Author, Legible, legible};
 
-/// Prints a line to stdout, made [`legible`].
+/// Prints a line to stdout, made [`legible`](fn@crate::legible).
 ///
 /// That it cannot be printed is no error: a reader that closed the pipe has seen enough, and must not end a run.
 pub fn say(line: impl fmt::Display) {
     let _ = writeln!(std::io::stdout().lock(), "{}", legible(&line.to_string()));
 }
 
-/// An episode on stdout as it grows: made [`legible`], and on a terminal coloured by who wrote it.
+/// An episode on stdout as it grows: made [`legible`](fn@crate::legible), and on a terminal coloured by who wrote it.
 ///
 /// ```
 /// use zerosearch_metrics::{Author, Transcript};

@@ -5,7 +5,8 @@ use std::fmt;
 
 use zerosearch_metrics::legible;
 
-/// Any error, shown by its message, which is made [`legible`]: it may quote a file or a server. For `fn main() -> Result<(), Failure>`.
+/// Any error, shown by its message, which is made [`legible`]: it may quote a file or a server.
+/// For `fn main() -> Result<(), Failure>`.
 ///
 /// ```
 /// fn read() -> Result<(), zerosearch::Failure> {

@@ -57,7 +57,7 @@ pub fn write_report(path: impl AsRef<Path>, report: &Report) -> Result<(), Metri
 }
 
 impl Report {
-    /// The page. All texts of the report are escaped and made [`legible`](crate::legible): a document can neither put
+    /// The page. All texts of the report are escaped and made [`legible`](fn@crate::legible): a document can neither put
     /// markup into it nor hide or reorder what others wrote.
     pub fn to_html(&self) -> String {
         let mut body = format!("<header><h1>{}</h1>\n", escape(&self.title));
