@@ -13,6 +13,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use zerosearch::Failure;
 use zerosearch::burn::tensor::{Device, Tensor};
+use zerosearch::files::decode_text;
 use zerosearch::generate::{Generator, Request, Sampling, Turn, never};
 use zerosearch::lm::{Decoder, HostWeights, LocalGenerator, ModelConfig, ScoredSequence};
 use zerosearch::metrics::say;
@@ -83,7 +84,7 @@ fn main() -> Result<(), Failure> {
 /// The end-of-text tokens of `generation_config.json` or, where it has none, of `config.json`.
 fn end_of_text(folder: &Path, configured: Option<&Value>) -> Result<Vec<u32>, Failure> {
     let path = folder.join("generation_config.json");
-    let generation: Value = match std::fs::read_to_string(&path) {
+    let generation: Value = match std::fs::read(&path).and_then(decode_text) {
         Ok(text) => {
             serde_json::from_str(&text).map_err(|error| Failure::message(format!("{}: {error}", path.display())))?
         }
@@ -99,7 +100,7 @@ fn end_of_text(folder: &Path, configured: Option<&Value>) -> Result<Vec<u32>, Fa
 
 fn read_tokens(path: &Path, config: &ModelConfig) -> Result<Vec<Vec<u32>>, Failure> {
     let wrong = |message: String| Failure::message(format!("{}: {message}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let text = std::fs::read(path).and_then(decode_text).map_err(|error| wrong(error.to_string()))?;
     let lists: Vec<Vec<u32>> = serde_json::from_str(&text)
         .map_err(|error| wrong(format!("{error}; expected a list of lists of token ids, such as [[1, 2], [3]]")))?;
     for (i, tokens) in lists.iter().enumerate() {

@@ -20,7 +20,7 @@ pub struct CorpusRow {
     pub contents: String,
 }
 
-/// Reads the passages of a `.jsonl` or `.parquet` file, in order.
+/// Reads the passages of a file, in order; its name says the format, as for [`read_questions`](crate::read_questions).
 ///
 /// Keys: `id` as a string or a number and `title`, if there; `contents`; all others are ignored.
 ///

@@ -11,7 +11,7 @@ use zerosearch_files::FileError;
 pub enum Position {
     /// A line of a text file; blank lines count.
     Line(u64),
-    /// A row of a Parquet file.
+    /// A row of a Parquet file, or an object of a JSON list.
     Row(u64),
 }
 
@@ -65,6 +65,12 @@ pub enum DataError {
         /// The line.
         position: Position,
     },
+    /// The file is UTF-16.
+    #[error("{path}: UTF-16, expected UTF-8; convert the file (`iconv -f UTF-16 -t UTF-8`)")]
+    Utf16 {
+        /// The file.
+        path: PathBuf,
+    },
     /// A line is not a JSON object.
     #[error("{path}, {position}: expected one JSON object per line: {}; correct or delete the line", in_line(.source))]
     Json {
@@ -76,7 +82,9 @@ pub enum DataError {
         source: serde_json::Error,
     },
     /// The Parquet file is damaged or uses an encoding that is not supported.
-    #[error("{path}: not a readable Parquet file: {source}; write it again, or convert it to .jsonl")]
+    #[error(
+        "{path}: not a readable Parquet file: {source}; write it again, without encryption, or convert it to .jsonl"
+    )]
     Parquet {
         /// The file.
         path: PathBuf,

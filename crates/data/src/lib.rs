@@ -22,10 +22,14 @@
 
 #![forbid(unsafe_code)]
 
+mod answers;
 mod corpus;
 mod error;
 mod fingerprint;
+mod json_rows;
+mod literal;
 mod parquet_rows;
+mod parquet_values;
 mod question;
 mod rows;
 mod sft;

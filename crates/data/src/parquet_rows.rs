@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::path::Path;
 
+use parquet::basic::ConvertedType;
+use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::record::{Field, Row};
+use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 
+use crate::parquet_values::object;
 use crate::{DataError, Position};
 
 pub(crate) fn parquet_rows(
@@ -16,54 +19,22 @@ pub(crate) fn parquet_rows(
     let damaged = |source| DataError::Parquet { path: path.into(), source };
     let file = File::open(path).map_err(|source| DataError::read(path, source))?;
     let reader = SerializedFileReader::new(file).map_err(damaged)?;
-    for (row, number) in reader.get_row_iter(None).map_err(damaged)?.zip(1..) {
-        take(object(row.map_err(damaged)?), Position::Row(number))?;
+    let schema = readable(reader.metadata().file_metadata().schema()).map_err(damaged)?;
+    for (row, number) in reader.get_row_iter(Some(schema.clone())).map_err(damaged)?.zip(1..) {
+        take(object(row.map_err(damaged)?, schema.get_fields()), Position::Row(number))?;
     }
     Ok(())
 }
 
-fn object(row: Row) -> Map<String, Value> {
-    row.into_columns().into_iter().map(|(key, field)| (key, value(field))).collect()
+/// The schema without the columns that the reader has no value for and would panic at: intervals.
+fn readable(schema: &Type) -> Result<Type, ParquetError> {
+    let fields = schema.get_fields().iter().filter(|field| !has_interval(field)).cloned().collect();
+    Type::group_type_builder(schema.name()).with_fields(fields).build()
 }
 
-fn value(field: Field) -> Value {
-    match field {
-        Field::Null => Value::Null,
-        Field::Bool(value) => value.into(),
-        Field::Byte(value) => value.into(),
-        Field::Short(value) => value.into(),
-        Field::Int(value) => value.into(),
-        Field::Long(value) => value.into(),
-        Field::UByte(value) => value.into(),
-        Field::UShort(value) => value.into(),
-        Field::UInt(value) => value.into(),
-        Field::ULong(value) => value.into(),
-        Field::Float16(value) => f32::from(value).into(),
-        Field::Float(value) => value.into(),
-        Field::Double(value) => value.into(),
-        Field::Str(value) => value.into(),
-        // Older writers leave out the mark that says that a column is text.
-        Field::Bytes(value) => match std::str::from_utf8(value.data()) {
-            Ok(text) => text.into(),
-            Err(_) => value.data().to_vec().into(),
-        },
-        Field::Group(row) => object(row).into(),
-        Field::ListInternal(list) => list.elements().iter().cloned().map(value).collect(),
-        Field::MapInternal(map) => {
-            let entry = |(key, field): &(Field, Field)| {
-                let key = match value(key.clone()) {
-                    Value::String(text) => text,
-                    other => other.to_string(),
-                };
-                (key, value(field.clone()))
-            };
-            Value::Object(map.entries().iter().map(entry).collect())
-        }
-        other @ (Field::Decimal(_)
-        | Field::Date(_)
-        | Field::TimeMillis(_)
-        | Field::TimeMicros(_)
-        | Field::TimestampMillis(_)
-        | Field::TimestampMicros(_)) => other.to_string().into(),
+fn has_interval(kind: &Type) -> bool {
+    match kind {
+        Type::PrimitiveType { basic_info, .. } => basic_info.converted_type() == ConvertedType::INTERVAL,
+        Type::GroupType { fields, .. } => fields.iter().any(|field| has_interval(field)),
     }
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::rows::{UniqueIds, present, read_rows, text_of, write_jsonl};
-use crate::{DataError, Position, RowProblem};
+use crate::answers::answers;
+use crate::rows::{UniqueIds, nested, present, read_rows, text_of, write_jsonl};
+use crate::{DataError, Position, RowProblem, literal};
 
 /// A question and every answer that counts as right.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,13 +72,21 @@ impl From<Question> for Map<String, Value> {
     }
 }
 
-/// Reads the questions of a `.jsonl` or `.parquet` file, in order, and drops none.
+/// Reads the questions of a `.jsonl`, `.json` or `.parquet` file, in order, and drops none; text may be
+/// compressed (`.jsonl.gz`), and a list of objects is read as well as one object a line.
 ///
-/// Keys: `id` (else `extra_info.split` and `extra_info.index`, else `row-N`), `question` (else the
-/// last user message of `prompt`), `golden_answers` as a string or a list (else
-/// `reward_model.ground_truth.target`, else `reward_model.ground_truth`), `data_source` and `hops`
-/// if there. Blank golden answers are left out, since everything contains them. All other keys are
-/// kept in [`Question::extra`].
+/// Keys:
+/// - `id`, else `extra_info.split` and `extra_info.index`, else `row-N`;
+/// - `question`, else `extra_info.question`, else the last user message of `prompt`, without the
+///   instruction of Search-R1;
+/// - `golden_answers`, else `reward_model.ground_truth.target`, else `reward_model.ground_truth`, else
+///   `extra_info.tools_kwargs.search.create_kwargs.ground_truth`, else `possible_answers`, `answers` or
+///   `answer` (with `answer_aliases`). Answers are a text, a number, a truth value, a list of them, or a
+///   list that was written into a text by JSON or Python. Whole numbers that became floats are whole
+///   again: 1960.0 is `1960`. Blank ones and nulls are left out, since everything contains them;
+/// - `data_source` and `hops`, if there.
+///
+/// All other keys are kept in [`Question::extra`].
 ///
 /// # Errors
 /// A file that is missing, unreadable, of another type, broken or without rows; a row without a
@@ -111,8 +120,7 @@ fn id(row: &Map<String, Value>, fallback: Option<&str>) -> Result<String, RowPro
     if let Some(value) = present(row, "id") {
         return text_of(value).filter(|id| !id.is_empty()).ok_or_else(|| RowProblem::new("id", Some(value), EXPECTED));
     }
-    let info = present(row, "extra_info");
-    let part = |key| info.and_then(|info| info.get(key)).and_then(text_of);
+    let part = |key| nested(row, &["extra_info", key]).and_then(|value| text_of(&value));
     match (part("split"), part("index"), fallback) {
         (Some(split), Some(index), _) => Ok(format!("{split}_{index}")),
         (None, Some(index), _) => Ok(index),
@@ -121,51 +129,52 @@ fn id(row: &Map<String, Value>, fallback: Option<&str>) -> Result<String, RowPro
     }
 }
 
+/// The bare question, where the row has one: a prompt asks it with instructions around it.
 fn text(row: &Map<String, Value>) -> Result<String, RowProblem> {
     let own = present(row, "question");
+    let told = |value: &Value| value.as_str().filter(|text| !text.trim().is_empty()).map(str::to_owned);
     let text = match own {
-        Some(value) => value.as_str(),
-        None => present(row, "prompt").and_then(prompt_text),
+        Some(value) => told(value),
+        None => nested(row, &["extra_info", "question"])
+            .and_then(|value| told(&value))
+            .or_else(|| prompt_question(present(row, "prompt")?)),
     };
-    text.filter(|text| !text.trim().is_empty())
-        .map(str::to_owned)
-        .ok_or_else(|| RowProblem::new("question", own, "a text that is not blank (or `prompt`, a text or messages)"))
+    text.ok_or_else(|| RowProblem::new("question", own, "a text that is not blank (or `prompt`, a text or messages)"))
 }
 
 /// A prompt is a text, or a list of messages of which the user's last one asks.
-fn prompt_text(prompt: &Value) -> Option<&str> {
-    match prompt {
-        Value::String(text) => Some(text),
-        Value::Array(messages) => {
-            let mut asked =
-                messages.iter().rev().filter(|message| message.get("role").is_some_and(|role| role == "user"));
-            asked.next()?.get("content")?.as_str()
+fn prompt_question(prompt: &Value) -> Option<String> {
+    let text = match prompt {
+        Value::String(text) => match literal::parse(text).as_ref().and_then(last_user_message) {
+            Some(message) => message,
+            None => text.clone(),
+        },
+        messages => last_user_message(messages)?,
+    };
+    let asked = without_instruction(&text);
+    if asked.trim().is_empty() { None } else { Some(asked.to_owned()) }
+}
+
+fn last_user_message(messages: &Value) -> Option<String> {
+    let is_user = |message: &&Value| message.get("role").is_some_and(|role| role == "user");
+    match messages.as_array()?.iter().rev().find(is_user)?.get("content")? {
+        Value::String(text) => Some(text.clone()),
+        // Of text and images.
+        Value::Array(parts) => {
+            let texts = parts.iter().filter_map(|part| part.get("text")?.as_str());
+            Some(texts.collect::<Vec<_>>().join("\n"))
         }
         _ => None,
     }
 }
 
-fn answers(row: &Map<String, Value>) -> Result<Vec<String>, RowProblem> {
-    const EXPECTED: &str =
-        "at least one answer that is not blank, as a string or a list (or `reward_model.ground_truth.target`)";
-    let truth = || present(row, "reward_model")?.get("ground_truth");
-    let (key, value) = match present(row, "golden_answers") {
-        Some(value) => ("golden_answers", Some(value)),
-        None => match truth() {
-            Some(truth @ Value::Object(fields)) => {
-                ("reward_model.ground_truth.target", Some(fields.get("target").unwrap_or(truth)))
-            }
-            Some(Value::Null) | None => ("golden_answers", None),
-            Some(truth) => ("reward_model.ground_truth", Some(truth)),
-        },
-    };
-    let answers: Option<Vec<String>> = match value {
-        Some(Value::Array(list)) => list.iter().map(text_of).collect(),
-        Some(single) => text_of(single).map(|answer| vec![answer]),
-        None => None,
-    };
-    let answers: Vec<_> = answers.unwrap_or_default().into_iter().filter(|answer| !answer.trim().is_empty()).collect();
-    if answers.is_empty() { Err(RowProblem::new(key, value, EXPECTED)) } else { Ok(answers) }
+/// The question behind the instruction of Search-R1, which ends with an example of an answer:
+/// `For example, <answer> Beijing </answer>. Question: …`.
+fn without_instruction(prompt: &str) -> &str {
+    match prompt.rsplit_once("</answer>. Question:") {
+        Some((_, question)) if !question.trim().is_empty() => question.trim(),
+        _ => prompt,
+    }
 }
 
 fn data_source(row: &Map<String, Value>) -> Result<Option<String>, RowProblem> {

@@ -1,20 +1,19 @@
 //! Rows of a file as JSON objects, whatever the format, and JSONL out.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use zerosearch_files::StagedFile;
 
+use crate::json_rows::json_rows;
 use crate::parquet_rows::parquet_rows;
-use crate::{DataError, Position, RowProblem};
+use crate::{DataError, Position, RowProblem, literal};
 
-const BOM: &[u8] = b"\xef\xbb\xbf";
-
-/// Reads every row of a `.jsonl` or `.parquet` file with `parse`.
+/// Reads every row of a file with `parse`; its name says the format.
 pub(crate) fn read_rows<T>(
     path: &Path,
     mut parse: impl FnMut(Map<String, Value>, Position) -> Result<T, RowProblem>,
@@ -25,36 +24,14 @@ pub(crate) fn read_rows<T>(
         rows.push(parse(object, position).map_err(problem)?);
         Ok(())
     };
-    match path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase).as_deref() {
-        Some("jsonl") => jsonl_rows(path, &mut take)?,
-        Some("parquet") => parquet_rows(path, &mut take)?,
+    let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let (name, compressed) = name.strip_suffix(".gz").map_or((&*name, false), |name| (name, true));
+    match name.rsplit_once('.') {
+        Some((_, "jsonl" | "json" | "ndjson")) => json_rows(path, compressed, &mut take)?,
+        Some((_, "parquet" | "parq" | "pq")) if !compressed => parquet_rows(path, &mut take)?,
         _ => return Err(DataError::Extension { path: path.into(), expected: ".jsonl or .parquet" }),
     }
     if rows.is_empty() { Err(DataError::Empty { path: path.into() }) } else { Ok(rows) }
-}
-
-/// Blank lines, a byte order mark and carriage returns are let pass; lines are numbered as an editor does.
-fn jsonl_rows(
-    path: &Path,
-    take: &mut impl FnMut(Map<String, Value>, Position) -> Result<(), DataError>,
-) -> Result<(), DataError> {
-    let mut file = BufReader::new(File::open(path).map_err(|source| DataError::read(path, source))?);
-    let mut line = Vec::new();
-    for number in 1.. {
-        line.clear();
-        if file.read_until(b'\n', &mut line).map_err(|source| DataError::read(path, source))? == 0 {
-            break;
-        }
-        let position = Position::Line(number);
-        let bytes = if number == 1 { line.strip_prefix(BOM).unwrap_or(&line) } else { &line };
-        let text = std::str::from_utf8(bytes).map_err(|_| DataError::NotUtf8 { path: path.into(), position })?.trim();
-        if !text.is_empty() {
-            let object =
-                serde_json::from_str(text).map_err(|source| DataError::Json { path: path.into(), position, source })?;
-            take(object, position)?;
-        }
-    }
-    Ok(())
 }
 
 /// Refuses a second row with the same id in the same data source.
@@ -103,14 +80,43 @@ fn write_lines<T: Serialize>(mut file: BufWriter<StagedFile>, rows: &[T]) -> std
 pub(crate) fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
+        Value::Number(number) => Some(match number.as_f64().filter(|_| number.is_f64()) {
+            Some(float) => float_text(float),
+            None => number.to_string(),
+        }),
         _ => None,
+    }
+}
+
+/// As it would be written by hand. Tables with gaps store whole numbers as floats: 1960.0 is 1960.
+fn float_text(float: f64) -> String {
+    match float.abs() {
+        0.0 => "0".to_owned(),
+        // Without an exponent.
+        1e-7..1e21 => float.to_string(),
+        _ => Value::from(float).to_string(),
     }
 }
 
 /// The value under `key`, where null counts as absent.
 pub(crate) fn present<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     object.get(key).filter(|value| !value.is_null())
+}
+
+/// The value under a path of keys, through objects that were written into a text.
+pub(crate) fn nested<'a>(row: &'a Map<String, Value>, path: &[&str]) -> Option<Cow<'a, Value>> {
+    let (first, rest) = path.split_first()?;
+    let mut value = Cow::Borrowed(present(row, first)?);
+    for key in rest {
+        if let Value::String(text) = &*value {
+            value = Cow::Owned(literal::parse(text)?);
+        }
+        value = match value {
+            Cow::Borrowed(value) => Cow::Borrowed(value.get(key)?),
+            Cow::Owned(mut value) => Cow::Owned(value.get_mut(key)?.take()),
+        };
+    }
+    Some(value)
 }
 
 /// The string under `key`, which must be there and not blank.

@@ -16,8 +16,8 @@ pub struct SftRow {
     pub completion: String,
 }
 
-/// Reads the examples of a `.jsonl` or `.parquet` file, in order; keys other than `prompt` and
-/// `completion` are ignored.
+/// Reads the examples of a file, in order; keys other than `prompt` and `completion` are ignored. Its name says
+/// the format, as for [`read_questions`](crate::read_questions).
 ///
 /// # Errors
 /// A file that is missing, unreadable, of another type, broken or without rows; a row whose prompt

@@ -23,4 +23,4 @@ mod text;
 pub use append::append;
 pub use atomic::{StagedFile, write_atomic};
 pub use error::FileError;
-pub use text::read_text;
+pub use text::{decode_text, is_utf_16, read_text, without_mark};

@@ -104,7 +104,7 @@ impl ModelConfig {
     }
 
     pub(crate) fn read_text(path: &Path) -> Result<String, LmError> {
-        std::fs::read_to_string(path).map_err(|error| {
+        std::fs::read(path).and_then(zerosearch_files::decode_text).map_err(|error| {
             LmError::file(
                 path,
                 format!("{error}; a model folder needs config.json, model.safetensors and tokenizer.json"),

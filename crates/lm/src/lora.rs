@@ -165,7 +165,9 @@ impl LoraConfig {
     pub fn read(folder: impl AsRef<Path>, config: &ModelConfig) -> Result<(Self, HostWeights), LmError> {
         let folder = folder.as_ref();
         let path = folder.join(CONFIG);
-        let text = std::fs::read_to_string(&path).map_err(|error| LmError::file(&path, error))?;
+        let text = std::fs::read(&path)
+            .and_then(zerosearch_files::decode_text)
+            .map_err(|error| LmError::file(&path, error))?;
         let value: Value =
             serde_json::from_str(&text).map_err(|error| LmError::file(&path, format!("not JSON: {error}")))?;
         let missing = |key: &str, expected: &str| LmError::Config {

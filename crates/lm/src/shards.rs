@@ -41,7 +41,8 @@ pub(crate) fn read(folder: &Path) -> Result<(BTreeMap<String, HostTensor>, Dtype
 
 /// The file of each tensor.
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>, LmError> {
-    let text = std::fs::read_to_string(path).map_err(|error| LmError::file(path, error))?;
+    let text =
+        std::fs::read(path).and_then(zerosearch_files::decode_text).map_err(|error| LmError::file(path, error))?;
     let value: Value =
         serde_json::from_str(&text).map_err(|error| LmError::file(path, format!("not JSON: {error}")))?;
     let map = value.get("weight_map").and_then(Value::as_object);

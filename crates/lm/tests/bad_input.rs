@@ -95,6 +95,23 @@ fn a_folder_that_lacks_a_file_is_told_which() {
 }
 
 #[test]
+fn byte_order_marks_are_let_pass_in_every_text_of_a_folder_and_utf_16_is_named() {
+    let folder = Folder::sharded();
+    let mut marked = 0;
+    for entry in fs::read_dir(folder.0.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            fs::write(&path, [&b"\xef\xbb\xbf"[..], &fs::read(&path).unwrap()].concat()).unwrap();
+            marked += 1;
+        }
+    }
+    LanguageModel::read(folder.0.path()).unwrap();
+    assert!(marked >= 4, "config, index, tokenizer and its configuration");
+    fs::write(folder.path("config.json"), b"\xff\xfe{\0}\0").unwrap();
+    folder.refused(&["config.json", "UTF-16"]);
+}
+
+#[test]
 fn a_weight_file_that_is_cut_short_or_lies_about_its_length_is_refused() {
     let folder = Folder::new();
     let path = folder.path("model.safetensors");

@@ -96,6 +96,9 @@ fn adapters_are_stored_as_peft_stores_them() {
     let (lora, adapters) = decoder.lora().unwrap();
     let folder = tempfile::tempdir().unwrap();
     lora.save(folder.path(), &adapters).unwrap();
+    // As an editor leaves it.
+    let path = folder.path().join("adapter_config.json");
+    std::fs::write(&path, format!("\u{feff}{}", std::fs::read_to_string(&path).unwrap())).unwrap();
     let text = std::fs::read_to_string(folder.path().join("adapter_config.json")).unwrap();
     assert!(text.contains("\"lora_dropout\": 0.05"), "{text}");
     let (read, same) = LoraConfig::read(folder.path(), &config()).unwrap();

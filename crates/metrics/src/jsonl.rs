@@ -111,7 +111,7 @@ pub fn series(rows: &[Row], name: &str) -> Vec<(u64, f64)> {
 
 /// The rows, each with its line as it stands in the file.
 fn parse_rows<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<(Row, &'a str)>, MetricsError> {
-    let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    let lines: Vec<&[u8]> = zerosearch_files::without_mark(bytes).split(|byte| *byte == b'\n').collect();
     // Empty unless the file ends without a line break: the process was killed while it wrote that line.
     let last = lines.len() - 1;
     let mut rows = Vec::new();
@@ -170,6 +170,16 @@ mod tests {
         let message = JsonlSink::resume(&path, 3).unwrap_err().to_string();
         assert!(message.contains("metrics.jsonl:2: "), "{message}");
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_let_pass() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        fs::write(&path, "\u{feff}{\"step\":1}\n{\"step\":2}\n").unwrap();
+        assert_eq!(read_jsonl(&path).unwrap().len(), 2);
+        JsonlSink::resume(&path, 2).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"step\":1}\n");
     }
 
     #[test]

@@ -25,7 +25,21 @@ pub fn normalize_answer(text: &str) -> String {
             kept.push(c);
         }
     }
-    kept.split(is_space).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    squeezed(&kept)
+}
+
+/// [`normalize_answer`] without the removal of articles.
+pub(crate) fn keeping_articles(text: &str) -> String {
+    squeezed(&text.to_lowercase().replace(|c: char| c.is_ascii_punctuation(), ""))
+}
+
+/// [`normalize_answer`] without the removal of articles and punctuation.
+pub(crate) fn keeping_punctuation(text: &str) -> String {
+    squeezed(&text.to_lowercase())
+}
+
+fn squeezed(text: &str) -> String {
+    text.split(is_space).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

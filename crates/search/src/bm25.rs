@@ -10,10 +10,11 @@ use tantivy::postings::Postings;
 use tantivy::query::Bm25Weight;
 use tantivy::schema::{Field, IndexRecordOption, Schema, TextFieldIndexing, TextOptions};
 use tantivy::store::Compressor;
-use tantivy::tokenizer::{LowerCaser, SimpleTokenizer, TextAnalyzer, TokenizerManager};
+use tantivy::tokenizer::{TextAnalyzer, TokenizerManager};
 use tantivy::{DocSet, Index, IndexSettings, InvertedIndexReader, SegmentReader, TantivyDocument, Term};
 use zerosearch_data::read_corpus;
 
+use crate::words::{Words, words};
 use crate::{Document, Query, SearchEngine, SearchError};
 
 /// The name under which tantivy knows our tokenizer.
@@ -26,6 +27,11 @@ const BUILD_MEMORY: usize = 50_000_000;
 ///
 /// A token is a maximal run of letters and digits, lower-cased; nothing is stemmed and nothing is
 /// too short, too long or too common, so an Internet code such as `.td` is found by its token `td`.
+/// In scripts without blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, …), and in
+/// Korean, whose particles stick to the words, every character is a token and so is every pair of
+/// neighbours: `東京都` is found by `東京`, `京都` and `都`. Wide and narrow forms (`ＮＨＫ`, `ｶﾅ`) and
+/// composed and decomposed letters are the same. There is no dictionary: simplified and traditional
+/// characters, hiragana and katakana are different.
 /// The title is searched together with the contents. A document matches when it has at least one
 /// token of the query; a token that the query repeats counts as often as it stands there. A query is
 /// data: there is no query language, `AND ) "` is two punctuation marks and a word.
@@ -52,7 +58,6 @@ const BUILD_MEMORY: usize = 50_000_000;
 /// ```
 pub struct Bm25Index {
     documents: Vec<Document>,
-    analyzer: TextAnalyzer,
     field: Field,
     postings: Arc<InvertedIndexReader>,
     lengths: FieldNormReader,
@@ -88,9 +93,8 @@ impl Bm25Index {
     }
 
     fn build(documents: Vec<Document>) -> tantivy::Result<Self> {
-        let analyzer = TextAnalyzer::builder(SimpleTokenizer::default()).filter(LowerCaser).build();
         let tokenizers = TokenizerManager::new();
-        tokenizers.register(TOKENIZER, analyzer.clone());
+        tokenizers.register(TOKENIZER, TextAnalyzer::from(Words));
 
         let mut schema = Schema::builder();
         let indexing =
@@ -134,19 +138,7 @@ impl Bm25Index {
             .get_field(field)?
             .unwrap_or_else(|| FieldNormReader::constant(reader.max_doc(), 0));
         let average_length = postings.total_num_tokens() as f32 / documents.len() as f32;
-        Ok(Self { documents, analyzer, field, postings, lengths, average_length })
-    }
-
-    /// The query's tokens and how often each stands in it. Sorted, so that a document's score is the
-    /// same sum whatever the order of the words.
-    fn tokens(&self, text: &str) -> BTreeMap<String, u32> {
-        let mut analyzer = self.analyzer.clone();
-        let mut stream = analyzer.token_stream(text);
-        let mut tokens = BTreeMap::new();
-        while stream.advance() {
-            *tokens.entry(stream.token().text.clone()).or_default() += 1;
-        }
-        tokens
+        Ok(Self { documents, field, postings, lengths, average_length })
     }
 
     /// Adds up every matching document's score, term by term.
@@ -157,7 +149,7 @@ impl Bm25Index {
     fn scores(&self, text: &str) -> std::io::Result<Vec<(u32, f32)>> {
         let mut scores = vec![0.0; self.documents.len()];
         let mut matched = Vec::new();
-        for (token, count) in self.tokens(text) {
+        for (token, count) in counted(words(text)) {
             let term = Term::from_field_text(self.field, &token);
             let Some(info) = self.postings.get_term_info(&term)? else { continue };
             let total = self.documents.len() as u64;
@@ -176,6 +168,16 @@ impl Bm25Index {
         }
         Ok(matched.into_iter().map(|document| (document, scores[document as usize])).collect())
     }
+}
+
+/// How often each token stands there. Sorted, so that a document's score is the same sum whatever the
+/// order of the words.
+fn counted(tokens: Vec<String>) -> BTreeMap<String, u32> {
+    let mut counts = BTreeMap::new();
+    for token in tokens {
+        *counts.entry(token).or_default() += 1;
+    }
+    counts
 }
 
 impl SearchEngine for Bm25Index {
@@ -257,6 +259,32 @@ mod tests {
         assert_eq!(ids(&index, "МОСКВА", 3), [1]);
         assert_eq!(ids(&index, "東京", 3), [2]);
         assert_eq!(ids(&index, "djamena", 3), [3]);
+    }
+
+    #[test]
+    fn scripts_without_blanks_between_words() {
+        // Each question is answered by the document at the same place.
+        let pairs = [
+            ("北京是中华人民共和国的首都，也是全国的政治中心。", "中国的首都是哪里？"),
+            ("東京は日本の首都です。", "日本の首都はどこですか？"),
+            ("コンピューターは計算する機械である。", "ｺﾝﾋﾟｭｰﾀｰとは何か"),
+            ("대한민국의 수도는 서울이다.", "서울의 인구"),
+            ("กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย", "เมืองหลวงของไทยคืออะไร"),
+            ("ວຽງຈັນເປັນນະຄອນຫຼວງຂອງປະເທດລາວ", "ນະຄອນຫຼວງລາວ"),
+            ("ភ្នំពេញជារាជធានីនៃប្រទេសកម្ពុជា", "រាជធានីកម្ពុជា"),
+            ("နေပြည်တော်သည် မြန်မာနိုင်ငံ၏ မြို့တော်ဖြစ်သည်", "မြန်မာမြို့တော်"),
+            ("नई दिल्ली भारत की राजधानी है।", "भारत की राजधानी क्या है?"),
+            ("القاهرة عاصمة مصر", "ما هي عاصمة مصر؟"),
+            ("2008年奥运会在北京举行。", "２００８年奥运会"),
+            ("iPhone15を発表した。", "iphone15"),
+            ("𠮷野家は牛丼の店", "𠮷"),
+            ("鳥", "鳥"),
+            ("Paris is the capital of France.", "capital of France"),
+        ];
+        let index = index(&pairs.map(|(document, _)| document));
+        for (number, (_, question)) in pairs.iter().enumerate() {
+            assert_eq!(ids(&index, question, 1), [number], "{question}");
+        }
     }
 
     #[test]

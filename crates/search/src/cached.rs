@@ -222,6 +222,11 @@ mod tests {
             assert!(Replay::read(&path).unwrap().search(&query("c", 1)).is_ok());
         }
 
+        // An editor's mark is let pass, and the file stays whole.
+        std::fs::write(&path, format!("\u{feff}{whole}{{\"query\": \"b")).unwrap();
+        Cached::with_file(Echo, &path).unwrap().search(&query("c", 1)).unwrap();
+        assert!(["a", "c"].into_iter().all(|text| Replay::read(&path).unwrap().search(&query(text, 1)).is_ok()));
+
         std::fs::write(&path, format!("{whole}{{\"query\": 3}}\n")).unwrap();
         let error = Cached::with_file(Echo, &path).unwrap_err().to_string();
         assert!(error.contains("answers.jsonl:2: not a recorded answer"), "{error}");

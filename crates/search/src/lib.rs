@@ -20,6 +20,7 @@ mod replay;
 mod retriever;
 mod tape;
 mod web;
+mod words;
 
 pub use bm25::Bm25Index;
 pub use cached::Cached;
@@ -28,4 +29,5 @@ pub use engine::{Document, Quality, Query, SearchEngine, SearchError, Simulation
 pub use replay::Replay;
 pub use retriever::{Dialect, RetrieverServer};
 pub use web::{WebProvider, WebSearch, key_from_env};
+pub use words::runs_words_together;
 pub use zerosearch_http::RetryPolicy;

@@ -6,6 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use zerosearch_files::without_mark;
 
 use crate::{Document, SearchError};
 
@@ -66,8 +67,9 @@ pub(crate) fn append(file: &mut File, path: &Path, key: &Key, documents: &[Docum
 /// Bytes and not text, because the last line may be cut within a character.
 fn parse(path: &Path, bytes: &[u8]) -> Result<(Answers, u64), SearchError> {
     let mut answers = Answers::new();
-    let mut whole = 0;
-    for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+    let text = without_mark(bytes);
+    let mut whole = (bytes.len() - text.len()) as u64;
+    for (number, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
         if !line.ends_with(b"\n") {
             tracing::warn!("{}: the last line is incomplete and is ignored", path.display());
             break;

@@ -2,7 +2,7 @@
 
 use zerosearch_generate::{Completer, CompletionRequest, Sampling};
 use zerosearch_reward::normalize_answer;
-use zerosearch_search::Quality;
+use zerosearch_search::{Quality, runs_words_together};
 
 use crate::{Interaction, SimulatorError};
 
@@ -30,11 +30,38 @@ impl Judge for RuleJudge {
 }
 
 /// Whether a document has one of the answers as whole words, both normalised. Whole words, because short answers such
-/// as `.td` or `H` are a part of almost any text.
+/// as `.td` or `H` are a part of almost any text. In scripts that run words together, such as Chinese, any place will
+/// do, since nobody can tell where a word ends.
+///
+/// An answer of nothing but articles, such as the band *The The*, must stand there as it is written; one article alone
+/// is found nowhere, since a rule cannot tell the vitamin *A* from any other `A`.
 pub fn mentions<S: AsRef<str>>(document: &str, answers: &[S]) -> bool {
-    let document = format!(" {} ", normalize_answer(document));
-    let words = |answer: &S| normalize_answer(answer.as_ref());
-    answers.iter().map(words).any(|answer| !answer.is_empty() && document.contains(&format!(" {answer} ")))
+    let normal = normalize_answer(document);
+    answers.iter().map(AsRef::as_ref).any(|answer| {
+        let words = normalize_answer(answer);
+        if !words.is_empty() {
+            return has_words(&normal, &words);
+        }
+        let written = without_punctuation(answer);
+        written.contains(' ') && has_words(&without_punctuation(document), &written)
+    })
+}
+
+/// Whether `words` stand in `text` with a blank, an end or a script without blanks on either side.
+fn has_words(text: &str, words: &str) -> bool {
+    let apart = |inner: Option<char>, outer: Option<char>| {
+        outer.is_none_or(|outer| outer == ' ' || [inner, Some(outer)].into_iter().flatten().any(runs_words_together))
+    };
+    // Every place, since one that overlaps with the place before may be the right one.
+    let places = text.char_indices().filter(|(at, _)| text[*at..].starts_with(words));
+    places.map(|(at, _)| (&text[..at], &text[at + words.len()..])).any(|(before, after)| {
+        apart(words.chars().next(), before.chars().next_back())
+            && apart(words.chars().next_back(), after.chars().next())
+    })
+}
+
+fn without_punctuation(text: &str) -> String {
+    text.replace(|c: char| c.is_ascii_punctuation(), "").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// A language model as judge, asked for yes or no.
@@ -110,6 +137,27 @@ mod tests {
     fn an_answer_inside_a_longer_word_is_no_mention() {
         assert!(mentions("Chad has the code .td.", &[".td"]) && !mentions("The width of Chad.", &[".td"]));
         assert!(!mentions("anything", &["the"]), "an answer of nothing but articles is found nowhere");
+        assert!(!mentions("A cow.", &["A"]) && !mentions("wow!!!", &["!!!"]));
+        assert!(mentions("Matt Johnson's band The The.", &["The The"]) && !mentions("as the the", &["The The"]));
+        // Matches overlap, and a later one counts.
+        assert!(mentions("nanana na na", &["na na"]));
+    }
+
+    #[test]
+    fn an_answer_is_found_in_scripts_without_blanks() {
+        for (document, answer) in [
+            ("北京是中华人民共和国的首都。", "北京"),
+            ("首都：东京。", "东京"),
+            ("東京は日本の首都です。", "東京"),
+            ("iPhone15を発表した", "iPhone15"),
+            ("他们的iPhone。", "iphone"),
+            ("수도는 서울이다", "서울"),
+            ("กรุงเทพมหานครเป็นเมืองหลวง", "เมืองหลวง"),
+            ("เมืองหลวงคือ Paris", "paris"),
+        ] {
+            assert!(mentions(document, &[answer]), "{document} {answer}");
+        }
+        assert!(!mentions("北京是首都", &["上海"]) && !mentions("Parisian 北京", &["Paris"]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use zerosearch_generate::TokenId;
 use zerosearch_lm::SftExample;
+use zerosearch_search::runs_words_together;
 use zerosearch_text::Codec;
 
 use crate::{LabelledInteraction, SimulatorError, SimulatorPrompt, documents_text};
@@ -27,8 +28,9 @@ pub fn sft_examples(
         completion.extend(codec.eos_ids().first());
         let mut example = SftExample::completion(&codec.encode(&text), &completion);
         for answer in &i.golden_answers {
-            // As a word in a sentence: with the blank before it.
-            let answer = codec.encode_document(&format!(" {answer}"));
+            // As a word in a sentence: with the blank before it, in scripts that have blanks.
+            let blank = if answer.starts_with(runs_words_together) { "" } else { " " };
+            let answer = codec.encode_document(&format!("{blank}{answer}"));
             for start in occurrences(&completion, &answer) {
                 example.weights[start..start + answer.len()].fill(ANSWER_WEIGHT);
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
-use zerosearch_files::{FileError, write_atomic};
+use zerosearch_files::{FileError, without_mark, write_atomic};
 use zerosearch_trajectory::TokenId;
 
 use crate::{ChatTemplate, TextError};
@@ -203,10 +203,11 @@ fn numbers(value: Option<&Value>) -> Vec<TokenId> {
     }
 }
 
+/// The bytes without a byte-order mark, which no parser of such files takes.
 fn read(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, TextError> {
     let path = folder.join(name);
     match std::fs::read(&path) {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(bytes) => Ok(Some(without_mark(&bytes).to_vec())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileError::read(path)(error).into()),
     }

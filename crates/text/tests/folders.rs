@@ -52,6 +52,29 @@ fn a_saved_folder_is_what_was_loaded() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_a_file() {
+    let marked = folder(&[
+        ("tokenizer_config.json", "\u{feff}{\"eos_token\": \"</s>\"}"),
+        ("generation_config.json", "\u{feff}{\"eos_token_id\": [7]}"),
+        ("chat_template.jinja", &format!("\u{feff}{CHAT}")),
+        ("search_prompt.jinja", "\u{feff}Q: {{ question }}"),
+    ]);
+    let tokenizer = marked.path().join("tokenizer.json");
+    fs::write(&tokenizer, format!("\u{feff}{}", fs::read_to_string(&tokenizer).unwrap())).unwrap();
+    let codec = load(&marked).unwrap();
+    let messages = [Message::user("a")];
+    assert_eq!(codec.chat_template().unwrap().render(&messages, true).unwrap(), "[user]a</s>");
+    assert!(codec.eos_ids().contains(&7));
+    // Nor of the copy, since others do not let it pass.
+    let copy = tempfile::tempdir().unwrap();
+    codec.save(copy.path()).unwrap();
+    for entry in fs::read_dir(copy.path()).unwrap() {
+        let path = entry.unwrap().path();
+        assert!(!fs::read(&path).unwrap().starts_with(b"\xef\xbb\xbf"), "{}", path.display());
+    }
+}
+
+#[test]
 fn ends_of_text_are_gathered_from_every_file() {
     let folder = folder(&[
         ("tokenizer_config.json", r#"{"eos_token": {"content": "<|im_end|>", "special": true}, "bos_token": null}"#),

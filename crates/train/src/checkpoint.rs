@@ -94,7 +94,7 @@ pub fn latest_step(checkpoints: impl AsRef<Path>) -> Result<Option<u64>, TrainEr
     if !path.exists() {
         return Ok(None);
     }
-    let text = fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
+    let text = fs::read(&path).and_then(zerosearch_files::decode_text).map_err(|error| failed(&path, error))?;
     let step =
         text.trim().parse().map_err(|_| failed(&path, format!("holds {:?}, expected a step number", text.trim())))?;
     Ok(Some(step))
@@ -301,7 +301,7 @@ fn remove(folder: &Path) -> Result<(), TrainError> {
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
-    let text = fs::read_to_string(path).map_err(|error| failed(path, error))?;
+    let text = fs::read(path).and_then(zerosearch_files::decode_text).map_err(|error| failed(path, error))?;
     serde_json::from_str(&text).map_err(|error| failed(path, format!("{error}; was the write cut short?")))
 }
 

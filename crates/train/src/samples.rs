@@ -74,7 +74,7 @@ pub fn write_samples(folder: impl AsRef<Path>, samples: &[Sample]) -> Result<(),
 /// Names the file and the line.
 pub fn read_samples(path: impl AsRef<Path>) -> Result<Vec<Sample>, TrainError> {
     let path = path.as_ref();
-    let text = fs::read_to_string(path).map_err(|error| failed(path, error))?;
+    let text = fs::read(path).and_then(zerosearch_files::decode_text).map_err(|error| failed(path, error))?;
     let row = |(index, line)| {
         serde_json::from_str(line).map_err(|error| failed(path, format!("line {}: {error}", index + 1)))
     };

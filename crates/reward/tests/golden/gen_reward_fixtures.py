@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""620 (prediction, golden answers) cases and 15 texts with answers, scored by the released reward code.
+"""620 (prediction, golden answers) cases, 120 of random characters of every script, and 15 texts with answers, scored by the released reward code.
 
 Reference code, all unmodified:
   zerosearch  REF/qa_em.py     verl/utils/reward_score/qa_em.py of Alibaba-NLP/ZeroSearch: em_check (a substring test!), subem_check, extract_solution
   search_r1   REF/qa_em_r1.py  the same path of PeterGriffinJin/Search-R1: em_check is equality there
   squad       the SQuAD v1.1 evaluation script's normalize_answer / f1_score / exact_match_score
 
-    python gen_reward_fixtures.py REF [OUT]   -> OUT/qa_reward.json, OUT/qa_extract.json    (needs numpy)
+    python gen_reward_fixtures.py REF [OUT]   -> OUT/qa_reward.json, OUT/qa_unicode.json, OUT/qa_extract.json    (needs numpy)
 """
-import collections, importlib.util, json, pathlib, random, re, string, sys
+import collections, importlib.util, json, pathlib, random, re, string, sys, unicodedata
 REF = pathlib.Path(sys.argv[1])
 OUT = pathlib.Path(sys.argv[2] if len(sys.argv) > 2 else pathlib.Path(__file__).parent)
 
@@ -73,14 +73,25 @@ while len(cases) < 620:
     s = rnd.choice(golds if rnd.random() < 0.85 else golds_pool)
     for _ in range(rnd.choice([1, 1, 2])): s = rnd.choice(muts)(s) or "x"
     if (s, golds) not in cases: cases.append((s, golds))
-out = []
-for p, g in cases:
+def scored(p, g):
     zem, zf1 = zs.em_check(p, g)
-    out.append({"prediction": p, "golden_answers": g, "normalized_prediction": zs.normalize_answer(p), "normalized_golden": [zs.normalize_answer(x) for x in g],
+    return {"prediction": p, "golden_answers": g, "normalized_prediction": zs.normalize_answer(p), "normalized_golden": [zs.normalize_answer(x) for x in g],
                 "zerosearch_em": int(zem),  # NB: substring test, not equality
                 "zerosearch_f1": float(zf1), "zerosearch_subem": int(zs.subem_check(p, g)), "search_r1_em": int(r1.em_check(p, g)), "search_r1_subem": int(r1.subem_check(p, g)),
-                "squad_em": int(max(squad_em(p, x) for x in g)), "squad_f1": float(max(squad_f1(p, x) for x in g))})
+                "squad_em": int(max(squad_em(p, x) for x in g)), "squad_f1": float(max(squad_f1(p, x) for x in g))}
+
+
+out = [scored(p, g) for p, g in cases]
 dump("qa_reward.json", out)
+assigned = [chr(c) for c in range(0x110000) if unicodedata.category(chr(c)) not in ("Cs", "Cn", "Co")]
+special = list(" \t\n'’“”-_.,!?ßİıẞΣςKÅé\u0301\u3099\u3000。、Ａ１北京のアｱ한กุहि्ع\u064b\u200d\u200b\ufeff") + ["the", "an", "a", "The", "An "]
+some = lambda: "".join(rnd.choice(assigned if rnd.random() < 0.5 else special) for _ in range(rnd.randint(0, 10)))
+unicode_cases = []
+while len(unicode_cases) < 120:
+    p = some()
+    g = [some() if rnd.random() < 0.5 else p + rnd.choice(special) for _ in range(rnd.randint(1, 3))]
+    if all(squad_normalize(x) for x in g): unicode_cases.append(scored(p, g))
+dump("qa_unicode.json", unicode_cases)
 texts = ["", "no tags", "<answer>one</answer>", "<answer>one</answer> <answer>two</answer>", "<answer> a </answer><answer>\n b \n</answer><answer> c</answer>", "<answer>unclosed", "<answer>x</answer><answer>unclosed", "<answer><answer>nested</answer></answer> <answer>z</answer>",
          "<answer></answer><answer></answer>", "<answer>a</answer>\n<think>t</think>\n<search>q</search>\n<information>Doc 1: x</information>\n<answer>multi\nline</answer>", "<ANSWER>A</ANSWER><ANSWER>B</ANSWER>", "< answer>a</answer><answer>b</answer><answer>c</answer>", "<answer>a</answer><answer>b", "<answer>prompt example Beijing </answer> ... <answer> Paris\u00a0</answer>", "x</answer><answer>a</answer>y<answer>b</answer>z"]
 dump("qa_extract.json", [{"text": t, "zerosearch": zs.extract_solution(t), "search_r1": r1.extract_solution(t)} for t in texts])

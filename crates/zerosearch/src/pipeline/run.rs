@@ -290,7 +290,9 @@ impl<'a> Pipeline<'a> {
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T, PipelineError> {
         let path: PathBuf = self.out.join(name);
-        let text = std::fs::read_to_string(&path).map_err(|error| PipelineError::file(&path, error))?;
+        let text = std::fs::read(&path)
+            .and_then(zerosearch_files::decode_text)
+            .map_err(|error| PipelineError::file(&path, error))?;
         serde_json::from_str(&text)
             .map_err(|error| PipelineError::file(&path, format!("{error}; was the write cut short?")))
     }
