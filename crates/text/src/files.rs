@@ -5,16 +5,18 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
-use tokenizers::Tokenizer;
+use tokenizers::{AddedToken, Tokenizer};
 use zerosearch_files::{FileError, write_atomic};
 use zerosearch_trajectory::TokenId;
 
-use crate::{ChatTemplate, TextError};
+use crate::{ChatTemplate, TextError, from_python_json};
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const SEARCH_PROMPT: &str = "search_prompt.jinja";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+const ADDED_TOKENS: &str = "added_tokens.json";
+const DECODER: &str = "added_tokens_decoder";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
 const CONFIG: &str = "config.json";
@@ -24,7 +26,7 @@ const KEPT: [&str; 10] = [
     TOKENIZER,
     TOKENIZER_CONFIG,
     SPECIAL_TOKENS_MAP,
-    "added_tokens.json",
+    ADDED_TOKENS,
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
@@ -50,6 +52,16 @@ pub(crate) struct SpecialIds {
     pub(crate) eos: Vec<TokenId>,
 }
 
+/// A token that another file than `tokenizer.json` has.
+pub(crate) struct Addition {
+    pub(crate) token: AddedToken,
+    /// The id that the file gives it, if it gives one.
+    id: Option<TokenId>,
+    /// Which file.
+    file: &'static str,
+}
+
+#[derive(Clone)]
 pub(crate) struct Files {
     /// Where they were read, for messages.
     pub(crate) folder: PathBuf,
@@ -106,9 +118,95 @@ impl Files {
     }
 
     pub(crate) fn text(&self, name: &'static str) -> Result<Option<&str>, TextError> {
-        self.bytes(name)
-            .map(|bytes| std::str::from_utf8(bytes).map_err(|error| self.malformed(name, error)))
-            .transpose()
+        self.bytes(name).map(|bytes| self.decoded(name, bytes)).transpose()
+    }
+
+    /// The text without a byte-order mark.
+    fn decoded<'b>(&self, name: &'static str, bytes: &'b [u8]) -> Result<&'b str, TextError> {
+        let text = std::str::from_utf8(bytes).map_err(|error| self.malformed(name, error))?;
+        Ok(text.trim_start_matches('\u{feff}'))
+    }
+
+    /// Gives a tokenizer what the files beside it add, as transformers does when it loads: the tokens of
+    /// `added_tokens_decoder` in `tokenizer_config.json` or, in folders that are older than that, of `added_tokens.json`;
+    /// then all tokens with a role that stand in the vocabulary as if they were common words.
+    pub(crate) fn add_tokens(&self, tokenizer: &mut Tokenizer) -> Result<(), TextError> {
+        for Addition { token, id, file } in self.additions(tokenizer)? {
+            let content = token.content.clone();
+            let known = tokenizer.token_to_id(&content);
+            tokenizer.add_tokens([token]).map_err(|error| self.malformed(file, error))?;
+            let found = tokenizer.token_to_id(&content);
+            if let (None, Some(found), Some(id)) = (known, found, id)
+                && found != id
+            {
+                let message = format!(
+                    "gives {content:?} the id {id}, but the next free one of {TOKENIZER} is {found}: do the two belong together?"
+                );
+                return Err(self.malformed(file, message));
+            }
+        }
+        Ok(())
+    }
+
+    fn additions(&self, tokenizer: &Tokenizer) -> Result<Vec<Addition>, TextError> {
+        let config = self.object(TOKENIZER_CONFIG)?;
+        let own: BTreeSet<String> =
+            tokenizer.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
+        let roles = self.role_tokens()?;
+        let mut additions = BTreeMap::new();
+        if let Some(decoder) = config.get(DECODER).filter(|decoder| !decoder.is_null()) {
+            let entries =
+                decoder.as_object().into_iter().flatten().map(|(id, token)| Some((id.parse().ok()?, added(token)?)));
+            let entries: Option<Vec<(TokenId, AddedToken)>> = entries.collect();
+            let entries = entries.filter(|_| decoder.is_object()).ok_or_else(|| {
+                self.malformed(TOKENIZER_CONFIG, format!("{DECODER} is not an object of ids and tokens"))
+            })?;
+            for (id, token) in entries {
+                additions.insert(id, Addition { token, id: Some(id), file: TOKENIZER_CONFIG });
+            }
+        } else {
+            for (content, id) in self.object(ADDED_TOKENS)? {
+                let id = id.as_u64().and_then(|id| TokenId::try_from(id).ok());
+                let id = id.ok_or_else(|| self.malformed(ADDED_TOKENS, format!("{content:?} has no id")))?;
+                let special = roles.iter().any(|token| token.content == content);
+                if !own.contains(&content) {
+                    let token = AddedToken::from(content, special);
+                    additions.insert(id, Addition { token, id: Some(id), file: ADDED_TOKENS });
+                }
+            }
+        }
+        let mut additions: Vec<Addition> = additions.into_values().collect();
+        for token in roles {
+            let added =
+                own.contains(&token.content) || additions.iter().any(|other| other.token.content == token.content);
+            // One that the vocabulary lacks would get an id that no embedding has a row for.
+            if !added && tokenizer.token_to_id(&token.content).is_some() {
+                additions.push(Addition { token, id: None, file: TOKENIZER_CONFIG });
+            }
+        }
+        Ok(additions)
+    }
+
+    /// Tokens with a role: `bos_token` and the like, and the lists of further special tokens.
+    fn role_tokens(&self) -> Result<Vec<AddedToken>, TextError> {
+        let mut tokens = Vec::new();
+        for file in [TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP] {
+            for (key, value) in self.object(file)? {
+                let listed = ["additional_special_tokens", "extra_special_tokens"].contains(&key.as_str());
+                tokens.extend(match &value {
+                    Value::Array(list) if listed => list.iter().filter_map(added).collect(),
+                    Value::Object(map) if listed => map.values().filter_map(added).collect(),
+                    value if key.ends_with("_token") => added(value).into_iter().collect::<Vec<_>>(),
+                    _ => Vec::new(),
+                });
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// Whether `tokenizer_config.json` asks for a beginning-of-text token before every text.
+    pub(crate) fn asks_for_bos(&self) -> Result<bool, TextError> {
+        Ok(self.object(TOKENIZER_CONFIG)?.get("add_bos_token") == Some(&Value::Bool(true)))
     }
 
     pub(crate) fn special_ids(&self, id: &dyn Fn(&str) -> Option<TokenId>) -> Result<SpecialIds, TextError> {
@@ -127,10 +225,17 @@ impl Files {
         let mut eos: Vec<TokenId> = resolve("eos_token")?.into_iter().collect();
         for name in [GENERATION_CONFIG, CONFIG] {
             let config = self.object(name)?;
-            eos.extend(numbers(config.get("eos_token_id")));
+            let ids = |key: &str| {
+                let found = config.get(key);
+                numbers(found).ok_or_else(|| {
+                    let found = found.map_or_else(String::new, Value::to_string);
+                    self.malformed(name, format!("{key} is {found}, expected an id, a list of ids or null"))
+                })
+            };
+            eos.extend(ids("eos_token_id")?);
             // A tokenizer's configuration that is there and names no such token means that there is none.
             if bos.is_none() && !self.kept.contains_key(TOKENIZER_CONFIG) {
-                bos = numbers(config.get("bos_token_id")).first().copied();
+                bos = ids("bos_token_id")?.first().copied();
             }
         }
         let mut seen = BTreeSet::new();
@@ -167,7 +272,12 @@ impl Files {
     /// `bos_token`, `eos_token`, … with their texts, as a chat template sees them.
     fn named_tokens(&self) -> Result<BTreeMap<String, String>, TextError> {
         let mut named = BTreeMap::new();
-        for file in [SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG] {
+        let mut files = [TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP];
+        // As in transformers, where the map counts in older folders alone.
+        if self.object(TOKENIZER_CONFIG)?.contains_key(DECODER) {
+            files.reverse();
+        }
+        for file in files {
             for (key, value) in self.object(file)? {
                 // Either the text itself, or an object that describes the token.
                 let text = value.as_str().or_else(|| value.get("content").and_then(Value::as_str));
@@ -182,10 +292,8 @@ impl Files {
     /// A JSON file's object; empty where there is no such file.
     fn object(&self, name: &'static str) -> Result<Map<String, Value>, TextError> {
         let bytes = if name == CONFIG { self.config.as_deref() } else { self.bytes(name) };
-        bytes.map_or_else(
-            || Ok(Map::new()),
-            |bytes| serde_json::from_slice(bytes).map_err(|error| self.malformed(name, error)),
-        )
+        let Some(bytes) = bytes else { return Ok(Map::new()) };
+        from_python_json(self.decoded(name, bytes)?).map_err(|error| self.malformed(name, error))
     }
 
     fn malformed(&self, name: &'static str, message: impl ToString) -> TextError {
@@ -193,14 +301,30 @@ impl Files {
     }
 }
 
-/// A token id, or a list of them.
-fn numbers(value: Option<&Value>) -> Vec<TokenId> {
-    let number = |value: &Value| value.as_u64().and_then(|id| TokenId::try_from(id).ok());
-    match value {
-        Some(Value::Array(list)) => list.iter().filter_map(number).collect(),
-        Some(value) => number(value).into_iter().collect(),
-        None => Vec::new(),
-    }
+/// A token by its text, or by an object that describes it. A text alone is a special token's.
+fn added(value: &Value) -> Option<AddedToken> {
+    let Value::Object(token) = value else {
+        return value.as_str().map(|content| AddedToken::from(content, true));
+    };
+    let content = token.get("content").and_then(Value::as_str)?;
+    let flag = |key: &str, default| token.get(key).and_then(Value::as_bool).unwrap_or(default);
+    let special = flag("special", true);
+    let token = AddedToken::from(content, special).normalized(flag("normalized", !special));
+    Some(token.lstrip(flag("lstrip", false)).rstrip(flag("rstrip", false)).single_word(flag("single_word", false)))
+}
+
+/// A token id, or a list of them; `None` where it is neither. Some configurations write -1 for none.
+fn numbers(value: Option<&Value>) -> Option<Vec<TokenId>> {
+    let number = |value: &Value| match value.as_i64() {
+        Some(id) if id < 0 => Some(None),
+        _ => value.as_u64().and_then(|id| TokenId::try_from(id).ok()).map(Some),
+    };
+    let ids: Option<Vec<Option<TokenId>>> = match value {
+        None | Some(Value::Null) => Some(Vec::new()),
+        Some(Value::Array(list)) => list.iter().map(number).collect(),
+        Some(value) => number(value).map(|id| vec![id]),
+    };
+    Some(ids?.into_iter().flatten().collect())
 }
 
 fn read(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, TextError> {

@@ -46,5 +46,6 @@ pub use error::TextError;
 pub use files::SpecialTokens;
 pub use incremental::IncrementalDecoder;
 pub use information::encode_information;
+pub use json::from_python_json;
 pub use prompt::PromptTemplate;
 pub use stop::StopScanner;
