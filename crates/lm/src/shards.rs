@@ -17,8 +17,11 @@ const INDEX: &str = "model.safetensors.index.json";
 /// in transformers.
 pub(crate) fn read(folder: &Path) -> Result<(BTreeMap<String, HostTensor>, Dtypes), LmError> {
     let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
-    if single.exists() || !index.exists() {
+    if single.exists() {
         return read_file(&single);
+    }
+    if !index.exists() {
+        return Err(LmError::file(single, format!("No such file, nor {INDEX}{}", hint(folder))));
     }
     let map = read_index(&index)?;
     let wrong = |name: &str, message: String| LmError::Tensor { path: index.clone(), name: name.into(), message };
@@ -36,6 +39,16 @@ pub(crate) fn read(folder: &Path) -> Result<(BTreeMap<String, HostTensor>, Dtype
     match map.iter().find(|(name, file)| found_in.get(*name) != Some(file)) {
         Some((name, file)) => Err(wrong(name, format!("is not in {file}, where this index says it is"))),
         None => Ok((tensors, dtypes)),
+    }
+}
+
+/// The way from files that are there to those that are not.
+fn hint(folder: &Path) -> &'static str {
+    let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"].iter().any(|name| folder.join(name).exists());
+    if pickled {
+        "; pytorch_model.bin is a pickle, which is not read: save it as safetensors with transformers"
+    } else {
+        ""
     }
 }
 
