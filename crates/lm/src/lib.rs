@@ -17,6 +17,7 @@ mod induction;
 mod keys;
 mod learning_rate;
 mod lora;
+mod lora_file;
 mod network;
 mod optim;
 mod packing;
