@@ -117,6 +117,11 @@ impl ModelConfig {
             let found = architecture.or(kind).unwrap_or("missing");
             keys.refuse("architectures", found, &Family::architectures())
         })?;
+        // transformers goes by `model_type`, others by `architectures`. Between the families here the tensors decide.
+        if let Some(kind) = kind.filter(|kind| Family::named(None, Some(kind)).is_none()) {
+            let expected = format!("{}, as architectures says", family.names().1);
+            return Err(keys.refuse("model_type", &format!("{kind:?}"), &expected));
+        }
         let heads = keys.count("num_attention_heads")?;
         let hidden_size = keys.count("hidden_size")?;
         let kv_heads = match family.default_kv_heads() {

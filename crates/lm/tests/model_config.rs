@@ -147,6 +147,7 @@ fn both_spellings_say_the_same() {
 fn what_is_not_computed_is_refused_by_its_key() {
     for (key, value, expected) in [
         ("architectures", json!(["MistralForCausalLM"]), "LlamaForCausalLM, Qwen2ForCausalLM or Qwen3ForCausalLM"),
+        ("model_type", json!("mistral"), "llama, as architectures says"),
         ("hidden_act", json!("gelu"), "expected silu"),
         ("use_sliding_window", json!(true), "sliding windows are not computed"),
         ("layer_types", json!(["full_attention", "sliding_attention"]), "full_attention"),

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::Tokenizer;
 use zerosearch_files::{FileError, write_atomic};
 use zerosearch_trajectory::TokenId;
 
@@ -13,10 +13,11 @@ use crate::{ChatTemplate, TextError, from_python_json};
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const SEARCH_PROMPT: &str = "search_prompt.jinja";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
-const ADDED_TOKENS: &str = "added_tokens.json";
-const DECODER: &str = "added_tokens_decoder";
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(crate) const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+pub(crate) const ADDED_TOKENS: &str = "added_tokens.json";
+/// A key of `tokenizer_config.json`: tokens with their ids.
+pub(crate) const DECODER: &str = "added_tokens_decoder";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
 const CONFIG: &str = "config.json";
@@ -50,15 +51,6 @@ pub struct SpecialTokens {
 pub(crate) struct SpecialIds {
     pub(crate) bos: Option<TokenId>,
     pub(crate) eos: Vec<TokenId>,
-}
-
-/// A token that another file than `tokenizer.json` has.
-pub(crate) struct Addition {
-    pub(crate) token: AddedToken,
-    /// The id that the file gives it, if it gives one.
-    id: Option<TokenId>,
-    /// Which file.
-    file: &'static str,
 }
 
 #[derive(Clone)]
@@ -127,83 +119,6 @@ impl Files {
         Ok(text.trim_start_matches('\u{feff}'))
     }
 
-    /// Gives a tokenizer what the files beside it add, as transformers does when it loads: the tokens of
-    /// `added_tokens_decoder` in `tokenizer_config.json` or, in folders that are older than that, of `added_tokens.json`;
-    /// then all tokens with a role that stand in the vocabulary as if they were common words.
-    pub(crate) fn add_tokens(&self, tokenizer: &mut Tokenizer) -> Result<(), TextError> {
-        for Addition { token, id, file } in self.additions(tokenizer)? {
-            let content = token.content.clone();
-            let known = tokenizer.token_to_id(&content);
-            tokenizer.add_tokens([token]).map_err(|error| self.malformed(file, error))?;
-            let found = tokenizer.token_to_id(&content);
-            if let (None, Some(found), Some(id)) = (known, found, id)
-                && found != id
-            {
-                let message = format!(
-                    "gives {content:?} the id {id}, but the next free one of {TOKENIZER} is {found}: do the two belong together?"
-                );
-                return Err(self.malformed(file, message));
-            }
-        }
-        Ok(())
-    }
-
-    fn additions(&self, tokenizer: &Tokenizer) -> Result<Vec<Addition>, TextError> {
-        let config = self.object(TOKENIZER_CONFIG)?;
-        let own: BTreeSet<String> =
-            tokenizer.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
-        let roles = self.role_tokens()?;
-        let mut additions = BTreeMap::new();
-        if let Some(decoder) = config.get(DECODER).filter(|decoder| !decoder.is_null()) {
-            let entries =
-                decoder.as_object().into_iter().flatten().map(|(id, token)| Some((id.parse().ok()?, added(token)?)));
-            let entries: Option<Vec<(TokenId, AddedToken)>> = entries.collect();
-            let entries = entries.filter(|_| decoder.is_object()).ok_or_else(|| {
-                self.malformed(TOKENIZER_CONFIG, format!("{DECODER} is not an object of ids and tokens"))
-            })?;
-            for (id, token) in entries {
-                additions.insert(id, Addition { token, id: Some(id), file: TOKENIZER_CONFIG });
-            }
-        } else {
-            for (content, id) in self.object(ADDED_TOKENS)? {
-                let id = id.as_u64().and_then(|id| TokenId::try_from(id).ok());
-                let id = id.ok_or_else(|| self.malformed(ADDED_TOKENS, format!("{content:?} has no id")))?;
-                let special = roles.iter().any(|token| token.content == content);
-                if !own.contains(&content) {
-                    let token = AddedToken::from(content, special);
-                    additions.insert(id, Addition { token, id: Some(id), file: ADDED_TOKENS });
-                }
-            }
-        }
-        let mut additions: Vec<Addition> = additions.into_values().collect();
-        for token in roles {
-            let added =
-                own.contains(&token.content) || additions.iter().any(|other| other.token.content == token.content);
-            // One that the vocabulary lacks would get an id that no embedding has a row for.
-            if !added && tokenizer.token_to_id(&token.content).is_some() {
-                additions.push(Addition { token, id: None, file: TOKENIZER_CONFIG });
-            }
-        }
-        Ok(additions)
-    }
-
-    /// Tokens with a role: `bos_token` and the like, and the lists of further special tokens.
-    fn role_tokens(&self) -> Result<Vec<AddedToken>, TextError> {
-        let mut tokens = Vec::new();
-        for file in [TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP] {
-            for (key, value) in self.object(file)? {
-                let listed = ["additional_special_tokens", "extra_special_tokens"].contains(&key.as_str());
-                tokens.extend(match &value {
-                    Value::Array(list) if listed => list.iter().filter_map(added).collect(),
-                    Value::Object(map) if listed => map.values().filter_map(added).collect(),
-                    value if key.ends_with("_token") => added(value).into_iter().collect::<Vec<_>>(),
-                    _ => Vec::new(),
-                });
-            }
-        }
-        Ok(tokens)
-    }
-
     /// Whether `tokenizer_config.json` asks for a beginning-of-text token before every text.
     pub(crate) fn asks_for_bos(&self) -> Result<bool, TextError> {
         Ok(self.object(TOKENIZER_CONFIG)?.get("add_bos_token") == Some(&Value::Bool(true)))
@@ -221,6 +136,14 @@ impl Files {
                 )
             })
         };
+        for file in [SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG] {
+            let object = self.object(file)?;
+            for (key, value) in ["bos_token", "eos_token"].into_iter().filter_map(|key| object.get_key_value(key)) {
+                if !value.is_null() && text_of(value).is_none() {
+                    return Err(self.malformed(file, format!("{key} is {value}, expected a token's text or null")));
+                }
+            }
+        }
         let mut bos = resolve("bos_token")?;
         let mut eos: Vec<TokenId> = resolve("eos_token")?.into_iter().collect();
         for name in [GENERATION_CONFIG, CONFIG] {
@@ -279,10 +202,9 @@ impl Files {
         }
         for file in files {
             for (key, value) in self.object(file)? {
-                // Either the text itself, or an object that describes the token.
-                let text = value.as_str().or_else(|| value.get("content").and_then(Value::as_str));
-                if let (true, Some(text)) = (key.ends_with("_token"), text) {
-                    named.insert(key, text.to_owned());
+                if let (true, Some(text)) = (key.ends_with("_token"), text_of(&value)) {
+                    let text = text.to_owned();
+                    named.insert(key, text);
                 }
             }
         }
@@ -290,27 +212,20 @@ impl Files {
     }
 
     /// A JSON file's object; empty where there is no such file.
-    fn object(&self, name: &'static str) -> Result<Map<String, Value>, TextError> {
+    pub(crate) fn object(&self, name: &'static str) -> Result<Map<String, Value>, TextError> {
         let bytes = if name == CONFIG { self.config.as_deref() } else { self.bytes(name) };
         let Some(bytes) = bytes else { return Ok(Map::new()) };
         from_python_json(self.decoded(name, bytes)?).map_err(|error| self.malformed(name, error))
     }
 
-    fn malformed(&self, name: &'static str, message: impl ToString) -> TextError {
+    pub(crate) fn malformed(&self, name: &'static str, message: impl ToString) -> TextError {
         TextError::Malformed { path: self.folder.join(name), message: message.to_string() }
     }
 }
 
-/// A token by its text, or by an object that describes it. A text alone is a special token's.
-fn added(value: &Value) -> Option<AddedToken> {
-    let Value::Object(token) = value else {
-        return value.as_str().map(|content| AddedToken::from(content, true));
-    };
-    let content = token.get("content").and_then(Value::as_str)?;
-    let flag = |key: &str, default| token.get(key).and_then(Value::as_bool).unwrap_or(default);
-    let special = flag("special", true);
-    let token = AddedToken::from(content, special).normalized(flag("normalized", !special));
-    Some(token.lstrip(flag("lstrip", false)).rstrip(flag("rstrip", false)).single_word(flag("single_word", false)))
+/// A token's text: the value itself, or the `content` of an object that describes the token.
+pub(crate) fn text_of(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content").and_then(Value::as_str))
 }
 
 /// A token id, or a list of them; `None` where it is neither. Some configurations write -1 for none.

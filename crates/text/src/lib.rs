@@ -27,6 +27,7 @@
 
 #![forbid(unsafe_code)]
 
+mod additions;
 mod bpe;
 mod chat;
 mod codec;

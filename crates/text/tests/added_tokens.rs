@@ -105,6 +105,25 @@ fn ids_of_ends_are_ids() {
 }
 
 #[test]
+fn a_token_that_is_none_is_refused_by_its_key() {
+    for (key, value) in [("eos_token", r#"["</s>", "<s>"]"#), ("eos_token", "260"), ("bos_token", "false")] {
+        let message = load(&[("tokenizer_config.json", &format!("{{\"{key}\": {value}}}"))]).unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("tokenizer_config.json: {key} is ")) && message.contains("text or null"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_common_word_that_fills_batches_stays_in_documents() {
+    let codec = load(&[("tokenizer_config.json", r#"{"eos_token": "</s>", "pad_token": "the"}"#)]).unwrap();
+    assert_eq!(codec.decode(&codec.encode_document("the sea")), "the sea");
+    let codec = load(&[("tokenizer_config.json", r#"{"eos_token": "the", "pad_token": "the"}"#)]).unwrap();
+    assert_eq!(codec.decode(&codec.encode_document("the sea")), " sea");
+}
+
+#[test]
 fn files_may_be_as_python_and_editors_write_them() {
     let config = "\u{feff}{\"eos_token\": \"</s>\", \"model_max_length\": Infinity}";
     let template = [("tokenizer_config.json", config), ("chat_template.jinja", "\u{feff}{{ eos_token }}")];
