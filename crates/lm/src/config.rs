@@ -92,14 +92,16 @@ impl ModelConfig {
     }
 
     pub(crate) fn read_text(path: &Path) -> Result<String, LmError> {
-        std::fs::read_to_string(path).map_err(|error| {
+        let text = std::fs::read_to_string(path).map_err(|error| {
             let needed = if path.with_file_name("adapter_config.json").exists() {
                 "the folder holds an adapter: give its base model's folder"
             } else {
                 "a model folder needs config.json, model.safetensors and tokenizer.json"
             };
             LmError::file(path, format!("{error}; {needed}"))
-        })
+        })?;
+        // transformers reads no file with a byte-order mark, so that it is not saved either.
+        Ok(text.trim_start_matches('\u{feff}').into())
     }
 
     /// The text of a `config.json`; `path` is for messages.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use onig::{Regex, RegexOptions, Syntax};
+use onig::{MatchParam, Regex, RegexOptions, SearchOptions, Syntax};
 use serde_json::{Map, Value, json};
 use zerosearch_files::write_atomic;
 use zerosearch_text::from_python_json;
@@ -196,17 +196,23 @@ impl AdapterConfig<'_> {
         let targets = self.selection("target_modules")?;
         let excluded = self.selection("exclude_modules")?;
         let layers = self.layers(config)?;
-        let selected = |module: &str| {
+        let selected = |module: &str| -> Result<bool, LmError> {
+            let failed = |key| move |error| self.refuse(key, &format!("an expression that can be matched ({error})"));
             let wanted = match &targets {
-                Some(targets) => targets.has(module),
-                None => Selection::names(&DEFAULT_TARGETS).has(module),
+                Some(targets) => targets.has(module).map_err(failed("target_modules"))?,
+                None => DEFAULT_TARGETS.iter().any(|name| is_end(name, module)),
             };
-            wanted && !excluded.as_ref().is_some_and(|excluded| excluded.has(module))
+            let spared = match &excluded {
+                Some(excluded) => excluded.has(module).map_err(failed("exclude_modules"))?,
+                None => false,
+            };
+            Ok(wanted && !spared)
         };
-        if let Some(module) = ["model.embed_tokens", "lm_head"].into_iter().find(|module| selected(module)) {
-            return Err(
-                self.refuse("target_modules", &format!("projections of the layers; {module} is not adapted here"))
-            );
+        for module in ["model.embed_tokens", "lm_head"] {
+            if selected(module)? {
+                let expected = format!("projections of the layers; {module} is not adapted here");
+                return Err(self.refuse("target_modules", &expected));
+            }
         }
         let specs = config.tensors();
         let mut adapted: Vec<Vec<&str>> = vec![Vec::new(); config.layers];
@@ -216,7 +222,7 @@ impl AdapterConfig<'_> {
             };
             let layer = module.split('.').nth(2).and_then(|layer| layer.parse::<usize>().ok());
             if let Some(layer) = layer.filter(|layer| layers.as_ref().is_none_or(|layers| layers.contains(layer)))
-                && selected(module)
+                && selected(module)?
             {
                 adapted[layer].push(projection.name());
             }
@@ -308,12 +314,18 @@ impl Selection {
         Self::Names(names.iter().map(|name| name.to_string()).collect())
     }
 
-    fn has(&self, module: &str) -> bool {
+    fn has(&self, module: &str) -> Result<bool, onig::Error> {
         match self {
-            Self::Names(names) => names.iter().any(|name| {
-                module.strip_suffix(name.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.'))
-            }),
-            Self::Pattern(regex) => regex.is_match(module),
+            Self::Names(names) => Ok(names.iter().any(|name| is_end(name, module))),
+            Self::Pattern(regex) => {
+                let options = SearchOptions::SEARCH_OPTION_NONE;
+                let length = regex.match_with_param(module, 0, options, None, MatchParam::default())?;
+                Ok(length.is_some())
+            }
         }
     }
+}
+
+fn is_end(name: &str, module: &str) -> bool {
+    module.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }

@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 
 use serde_json::{Value, json};
 use zerosearch_files::{StagedFile, write_atomic};
+use zerosearch_text::from_python_json;
 
 use crate::stored::{Dtypes, Stored, StoredDtype, read_file, stage_tensors};
 use crate::{HostTensor, HostWeights, LmError};
@@ -55,8 +56,7 @@ fn hint(folder: &Path) -> &'static str {
 /// The file of each tensor.
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>, LmError> {
     let text = std::fs::read_to_string(path).map_err(|error| LmError::file(path, error))?;
-    let value: Value =
-        serde_json::from_str(&text).map_err(|error| LmError::file(path, format!("not JSON: {error}")))?;
+    let value: Value = from_python_json(&text).map_err(|error| LmError::file(path, format!("not JSON: {error}")))?;
     let map = value.get("weight_map").and_then(Value::as_object);
     let map = map.ok_or_else(|| LmError::file(path, "has no `weight_map`"))?;
     let plain = |file: &str| matches!(Path::new(file).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);

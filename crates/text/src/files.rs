@@ -113,10 +113,8 @@ impl Files {
         self.bytes(name).map(|bytes| self.decoded(name, bytes)).transpose()
     }
 
-    /// The text without a byte-order mark.
     fn decoded<'b>(&self, name: &'static str, bytes: &'b [u8]) -> Result<&'b str, TextError> {
-        let text = std::str::from_utf8(bytes).map_err(|error| self.malformed(name, error))?;
-        Ok(text.trim_start_matches('\u{feff}'))
+        std::str::from_utf8(bytes).map_err(|error| self.malformed(name, error))
     }
 
     /// Whether `tokenizer_config.json` asks for a beginning-of-text token before every text.
@@ -242,10 +240,12 @@ fn numbers(value: Option<&Value>) -> Option<Vec<TokenId>> {
     Some(ids?.into_iter().flatten().collect())
 }
 
+/// A file's bytes, without a byte-order mark: transformers reads no file that has one.
 fn read(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, TextError> {
+    const MARK: &[u8] = "\u{feff}".as_bytes();
     let path = folder.join(name);
     match std::fs::read(&path) {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(bytes) => Ok(Some(bytes.strip_prefix(MARK).map(<[u8]>::to_vec).unwrap_or(bytes))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileError::read(path)(error).into()),
     }

@@ -126,8 +126,14 @@ fn a_common_word_that_fills_batches_stays_in_documents() {
 #[test]
 fn files_may_be_as_python_and_editors_write_them() {
     let config = "\u{feff}{\"eos_token\": \"</s>\", \"model_max_length\": Infinity}";
-    let template = [("tokenizer_config.json", config), ("chat_template.jinja", "\u{feff}{{ eos_token }}")];
-    let codec = load(&template).unwrap();
+    let tokenizer = format!("\u{feff}{}", golden()["tokenizer"].as_str().unwrap());
+    let files = [
+        ("tokenizer.json", tokenizer.as_str()),
+        ("tokenizer_config.json", config),
+        ("chat_template.jinja", "\u{feff}{{ eos_token }}"),
+    ];
+    let codec = load(&files).unwrap();
+    assert!(codec.files().all(|(_, bytes)| !bytes.starts_with("\u{feff}".as_bytes())), "transformers refuses the mark");
     assert_eq!(codec.eos_ids(), [260]);
     assert_eq!(codec.chat_template().unwrap().render(&[], false).unwrap(), "</s>");
 }
