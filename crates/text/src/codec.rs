@@ -161,7 +161,7 @@ impl Codec {
     }
 
     /// Writes the tokenizer's files into a folder, which is created where it is missing.
-    /// Files that were loaded from a folder are written byte for byte as they were.
+    /// Files that were loaded from a folder are written byte for byte as they were, but for a byte-order mark.
     ///
     /// # Errors
     /// When a file cannot be written.
