@@ -42,6 +42,30 @@ impl Family {
         }
     }
 
+    /// Key and value heads of a configuration without `num_key_value_heads`; where this is `None`, as many as query heads.
+    pub(crate) fn default_kv_heads(self) -> Option<usize> {
+        match self {
+            Self::Llama => None,
+            Self::Qwen2 | Self::Qwen3 => Some(32),
+        }
+    }
+
+    /// Size of a head where a configuration has no `head_dim`; where this is `None`, a head's share of `hidden_size`.
+    pub(crate) fn default_head_dim(self) -> Option<usize> {
+        match self {
+            Self::Llama | Self::Qwen2 => None,
+            Self::Qwen3 => Some(128),
+        }
+    }
+
+    /// Context length of a configuration without `max_position_embeddings`.
+    pub(crate) fn default_positions(self) -> usize {
+        match self {
+            Self::Llama => 2048,
+            Self::Qwen2 | Self::Qwen3 => 32_768,
+        }
+    }
+
     /// The one that a configuration names; `model_type` counts where it names no architecture.
     pub(crate) fn named(architecture: Option<&str>, model_type: Option<&str>) -> Option<Self> {
         let is = |family: &Self| match (architecture, family.names()) {

@@ -83,7 +83,8 @@ impl LanguageModel {
 
     /// Reads a folder: `config.json`, `model.safetensors` (or shards and index), `tokenizer.json`.
     ///
-    /// A tokenizer may have fewer tokens than the embedding has rows: some are padded. It cannot have more.
+    /// A tokenizer may have fewer tokens than the embedding has rows: some are padded. It may have added tokens beyond them
+    /// that no text needs, which are then no tokens here; a vocabulary that goes beyond is another model's.
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
@@ -93,15 +94,7 @@ impl LanguageModel {
         let config_text = ModelConfig::read_text(&path)?;
         let (config, config_json) = ModelConfig::parse(&path, &config_text)?;
         let (weights, dtypes) = HostWeights::read_stored(folder, &config)?;
-        let codec = Codec::read(folder)?;
-        if codec.vocab_size() > config.vocab_size {
-            let message = format!(
-                "the tokenizer has {} tokens, the model's embedding only {}: they do not belong together",
-                codec.vocab_size(),
-                config.vocab_size
-            );
-            return Err(LmError::file(folder, message));
-        }
+        let codec = Codec::read(folder)?.for_rows(config.vocab_size)?;
         for (key, ids) in [("eos_token_id", codec.eos_ids()), ("bos_token_id", codec.bos_id().as_slice())] {
             if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab_size) {
                 return Err(LmError::Config {
@@ -167,15 +160,17 @@ impl ModelFiles {
 impl Form {
     /// `config.json` as it was, unless it names another format than this one.
     fn config_text(&self, dtype: Option<StoredDtype>) -> String {
-        let key = if self.config_json.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-        match dtype.map(|dtype| Value::from(dtype.name())) {
-            Some(name) if self.config_json.get(key) != Some(&name) => {
-                let mut json = self.config_json.clone();
-                json.insert(key.into(), name);
-                pretty(&json)
+        let mut json = self.config_json.clone();
+        if let Some(name) = dtype.map(|dtype| Value::from(dtype.name())) {
+            // Some folders have both spellings, for programs of either generation.
+            if json.contains_key("dtype") {
+                json.insert("dtype".into(), name.clone());
             }
-            _ => self.config_text.clone(),
+            if json.contains_key("torch_dtype") || !json.contains_key("dtype") {
+                json.insert("torch_dtype".into(), name);
+            }
         }
+        if json == self.config_json { self.config_text.clone() } else { pretty(&json) }
     }
 }
 

@@ -1,32 +1,14 @@
-//! Low-rank adapters (Hu et al. 2021, arXiv:2106.09685), stored in PEFT's layout.
-
-use std::path::Path;
+//! Low-rank adapters (Hu et al. 2021, arXiv:2106.09685).
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use zerosearch_files::write_atomic;
 use zerosearch_generate::stream_seed;
 use zerosearch_kernels::host::merge_adapter;
 
 use crate::network::{Projection, Role, TensorSpec};
-use crate::{HostTensor, HostWeights, LmError, ModelConfig, StoredDtype};
+use crate::{HostTensor, HostWeights, LmError, ModelConfig};
 
-/// PEFT puts this before every name.
-const PREFIX: &str = "base_model.model.";
-const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
-/// PEFT's ways to treat some modules in another way, which are not computed here.
-const EXCEPTIONS: [&str; 7] = [
-    "modules_to_save",
-    "rank_pattern",
-    "alpha_pattern",
-    "layers_to_transform",
-    "exclude_modules",
-    "layer_replication",
-    "lora_bias",
-];
 const A: &str = ".lora_A.weight";
 const B: &str = ".lora_B.weight";
 
@@ -136,101 +118,6 @@ impl LoraConfig {
     /// As [`merge`](Self::merge).
     pub fn unmerge(&self, weights: &mut HostWeights, adapters: &HostWeights) -> Result<(), LmError> {
         add(weights, adapters, -self.scale() as f32)
-    }
-
-    /// Writes `adapter_config.json` and `adapter_model.safetensors`, which PEFT loads.
-    ///
-    /// # Errors
-    /// When the folder cannot be written.
-    pub fn save(&self, folder: impl AsRef<Path>, adapters: &HostWeights) -> Result<(), LmError> {
-        let folder = folder.as_ref();
-        std::fs::create_dir_all(folder)
-            .map_err(|error| LmError::file(folder, format!("cannot be created: {error}")))?;
-        let config = json!({
-            "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": self.rank, "lora_alpha": self.alpha,
-            "lora_dropout": self.dropout, "target_modules": self.target_modules, "bias": "none", "fan_in_fan_out": false,
-            "inference_mode": true, "base_model_name_or_path": null,
-        });
-        let text = serde_json::to_string_pretty(&config).map_err(|error| LmError::file(folder, error))?;
-        write_atomic(folder.join(CONFIG), text.as_bytes())?;
-        let mut named = HostWeights::default();
-        adapters.iter().for_each(|(name, tensor)| named.insert(format!("{PREFIX}{name}"), tensor.clone()));
-        named.write(folder.join(WEIGHTS), StoredDtype::F32)
-    }
-
-    /// Reads what [`save`](Self::save), or PEFT, wrote for a model of this shape.
-    ///
-    /// # Errors
-    /// When a file is missing or broken, asks for something that is not computed here, or does not fit the model.
-    pub fn read(folder: impl AsRef<Path>, config: &ModelConfig) -> Result<(Self, HostWeights), LmError> {
-        let folder = folder.as_ref();
-        let path = folder.join(CONFIG);
-        let text = std::fs::read(&path)
-            .and_then(zerosearch_files::decode_text)
-            .map_err(|error| LmError::file(&path, error))?;
-        let value: Value =
-            serde_json::from_str(&text).map_err(|error| LmError::file(&path, format!("not JSON: {error}")))?;
-        let missing = |key: &str, expected: &str| LmError::Config {
-            path: path.clone(),
-            key: key.into(),
-            value: value.get(key).map_or("missing".into(), Value::to_string),
-            expected: expected.into(),
-        };
-        for (key, plain) in [("use_rslora", false), ("use_dora", false), ("fan_in_fan_out", false)] {
-            if value.get(key).and_then(Value::as_bool).unwrap_or(plain) != plain {
-                return Err(missing(key, "false"));
-            }
-        }
-        if value.get("bias").and_then(Value::as_str).is_some_and(|bias| bias != "none") {
-            return Err(missing("bias", "none"));
-        }
-        for key in EXCEPTIONS {
-            let plain = |value: &Value| match value {
-                Value::Null | Value::Bool(false) => true,
-                Value::Array(list) => list.is_empty(),
-                Value::Object(map) => map.is_empty(),
-                _ => false,
-            };
-            if !value.get(key).is_none_or(plain) {
-                return Err(missing(key, "nothing: every target module of every layer is adapted alike"));
-            }
-        }
-        let targets = value.get("target_modules").and_then(Value::as_array);
-        let targets = targets.ok_or_else(|| missing("target_modules", "a list of module names"))?;
-        let lora = Self {
-            rank: value.get("r").and_then(Value::as_u64).ok_or_else(|| missing("r", "the rank"))? as usize,
-            alpha: value.get("lora_alpha").and_then(Value::as_f64).ok_or_else(|| missing("lora_alpha", "a number"))?,
-            dropout: match value.get("lora_dropout") {
-                None | Some(Value::Null) => 0.0,
-                Some(dropout) => dropout.as_f64().ok_or_else(|| missing("lora_dropout", "a number"))?,
-            },
-            target_modules: targets.iter().filter_map(Value::as_str).map(String::from).collect(),
-        };
-        lora.validate()?;
-        let path = folder.join(WEIGHTS);
-        let stored = HostWeights::read_file(&path)?;
-        let mut adapters = HostWeights::default();
-        for (name, expected) in lora.initial(config, 0).iter() {
-            let wrong = |message: String| LmError::Tensor { path: path.clone(), name: name.into(), message };
-            match stored.get(&format!("{PREFIX}{name}")) {
-                None => return Err(wrong("is missing; adapter_config.json asks for it".into())),
-                Some(tensor) if tensor.shape != expected.shape => {
-                    return Err(wrong(format!("has shape {:?}, expected {:?}", tensor.shape, expected.shape)));
-                }
-                Some(tensor) if tensor.values.iter().any(|value| !value.is_finite()) => {
-                    return Err(wrong("holds a value that is not finite".into()));
-                }
-                Some(tensor) => adapters.insert(name, tensor.clone()),
-            }
-        }
-        let known = |name: &str| name.strip_prefix(PREFIX).is_some_and(|name| adapters.get(name).is_some());
-        match stored.iter().find(|(name, _)| !known(name)) {
-            Some((name, _)) => {
-                let message = "is not part of an adapter that adapter_config.json asks for".into();
-                Err(LmError::Tensor { path, name: name.into(), message })
-            }
-            None => Ok((lora, adapters)),
-        }
     }
 }
 

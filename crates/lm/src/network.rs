@@ -147,6 +147,8 @@ impl ModelConfig {
 
 /// The output head's name, which some checkpoints have although it is the embedding.
 pub(crate) const HEAD: &str = "lm_head.weight";
+/// The embedding's name.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 
 impl<W> Network<W> {
     /// Makes every parameter of an architecture, in the order in which [`iter`](Self::iter) gives them.
@@ -154,7 +156,7 @@ impl<W> Network<W> {
         let mut root = Builder { prefix: "", make: &mut make };
         let table = vec![config.vocab_size, config.hidden_size];
         Ok(Self {
-            embedding: root.tensor("model.embed_tokens.weight", table.clone(), Role::Embedding)?,
+            embedding: root.tensor(EMBEDDING, table.clone(), Role::Embedding)?,
             layers: (0..config.layers)
                 .map(|index| {
                     Layer::build(config, Builder { prefix: &format!("model.layers.{index}."), ..root.again() })

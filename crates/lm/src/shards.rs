@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 
 use serde_json::{Value, json};
 use zerosearch_files::{StagedFile, write_atomic};
+use zerosearch_text::from_python_json;
 
 use crate::stored::{Dtypes, Stored, StoredDtype, read_file, stage_tensors};
 use crate::{HostTensor, HostWeights, LmError};
@@ -17,8 +18,11 @@ const INDEX: &str = "model.safetensors.index.json";
 /// in transformers.
 pub(crate) fn read(folder: &Path) -> Result<(BTreeMap<String, HostTensor>, Dtypes), LmError> {
     let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
-    if single.exists() || !index.exists() {
+    if single.exists() {
         return read_file(&single);
+    }
+    if !index.exists() {
+        return Err(LmError::file(single, format!("No such file, nor {INDEX}{}", hint(folder))));
     }
     let map = read_index(&index)?;
     let wrong = |name: &str, message: String| LmError::Tensor { path: index.clone(), name: name.into(), message };
@@ -39,12 +43,21 @@ pub(crate) fn read(folder: &Path) -> Result<(BTreeMap<String, HostTensor>, Dtype
     }
 }
 
+/// The way from files that are there to those that are not.
+fn hint(folder: &Path) -> &'static str {
+    let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"].iter().any(|name| folder.join(name).exists());
+    if pickled {
+        "; pytorch_model.bin is a pickle, which is not read: save it as safetensors with transformers"
+    } else {
+        ""
+    }
+}
+
 /// The file of each tensor.
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>, LmError> {
     let text =
         std::fs::read(path).and_then(zerosearch_files::decode_text).map_err(|error| LmError::file(path, error))?;
-    let value: Value =
-        serde_json::from_str(&text).map_err(|error| LmError::file(path, format!("not JSON: {error}")))?;
+    let value: Value = from_python_json(&text).map_err(|error| LmError::file(path, format!("not JSON: {error}")))?;
     let map = value.get("weight_map").and_then(Value::as_object);
     let map = map.ok_or_else(|| LmError::file(path, "has no `weight_map`"))?;
     let plain = |file: &str| matches!(Path::new(file).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);

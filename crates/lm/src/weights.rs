@@ -7,7 +7,7 @@ use std::path::Path;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::network::{HEAD, Role, TensorSpec};
+use crate::network::{EMBEDDING, HEAD, Role, TensorSpec};
 use crate::stored::{Dtypes, StoredDtype, read_file, write_tensors};
 use crate::{LmError, ModelConfig, shards};
 
@@ -101,10 +101,16 @@ impl HostWeights {
 
     /// As [`read`](Self::read), with how each tensor was stored.
     pub(crate) fn read_stored(folder: &Path, config: &ModelConfig) -> Result<(Self, Dtypes), LmError> {
-        let (mut tensors, dtypes) = shards::read(folder)?;
-        // Older checkpoints store the rotary frequencies, and some a copy of the tied head.
-        tensors
-            .retain(|name, _| !(name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == HEAD)));
+        let (mut tensors, mut dtypes) = shards::read(folder)?;
+        // Older checkpoints store the rotary frequencies.
+        tensors.retain(|name, _| !name.contains("rotary_emb."));
+        // A model that was saved without its head, as an encoder of texts, names its tensors from inside.
+        let bare = !tensors.keys().any(|name| name.starts_with(BODY));
+        let names: Vec<String> = tensors.keys().filter(|name| bare && *name != HEAD).cloned().collect();
+        names.iter().for_each(|name| rename(name, &format!("{BODY}{name}"), &mut tensors, &mut dtypes));
+        if config.tie_word_embeddings {
+            one_table(folder, &mut tensors, &mut dtypes)?;
+        }
         let weights = Self { tensors };
         weights.check(folder, config)?;
         Ok((weights, dtypes))
@@ -147,6 +153,36 @@ impl HostWeights {
     pub fn write(&self, path: impl AsRef<Path>, dtype: StoredDtype) -> Result<(), LmError> {
         write_tensors(path.as_ref(), self.iter(), dtype)
     }
+}
+
+/// Begins the names of all tensors but the head.
+const BODY: &str = "model.";
+
+fn rename(from: &str, to: &str, tensors: &mut BTreeMap<String, HostTensor>, dtypes: &mut Dtypes) {
+    if let Some(tensor) = tensors.remove(from) {
+        tensors.insert(to.into(), tensor);
+    }
+    if let Some(dtype) = dtypes.remove(from) {
+        dtypes.insert(to.into(), dtype);
+    }
+}
+
+/// The tied table under the embedding's name: some checkpoints have it under the head's name instead, some under both.
+fn one_table(folder: &Path, tensors: &mut BTreeMap<String, HostTensor>, dtypes: &mut Dtypes) -> Result<(), LmError> {
+    match (tensors.get(EMBEDDING), tensors.get(HEAD)) {
+        (None, Some(_)) => rename(HEAD, EMBEDDING, tensors, dtypes),
+        (Some(embedding), Some(head)) if embedding != head => {
+            let message = format!(
+                "is another table than `{EMBEDDING}`, but `tie_word_embeddings` is true in config.json: set that to \
+                 false if the model has a head of its own, or leave this tensor out"
+            );
+            return Err(LmError::Tensor { path: folder.into(), name: HEAD.into(), message });
+        }
+        _ => {
+            tensors.remove(HEAD);
+        }
+    }
+    Ok(())
 }
 
 /// Box-Muller, so that the draw is the same on every platform and version.

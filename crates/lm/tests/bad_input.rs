@@ -112,6 +112,14 @@ fn byte_order_marks_are_let_pass_in_every_text_of_a_folder_and_utf_16_is_named()
 }
 
 #[test]
+fn a_folder_of_pickles_is_told_what_to_do() {
+    let folder = Folder::new();
+    fs::remove_file(folder.path("model.safetensors")).unwrap();
+    fs::write(folder.path("pytorch_model.bin"), "x").unwrap();
+    folder.refused(&["model.safetensors", "pytorch_model.bin is a pickle", "save it as safetensors"]);
+}
+
+#[test]
 fn a_weight_file_that_is_cut_short_or_lies_about_its_length_is_refused() {
     let folder = Folder::new();
     let path = folder.path("model.safetensors");
@@ -205,6 +213,18 @@ fn a_tokenizer_of_another_model_is_refused() {
     folder.set("config.json", "vocab_size", json!(200));
     folder.weights(|weights| weights.insert("model.embed_tokens.weight", tensor(&[200, 48], 0.1)));
     folder.refused(&["the tokenizer has 2", "embedding only 200", "do not belong together"]);
+
+    // A padding token that the tokenizer got and the embedding did not.
+    let folder = Folder::new();
+    let rows = folder.model().codec.vocab_size();
+    let pad = json!({rows.to_string(): {"content": "[PAD]", "special": true}});
+    folder.set("tokenizer_config.json", "added_tokens_decoder", pad);
+    folder.set("config.json", "vocab_size", json!(rows));
+    folder.weights(|weights| weights.insert("model.embed_tokens.weight", tensor(&[rows, 48], 0.1)));
+    let model = LanguageModel::read(folder.0.path()).unwrap();
+    assert!(model.codec.encode("[PAD]").iter().all(|id| (*id as usize) < rows));
+    fs::write(folder.path("chat_template.jinja"), "[PAD]").unwrap();
+    folder.refused(&["tokenizer.json", "template writes \"[PAD]\"", &format!("only {rows} rows")]);
 
     for (file, key, id) in [("config.json", "eos_token_id", 320), ("generation_config.json", "eos_token_id", 151_645)] {
         let folder = Folder::new();

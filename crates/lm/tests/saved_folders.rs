@@ -133,6 +133,17 @@ fn the_configuration_names_the_format_in_its_own_spelling() {
 }
 
 #[test]
+fn both_spellings_of_the_format_are_kept_true() {
+    let (folder, copy) = (original("qwen2-tied", "config.json"), tempfile::tempdir().unwrap());
+    let mut both = json(folder.path(), "config.json");
+    both["torch_dtype"] = "bfloat16".into();
+    fs::write(folder.path().join("config.json"), both.to_string()).unwrap();
+    LanguageModel::read(folder.path()).unwrap().save(copy.path(), StoredDtype::F32).unwrap();
+    let saved = json(copy.path(), "config.json");
+    assert_eq!((saved["dtype"].as_str(), saved["torch_dtype"].as_str()), (Some("float32"), Some("float32")));
+}
+
+#[test]
 fn a_copy_of_the_tied_head_is_not_written_again() {
     let folder = original("qwen3-tied", "config.json");
     let path = folder.path().join("model.safetensors");
@@ -142,6 +153,49 @@ fn a_copy_of_the_tied_head_is_not_written_again() {
     write_file(&path, &doubled);
     LanguageModel::read(folder.path()).unwrap().save(folder.path(), SaveOptions::default()).unwrap();
     assert_same(&before, &stored(folder.path()), "without the copy");
+}
+
+#[test]
+fn a_tied_table_is_read_under_either_name_and_written_under_one() {
+    let folder = original("qwen3-tied", "config.json");
+    let path = folder.path().join("model.safetensors");
+    let before = read_file(&path);
+    let model = LanguageModel::read(folder.path()).unwrap();
+    let (head, embedding) = ("lm_head.weight", "model.embed_tokens.weight");
+    let mut moved = before.clone();
+    let table = moved.remove(embedding).unwrap();
+    moved.insert(head.into(), table.clone());
+    write_file(&path, &moved);
+    let read = LanguageModel::read(folder.path()).unwrap();
+    assert!(read.weights == model.weights);
+    read.save(folder.path(), SaveOptions::default()).unwrap();
+    assert_same(&before, &stored(folder.path()), "under the embedding's name");
+
+    let mut other = before.clone();
+    other.insert(head.into(), (table.0, table.1, table.2.iter().map(|byte| byte ^ 1).collect()));
+    write_file(&path, &other);
+    let message = LanguageModel::read(folder.path()).err().unwrap().to_string();
+    assert!(message.contains("`lm_head.weight` is another table than `model.embed_tokens.weight`"), "{message}");
+    assert!(message.contains("`tie_word_embeddings` is true"), "{message}");
+}
+
+#[test]
+fn tensors_that_are_named_from_inside_are_read() {
+    for name in FAMILIES {
+        let folder = original(name, "config.json");
+        let model = LanguageModel::read(folder.path()).unwrap();
+        model.save(folder.path(), SaveOptions::default()).unwrap();
+        let before = stored(folder.path());
+        let path = folder.path().join("model.safetensors");
+        let bare = |name: &str| name.strip_prefix("model.").unwrap_or(name).to_string();
+        let mut inner: Stored = before.iter().map(|(name, tensor)| (bare(name), tensor.clone())).collect();
+        inner.insert("layers.0.self_attn.rotary_emb.inv_freq".into(), (Dtype::F32, vec![1], vec![0; 4]));
+        write_file(&path, &inner);
+        let read = LanguageModel::read(folder.path()).unwrap();
+        assert!(read.weights == model.weights, "{name}");
+        read.save(folder.path(), SaveOptions::default()).unwrap();
+        assert_same(&before, &stored(folder.path()), name);
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Text to token ids and back, for one model's tokenizer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokenizers::{AddedVocabulary, Tokenizer};
 use zerosearch_trajectory::TokenId;
 
 use crate::files::{self, Files};
-use crate::{ChatTemplate, SpecialTokens, TextError};
+use crate::{ChatTemplate, Message, SpecialTokens, TextError};
 
 /// A character that no vocabulary has as a token: shows what a tokenizer does with the unknown.
 const UNHEARD_OF: &str = "\u{10ffff}";
@@ -19,6 +19,7 @@ pub struct Codec {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     /// Recognises added tokens in the text.
     trusted: Tokenizer,
@@ -29,6 +30,8 @@ struct Inner {
     /// Ids of tokens that stand for one byte, where the decoder joins such bytes to characters.
     byte_tokens: BTreeSet<TokenId>,
     vocab_size: usize,
+    /// As `vocab_size`, without added tokens.
+    own_size: usize,
     bos: Option<TokenId>,
     adds_bos: bool,
     eos: Vec<TokenId>,
@@ -41,7 +44,8 @@ impl Codec {
     /// Loads the tokenizer of a Hugging Face model folder.
     ///
     /// Reads `tokenizer.json`, and where they are there `tokenizer_config.json`,
-    /// `special_tokens_map.json`, `generation_config.json` and `config.json` (ids of the
+    /// `special_tokens_map.json` and `added_tokens.json` (tokens that `tokenizer.json` lacks or has as
+    /// common words), these, `generation_config.json` and `config.json` (ids of the
     /// beginning-of-text and end-of-text tokens), `chat_template.jinja` (else the
     /// `chat_template` of `tokenizer_config.json`) and `search_prompt.jinja`.
     ///
@@ -62,16 +66,17 @@ impl Codec {
     fn from_files(files: Files) -> Result<Self, TextError> {
         let path = files.folder.join(files::TOKENIZER);
         let malformed = |message: String| TextError::Malformed { path: path.clone(), message };
-        let bytes = files.bytes(files::TOKENIZER).unwrap_or_default();
-        let mut trusted = Tokenizer::from_bytes(bytes)
+        let text = files.text(files::TOKENIZER)?.unwrap_or_default();
+        let mut trusted = Tokenizer::from_bytes(text)
             .map_err(|error| malformed(format!("not a tokenizer of the `tokenizers` library: {error}")))?;
+        files.add_tokens(&mut trusted)?;
         // A limit meant for some other use of the tokenizer must not cut our texts.
         trusted.with_truncation(None).map_err(|error| malformed(error.to_string()))?;
         trusted.with_padding(None);
         let mut untrusted = trusted.clone();
         untrusted.with_added_vocabulary(AddedVocabulary::new());
 
-        let vocab_size = trusted.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        let (vocab_size, own_size) = (id_bound(&trusted), id_bound(&untrusted));
         if vocab_size == 0 {
             return Err(malformed("its vocabulary is empty".into()));
         }
@@ -93,12 +98,12 @@ impl Codec {
             .collect();
 
         let special = files.special_ids(&|token| trusted.token_to_id(token))?;
-        let adds_bos = special.bos.is_some_and(|bos| {
-            trusted.encode_fast("", true).is_ok_and(|encoding| encoding.get_ids().first() == Some(&bos))
-        });
+        let asks_for_bos = files.asks_for_bos()?;
+        let adds_bos = special.bos.is_some_and(|bos| asks_for_bos || begins_with(&trusted, bos));
         let inner = Inner {
             byte_tokens: byte_tokens(&trusted),
             vocab_size,
+            own_size,
             forbidden,
             bos: special.bos,
             adds_bos,
@@ -112,8 +117,51 @@ impl Codec {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// The same tokenizer for a model whose embedding has so many rows: added tokens with ids beyond them, such as a
+    /// padding token that a tokenizer got and a model did not, are text like any other.
+    ///
+    /// # Errors
+    /// When the vocabulary itself is larger, or what begins or ends a text, or stands in every conversation, is beyond.
+    pub fn for_rows(&self, rows: usize) -> Result<Self, TextError> {
+        if self.inner.vocab_size <= rows {
+            return Ok(self.clone());
+        }
+        let malformed =
+            |message: String| TextError::Malformed { path: self.inner.files.folder.join(files::TOKENIZER), message };
+        if self.inner.own_size > rows {
+            let size = self.inner.own_size;
+            return Err(malformed(format!(
+                "the tokenizer has {size} tokens, the model's embedding only {rows}: they do not belong together"
+            )));
+        }
+        let added = self.inner.trusted.get_added_tokens_decoder();
+        let (within, beyond): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            added.into_iter().partition(|(id, _)| (*id as usize) < rows);
+        let conversation = [Message::user("a"), Message::assistant("a")];
+        let rendered = self.chat_template().and_then(|chat| chat.render(&conversation, true).ok());
+        let needed =
+            [rendered.as_deref(), self.search_prompt()].into_iter().flatten().flat_map(|text| self.encode(text));
+        let needed: BTreeSet<TokenId> = needed.collect();
+        if let Some((id, token)) = beyond.iter().find(|(id, _)| needed.contains(id)) {
+            let name = &token.content;
+            return Err(malformed(format!(
+                "the prompt's template writes {name:?}, whose id is {id}, and the model's embedding has only {rows} rows: \
+                 the model was not made for this template, or its embedding was not resized"
+            )));
+        }
+        let mut trusted = self.inner.untrusted.clone();
+        trusted.add_tokens(within.values().cloned()).map_err(|error| malformed(error.to_string()))?;
+        if within.iter().any(|(id, token)| trusted.token_to_id(&token.content) != Some(*id)) {
+            return Err(malformed(format!(
+                "its added tokens have gaps between their ids and go beyond {rows}, the rows of the model's embedding"
+            )));
+        }
+        let vocab_size = id_bound(&trusted);
+        Ok(Self { inner: Arc::new(Inner { vocab_size, trusted, ..Inner::clone(&self.inner) }) })
+    }
+
     /// Writes the tokenizer's files into a folder, which is created where it is missing.
-    /// Files that were loaded from a folder are written byte for byte as they were.
+    /// Files that were loaded from a folder are written byte for byte as they were, but for a byte-order mark.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -209,6 +257,16 @@ impl std::fmt::Debug for Codec {
 /// Loading has shown that the tokenizer can encode the unknown, so there is no error to report.
 fn ids(tokenizer: &Tokenizer, text: &str) -> Vec<TokenId> {
     tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
+}
+
+/// One more than the largest id.
+fn id_bound(tokenizer: &Tokenizer) -> usize {
+    tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
+}
+
+/// Whether the tokenizer puts this token before a text.
+fn begins_with(tokenizer: &Tokenizer, token: TokenId) -> bool {
+    tokenizer.encode_fast("", true).is_ok_and(|encoding| encoding.get_ids().first() == Some(&token))
 }
 
 /// Tokens of the form `<0x41>`, if decoding the one for `A` gives `A`.

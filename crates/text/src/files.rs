@@ -9,12 +9,15 @@ use tokenizers::Tokenizer;
 use zerosearch_files::{FileError, without_mark, write_atomic};
 use zerosearch_trajectory::TokenId;
 
-use crate::{ChatTemplate, TextError};
+use crate::{ChatTemplate, TextError, from_python_json};
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const SEARCH_PROMPT: &str = "search_prompt.jinja";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(crate) const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+pub(crate) const ADDED_TOKENS: &str = "added_tokens.json";
+/// A key of `tokenizer_config.json`: tokens with their ids.
+pub(crate) const DECODER: &str = "added_tokens_decoder";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
 const CONFIG: &str = "config.json";
@@ -24,7 +27,7 @@ const KEPT: [&str; 10] = [
     TOKENIZER,
     TOKENIZER_CONFIG,
     SPECIAL_TOKENS_MAP,
-    "added_tokens.json",
+    ADDED_TOKENS,
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
@@ -50,6 +53,7 @@ pub(crate) struct SpecialIds {
     pub(crate) eos: Vec<TokenId>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Files {
     /// Where they were read, for messages.
     pub(crate) folder: PathBuf,
@@ -106,9 +110,16 @@ impl Files {
     }
 
     pub(crate) fn text(&self, name: &'static str) -> Result<Option<&str>, TextError> {
-        self.bytes(name)
-            .map(|bytes| std::str::from_utf8(bytes).map_err(|error| self.malformed(name, error)))
-            .transpose()
+        self.bytes(name).map(|bytes| self.decoded(name, bytes)).transpose()
+    }
+
+    fn decoded<'b>(&self, name: &'static str, bytes: &'b [u8]) -> Result<&'b str, TextError> {
+        std::str::from_utf8(bytes).map_err(|error| self.malformed(name, error))
+    }
+
+    /// Whether `tokenizer_config.json` asks for a beginning-of-text token before every text.
+    pub(crate) fn asks_for_bos(&self) -> Result<bool, TextError> {
+        Ok(self.object(TOKENIZER_CONFIG)?.get("add_bos_token") == Some(&Value::Bool(true)))
     }
 
     pub(crate) fn special_ids(&self, id: &dyn Fn(&str) -> Option<TokenId>) -> Result<SpecialIds, TextError> {
@@ -123,14 +134,29 @@ impl Files {
                 )
             })
         };
+        for file in [SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG] {
+            let object = self.object(file)?;
+            for (key, value) in ["bos_token", "eos_token"].into_iter().filter_map(|key| object.get_key_value(key)) {
+                if !value.is_null() && text_of(value).is_none() {
+                    return Err(self.malformed(file, format!("{key} is {value}, expected a token's text or null")));
+                }
+            }
+        }
         let mut bos = resolve("bos_token")?;
         let mut eos: Vec<TokenId> = resolve("eos_token")?.into_iter().collect();
         for name in [GENERATION_CONFIG, CONFIG] {
             let config = self.object(name)?;
-            eos.extend(numbers(config.get("eos_token_id")));
+            let ids = |key: &str| {
+                let found = config.get(key);
+                numbers(found).ok_or_else(|| {
+                    let found = found.map_or_else(String::new, Value::to_string);
+                    self.malformed(name, format!("{key} is {found}, expected an id, a list of ids or null"))
+                })
+            };
+            eos.extend(ids("eos_token_id")?);
             // A tokenizer's configuration that is there and names no such token means that there is none.
             if bos.is_none() && !self.kept.contains_key(TOKENIZER_CONFIG) {
-                bos = numbers(config.get("bos_token_id")).first().copied();
+                bos = ids("bos_token_id")?.first().copied();
             }
         }
         let mut seen = BTreeSet::new();
@@ -167,12 +193,16 @@ impl Files {
     /// `bos_token`, `eos_token`, … with their texts, as a chat template sees them.
     fn named_tokens(&self) -> Result<BTreeMap<String, String>, TextError> {
         let mut named = BTreeMap::new();
-        for file in [SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG] {
+        let mut files = [TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP];
+        // As in transformers, where the map counts in older folders alone.
+        if self.object(TOKENIZER_CONFIG)?.contains_key(DECODER) {
+            files.reverse();
+        }
+        for file in files {
             for (key, value) in self.object(file)? {
-                // Either the text itself, or an object that describes the token.
-                let text = value.as_str().or_else(|| value.get("content").and_then(Value::as_str));
-                if let (true, Some(text)) = (key.ends_with("_token"), text) {
-                    named.insert(key, text.to_owned());
+                if let (true, Some(text)) = (key.ends_with("_token"), text_of(&value)) {
+                    let text = text.to_owned();
+                    named.insert(key, text);
                 }
             }
         }
@@ -180,30 +210,37 @@ impl Files {
     }
 
     /// A JSON file's object; empty where there is no such file.
-    fn object(&self, name: &'static str) -> Result<Map<String, Value>, TextError> {
+    pub(crate) fn object(&self, name: &'static str) -> Result<Map<String, Value>, TextError> {
         let bytes = if name == CONFIG { self.config.as_deref() } else { self.bytes(name) };
-        bytes.map_or_else(
-            || Ok(Map::new()),
-            |bytes| serde_json::from_slice(bytes).map_err(|error| self.malformed(name, error)),
-        )
+        let Some(bytes) = bytes else { return Ok(Map::new()) };
+        from_python_json(self.decoded(name, bytes)?).map_err(|error| self.malformed(name, error))
     }
 
-    fn malformed(&self, name: &'static str, message: impl ToString) -> TextError {
+    pub(crate) fn malformed(&self, name: &'static str, message: impl ToString) -> TextError {
         TextError::Malformed { path: self.folder.join(name), message: message.to_string() }
     }
 }
 
-/// A token id, or a list of them.
-fn numbers(value: Option<&Value>) -> Vec<TokenId> {
-    let number = |value: &Value| value.as_u64().and_then(|id| TokenId::try_from(id).ok());
-    match value {
-        Some(Value::Array(list)) => list.iter().filter_map(number).collect(),
-        Some(value) => number(value).into_iter().collect(),
-        None => Vec::new(),
-    }
+/// A token's text: the value itself, or the `content` of an object that describes the token.
+pub(crate) fn text_of(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content").and_then(Value::as_str))
 }
 
-/// The bytes without a byte-order mark, which no parser of such files takes.
+/// A token id, or a list of them; `None` where it is neither. Some configurations write -1 for none.
+fn numbers(value: Option<&Value>) -> Option<Vec<TokenId>> {
+    let number = |value: &Value| match value.as_i64() {
+        Some(id) if id < 0 => Some(None),
+        _ => value.as_u64().and_then(|id| TokenId::try_from(id).ok()).map(Some),
+    };
+    let ids: Option<Vec<Option<TokenId>>> = match value {
+        None | Some(Value::Null) => Some(Vec::new()),
+        Some(Value::Array(list)) => list.iter().map(number).collect(),
+        Some(value) => number(value).map(|id| vec![id]),
+    };
+    Some(ids?.into_iter().flatten().collect())
+}
+
+/// A file's bytes, without a byte-order mark: transformers reads no file that has one.
 fn read(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, TextError> {
     let path = folder.join(name);
     match std::fs::read(&path) {

@@ -27,6 +27,7 @@
 
 #![forbid(unsafe_code)]
 
+mod additions;
 mod bpe;
 mod chat;
 mod codec;
@@ -46,5 +47,6 @@ pub use error::TextError;
 pub use files::SpecialTokens;
 pub use incremental::IncrementalDecoder;
 pub use information::encode_information;
+pub use json::from_python_json;
 pub use prompt::PromptTemplate;
 pub use stop::StopScanner;
