@@ -74,8 +74,7 @@ pub fn write_interactions(path: impl AsRef<Path>, rows: &[LabelledInteraction]) 
 pub fn read_interactions(path: impl AsRef<Path>) -> Result<Vec<LabelledInteraction>, SimulatorError> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(FileError::read(path))?;
-    parse_rows(path, &bytes, |line| serde_json::from_slice(line))
-        .map_err(|RowError { line, message }| broken(path, line, message))
+    parse_rows(path, &bytes, serde_json::from_slice).map_err(|RowError { line, message }| broken(path, line, message))
 }
 
 fn broken(path: &Path, line: usize, message: impl std::fmt::Display) -> SimulatorError {

@@ -75,7 +75,7 @@ pub fn write_samples(folder: impl AsRef<Path>, samples: &[Sample]) -> Result<(),
 pub fn read_samples(path: impl AsRef<Path>) -> Result<Vec<Sample>, TrainError> {
     let path = path.as_ref();
     let bytes = fs::read(path).map_err(|error| failed(path, error))?;
-    parse_rows(path, &bytes, |line| serde_json::from_slice(line)).map_err(|error| failed(path, error))
+    parse_rows(path, &bytes, serde_json::from_slice).map_err(|error| failed(path, error))
 }
 
 fn failed(path: &Path, message: impl std::fmt::Display) -> TrainError {

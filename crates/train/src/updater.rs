@@ -171,7 +171,7 @@ impl Updater {
         let recorded = batch.sampling_logprobs.iter().zip(&batch.generator_logprobs);
         let drawn: Option<Vec<f32>> =
             recorded.map(|(drawn, model)| drawn.or(sampling.is_untouched().then_some(*model))).collect();
-        let drawn = drawn.ok_or_else(|| TrainError::NoSamplingLogprobs { sampling: *sampling })?;
+        let drawn = drawn.ok_or(TrainError::NoSamplingLogprobs { sampling: *sampling })?;
         let found = correction.weights(old, &drawn, &batch.lengths)?;
         let tokens = batch.tokens() as f64;
         metrics.summary("rollout/is_weight", &found.weights);
