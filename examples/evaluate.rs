@@ -3,16 +3,16 @@
 //!     cargo run --release --example evaluate -- --model models/base --questions q.jsonl --corpus c.jsonl --out scores.json
 //!
 //! Question rows: `id, question, golden_answers`, others optional; corpus rows: `id?, title?, contents`. The
-//! predictions lie beside the scores as JSONL, each with its whole episode.
+//! predictions lie beside the scores as JSONL (`scores.predictions.jsonl`), each with its whole episode.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Parser};
 use zerosearch::Failure;
 use zerosearch::config::EngineConfig;
 use zerosearch::data::read_questions;
-use zerosearch::eval::{EvalConfig, Strategy, evaluate, write_predictions};
-use zerosearch::files::write_atomic;
+use zerosearch::eval::{EvalConfig, Strategy, evaluate, predictions_path, write_predictions};
+use zerosearch::files::{is_stream, prepare_file, write_atomic};
 use zerosearch::grammar::FormatPreset;
 use zerosearch::lm::{LanguageModel, LocalGenerator};
 use zerosearch::metrics::{ProgressBar, say};
@@ -57,7 +57,7 @@ struct Arguments {
     /// Most tokens of documents in one observation.
     #[arg(long, default_value_t = 500)]
     max_observation_tokens: usize,
-    /// Where the scores go, as JSON.
+    /// Where the scores go, as JSON; missing folders are made.
     #[arg(long)]
     out: PathBuf,
 }
@@ -75,6 +75,10 @@ impl Arguments {
 fn main() -> Result<(), Failure> {
     zerosearch::init_logging();
     let arguments = Arguments::parse();
+    // Before the work: what cannot be written is noticed now. A device has nothing beside it.
+    let predictions = (!is_stream(&arguments.out)).then(|| predictions_path(&arguments.out));
+    let inputs: Vec<&Path> = arguments.corpus.iter().chain([&arguments.questions]).map(PathBuf::as_path).collect();
+    predictions.iter().chain([&arguments.out]).try_for_each(|path| prepare_file(path, &inputs))?;
     let model = LanguageModel::read(&arguments.model)?;
     let mut questions = read_questions(&arguments.questions)?;
     questions.truncate(arguments.limit.unwrap_or(questions.len()));
@@ -95,8 +99,9 @@ fn main() -> Result<(), Failure> {
     let result = evaluate(&mut generator, engine.as_deref(), &model.codec, &prompt, &questions, &config, &bar)?;
     bar.finish();
 
-    let predictions = arguments.out.with_extension("predictions.jsonl");
-    write_predictions(&predictions, &result.predictions)?;
+    if let Some(predictions) = &predictions {
+        write_predictions(predictions, &result.predictions)?;
+    }
     write_atomic(&arguments.out, format!("{}\n", serde_json::to_string_pretty(&result.scores)?).as_bytes())?;
     let s = &result.scores.overall;
     say(format!(
@@ -110,6 +115,7 @@ fn main() -> Result<(), Failure> {
         s.searches_per_question,
         s.search_failures
     ));
-    say(format!("scores in {}, predictions in {}", arguments.out.display(), predictions.display()));
+    let beside = predictions.map(|path| format!(", predictions in {}", path.display())).unwrap_or_default();
+    say(format!("scores in {}{beside}", arguments.out.display()));
     Ok(())
 }

@@ -6,7 +6,6 @@
 //! The log beside the weights says, step by step, the loss and how well the model copies names that it has never
 //! seen: test entities, whose questions and passages are used for nothing but this measurement.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,7 +13,7 @@ use clap::Parser;
 use zerosearch::Failure;
 use zerosearch::burn::tensor::Device;
 use zerosearch::data::world::{Split, World};
-use zerosearch::files::write_atomic;
+use zerosearch::files::{prepare_folder, write_atomic};
 use zerosearch::kernels::keep_freed_memory;
 use zerosearch::lm::{
     AdamWConfig, HostWeights, LanguageModel, LearningRate, ModelConfig, SftConfig, SftTrainer, StoredDtype,
@@ -53,11 +52,11 @@ fn main() -> Result<(), Failure> {
     zerosearch::init_logging();
     let arguments = Arguments::parse();
     keep_freed_memory();
-    std::fs::create_dir_all(&arguments.out)?;
+    prepare_folder(&arguments.out)?;
     let start = match &arguments.from {
         Some(folder) => LanguageModel::read(folder)?,
         None => {
-            let codec = tokenizer(&arguments.out, arguments.seed)?;
+            let codec = tokenizer(arguments.seed)?;
             let mut config = ModelConfig::tiny_llama(codec.vocab_size(), 256, 5, 4, 2, 512);
             config.tie_word_embeddings = false;
             config.rope_theta = 1e6;
@@ -90,7 +89,7 @@ fn main() -> Result<(), Failure> {
     let test = World::real()?;
     let engine = index(&test, 0)?;
     let unseen: Vec<_> = test.questions().into_iter().filter(|q| q.split == Split::Test).step_by(12).collect();
-    let mut log = std::fs::File::create(arguments.out.join("training_log.jsonl"))?;
+    let mut log = String::new();
     let (began, mut tokens) = (Instant::now(), 0usize);
     for step in 1..=arguments.steps {
         let batch = (0..arguments.batch).map(|_| data.next_example()).collect::<Result<Vec<_>, _>>()?;
@@ -106,8 +105,12 @@ fn main() -> Result<(), Failure> {
                     serde_json::to_value(measure_copying(&model, &prompt, &unseen, &engine, mixture.top_k)?)?;
                 save(&model, &arguments.out)?;
             }
-            writeln!(log, "{row}")?;
+            log += &format!("{row}\n");
             println!("{row}");
+            if row.get("copying").is_some() {
+                // With the weights that it is about: until then the folder holds what it held before.
+                write_atomic(arguments.out.join("training_log.jsonl"), log.as_bytes())?;
+            }
         }
     }
     Ok(())
@@ -120,7 +123,7 @@ fn save(model: &LanguageModel, folder: &Path) -> Result<(), Failure> {
 }
 
 /// A byte-level BPE over passages and questions of invented and shuffled worlds.
-fn tokenizer(folder: &Path, seed: u64) -> Result<Codec, Failure> {
+fn tokenizer(seed: u64) -> Result<Codec, Failure> {
     let (names, training) = sources()?;
     let mut texts = Vec::new();
     for index in 0..12 {
@@ -133,7 +136,5 @@ fn tokenizer(folder: &Path, seed: u64) -> Result<Codec, Failure> {
     }
     let end = Some("<|end|>".to_string());
     let special = SpecialTokens { bos: end.clone(), eos: end.clone(), pad: end };
-    let codec = train_bpe(texts.into_iter(), 2048, &TAGS, &special)?;
-    codec.save(folder)?;
-    Ok(codec)
+    Ok(train_bpe(texts.into_iter(), 2048, &TAGS, &special)?)
 }

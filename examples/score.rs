@@ -13,7 +13,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use zerosearch::Failure;
 use zerosearch::burn::tensor::{Device, Tensor};
-use zerosearch::files::decode_text;
+use zerosearch::files::{decode_text, prepare_file, write_atomic};
 use zerosearch::generate::{Generator, Request, Sampling, Turn, never};
 use zerosearch::lm::{Decoder, HostWeights, LocalGenerator, ModelConfig, ScoredSequence};
 use zerosearch::metrics::say;
@@ -43,6 +43,7 @@ type Row = (String, Dtype, Vec<usize>, Vec<u8>);
 fn main() -> Result<(), Failure> {
     zerosearch::init_logging();
     let arguments = Arguments::parse();
+    prepare_file(&arguments.out, &[&arguments.tokens])?;
     let (config, json) = ModelConfig::read(arguments.model.join("config.json"))?;
     let weights = HostWeights::read(&arguments.model, &config)?;
     let lists = read_tokens(&arguments.tokens, &config)?;
@@ -75,8 +76,7 @@ fn main() -> Result<(), Failure> {
     let views =
         rows.iter().map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)));
     let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-    safetensors::serialize_to_file(views, None, &arguments.out)
-        .map_err(|error| Failure::message(format!("{}: {error}", arguments.out.display())))?;
+    write_atomic(&arguments.out, &safetensors::serialize(views, None)?)?;
     say(format!("{} sequences scored: {}", lists.len(), arguments.out.display()));
     Ok(())
 }

@@ -4,7 +4,7 @@
 //!
 //! See `zerosearch::config::RunConfig` for the keys. Ctrl-C leaves a checkpoint; `--resume` goes on from it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,6 +12,7 @@ use clap::Parser;
 use zerosearch::Failure;
 use zerosearch::config::RunConfig;
 use zerosearch::data::read_questions;
+use zerosearch::files::{prepare_file, prepare_folder};
 use zerosearch::lm::{LanguageModel, StoredDtype};
 use zerosearch::metrics::{ConsoleSink, say};
 use zerosearch::train::{Trainer, Validation, latest_step};
@@ -33,6 +34,7 @@ fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     zerosearch::kernels::keep_freed_memory();
     let config = RunConfig::read(&arguments.config, &arguments.assignments)?;
+    prepare(&config.out)?;
     let checkpoints = config.out.join("checkpoints");
     if !arguments.resume && latest_step(&checkpoints)?.is_some() {
         let out = config.out.display();
@@ -63,6 +65,8 @@ fn main() -> Result<(), Failure> {
     let mut trainer = builder.build()?;
     if trainer.steps_done() > 0 {
         say(format!("resumed after step {}", trainer.steps_done()));
+    } else if arguments.resume {
+        say(format!("no checkpoint in {}: a new run", config.out.display()));
     }
 
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -82,4 +86,12 @@ fn main() -> Result<(), Failure> {
     trainer.into_model()?.save(&policy, StoredDtype::F32)?;
     say(format!("trained policy in {}", policy.display()));
     Ok(())
+}
+
+/// Has the run's folder, and notices before any work what stands in the way in it.
+fn prepare(out: &Path) -> Result<(), Failure> {
+    prepare_folder(out)?;
+    prepare_file(out.join("metrics.jsonl"), &[])?;
+    let folders = ["checkpoints", "rollouts", "tensorboard", "policy"].map(|name| out.join(name));
+    Ok(folders.iter().filter(|folder| folder.exists()).try_for_each(prepare_folder)?)
 }

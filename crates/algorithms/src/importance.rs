@@ -12,8 +12,8 @@ const LARGEST_LOG_RATIO: f64 = 20.0;
 
 /// Weighs each token's policy-gradient loss by `w = π_old / π_sampled`, a constant without gradient.
 ///
-/// `π_old` is the trainer's policy before the update, `π_sampled` the generator's when it drew the token: older weights, or the
-/// same ones computed in another way. Unbounded, a few weights would drown all others; both remedies bound them, and
+/// `π_old` is the trainer's policy before the update, at temperature 1. `π_sampled` is the distribution that the generator drew the
+/// token from: of older weights, of the same ones computed in another way, at another temperature, or truncated. Unbounded, a few weights would drown all others; both remedies bound them, and
 /// both bias the gradient towards the samples as they are.
 ///
 /// In a configuration file: `{ mode = "token_truncate", cap = 2.0 }`.
@@ -62,7 +62,8 @@ impl Default for ImportanceSampling {
 }
 
 impl ImportanceSampling {
-    /// The weights of a batch whose sequences have these trained tokens. The logarithm of a ratio is clamped to ±20.
+    /// The weights of a batch whose sequences have these trained tokens. `sampled_logprobs` are those under the distribution that was
+    /// drawn from: `SampledToken::sampling_logprob` where a generator recorded it. The logarithm of a ratio is clamped to ±20.
     ///
     /// # Errors
     /// When the lists differ in length.
@@ -164,6 +165,26 @@ mod tests {
         let correction = ImportanceSampling { cap: 1e9, ..Default::default() };
         let found = correction.weights(&[0.0, -900.0], &[-900.0, 0.0], &[2]).unwrap();
         assert!(found.weights.iter().all(|weight| weight.is_finite()), "{found:?}");
+    }
+
+    #[test]
+    fn another_temperature_or_truncation_is_corrected_to_the_policy_itself() {
+        // The policy says ½, ¼, ¼. At temperature ½ its squares are drawn from: ⅔, ⅙, ⅙. Of the two most probable, ⅔, ⅓.
+        let policy = [0.5f32, 0.25, 0.25].map(f32::ln);
+        let correction = ImportanceSampling::default();
+        for (drawn, expected) in [
+            ([2.0 / 3.0, 1.0 / 6.0, 1.0 / 6.0], [0.75, 1.5, 1.5]),
+            ([2.0 / 3.0, 1.0 / 3.0, f32::NAN], [0.75, 0.75, f32::NAN]),
+            ([0.5, 0.25, 0.25], [1.0, 1.0, 1.0]),
+        ] {
+            let tokens = drawn.iter().filter(|probability| !probability.is_nan()).count();
+            let drawn: Vec<f32> = drawn[..tokens].iter().map(|probability: &f32| probability.ln()).collect();
+            let found = correction.weights(&policy[..tokens], &drawn, &[tokens]).unwrap().weights;
+            // Under the distribution that is drawn from, the weights of all tokens of the policy have the mean 1.
+            let mean: f32 = found.iter().zip(&drawn).map(|(weight, drawn)| weight * drawn.exp()).sum();
+            assert!((mean - policy[..tokens].iter().map(|log| log.exp()).sum::<f32>()).abs() < 1e-6);
+            found.iter().zip(expected).for_each(|(found, expected)| assert!((found - expected).abs() < 1e-6));
+        }
     }
 
     #[test]

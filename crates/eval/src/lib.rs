@@ -23,6 +23,6 @@ mod strategy;
 
 pub use error::EvalError;
 pub use evaluate::{EvalConfig, Evaluation, evaluate};
-pub use prediction::{Prediction, Utterance, write_predictions};
+pub use prediction::{Prediction, Utterance, predictions_path, write_predictions};
 pub use scores::{GroupedScores, MacroAverage, Scores, UNKNOWN, wilson_interval};
 pub use strategy::Strategy;

@@ -1,10 +1,10 @@
 //! One question's outcome, with everything that is needed to check it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use zerosearch_data::Question;
-use zerosearch_files::write_atomic;
+use zerosearch_files::{prepare_file, write_atomic};
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_metrics::Author;
 use zerosearch_rollout::Rollout;
@@ -91,7 +91,18 @@ impl Prediction {
     }
 }
 
-/// Writes predictions as JSONL, one a line.
+/// The file of the predictions beside one of scores: `scores.json` has `scores.predictions.jsonl`, and a name without that ending,
+/// such as `qwen2.5-3b`, is kept whole.
+pub fn predictions_path(scores: impl AsRef<Path>) -> PathBuf {
+    let scores = scores.as_ref();
+    let json = scores.extension().is_some_and(|extension| extension == "json");
+    let stem = if json { scores.file_stem() } else { scores.file_name() };
+    let mut name = stem.unwrap_or_default().to_os_string();
+    name.push(".predictions.jsonl");
+    scores.with_file_name(name)
+}
+
+/// Writes predictions as JSONL, one a line; missing folders are made.
 ///
 /// # Errors
 /// When the file cannot be written; an old one is then untouched.
@@ -101,5 +112,33 @@ pub fn write_predictions(path: impl AsRef<Path>, predictions: &[Prediction]) -> 
         serde_json::to_writer(&mut lines, prediction).map_err(EvalError::Encode)?;
         lines.push(b'\n');
     }
+    prepare_file(&path, &[])?;
     Ok(write_atomic(path, &lines)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_folders_are_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results/today/p.jsonl");
+        write_predictions(&path, &[]).unwrap();
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn predictions_are_named_after_the_whole_name_of_the_scores() {
+        for (scores, predictions) in [
+            ("scores.json", "scores.predictions.jsonl"),
+            ("results.v1.2/scores.seed.0.json", "results.v1.2/scores.seed.0.predictions.jsonl"),
+            ("out/qwen2.5-3b", "out/qwen2.5-3b.predictions.jsonl"),
+            ("out/qwen2.5-7b", "out/qwen2.5-7b.predictions.jsonl"),
+            ("./ergebnis.ü", "./ergebnis.ü.predictions.jsonl"),
+            ("scores.predictions.jsonl", "scores.predictions.jsonl.predictions.jsonl"),
+        ] {
+            assert_eq!(predictions_path(scores), Path::new(predictions));
+        }
+    }
 }

@@ -1,15 +1,15 @@
 //! A file is either the old one or the new one, never half of one.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::FileError;
+use crate::{FileError, is_stream};
 
 /// Writes a file under a temporary name beside it, syncs it, and renames it into place.
 ///
 /// Whoever opens `path`, also after a crash in the middle, sees the old content or the new one.
-/// The folder must exist. What a killed process left under the temporary name is replaced by the next write.
+/// The folder must exist: [`prepare_file`](crate::prepare_file) makes it. What a killed process left under the temporary name is replaced by the next write.
 ///
 /// # Errors
 /// Names the path and what to check. The old file is then untouched and no temporary one is left.
@@ -22,7 +22,8 @@ pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), FileErro
 
 /// A file under a temporary name, for content that is written piece by piece or published together with other files.
 ///
-/// Dropped without [`publish`](Self::publish), it deletes the temporary file and leaves the old one as it was.
+/// Dropped without [`publish`](Self::publish), it deletes the temporary file and leaves the old one as it was. A device or pipe
+/// ([`is_stream`](crate::is_stream)) is written to directly.
 ///
 /// ```
 /// use std::io::Write;
@@ -40,9 +41,9 @@ pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), FileErro
 #[derive(Debug)]
 pub struct StagedFile {
     file: File,
-    temporary: PathBuf,
+    /// Absent once it is published, and where there is none.
+    temporary: Option<PathBuf>,
     path: PathBuf,
-    published: bool,
 }
 
 impl StagedFile {
@@ -55,9 +56,12 @@ impl StagedFile {
     /// When the folder does not exist or cannot be written.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, FileError> {
         let path = path.as_ref();
-        let temporary = temporary_name(path);
-        let file = File::create(&temporary).map_err(FileError::write(path))?;
-        Ok(Self { file, temporary, path: path.to_path_buf(), published: false })
+        let temporary = (!is_stream(path)).then(|| temporary_name(path));
+        let file = match &temporary {
+            Some(temporary) => File::create(temporary),
+            None => OpenOptions::new().write(true).open(path),
+        };
+        Ok(Self { file: file.map_err(FileError::write(path))?, temporary, path: path.to_path_buf() })
     }
 
     /// Makes the content survive a power failure. [`publish`](Self::publish) does this too; it is of use where several
@@ -66,6 +70,10 @@ impl StagedFile {
     /// # Errors
     /// When the disk is full or broken.
     pub fn sync(&self) -> Result<(), FileError> {
+        if self.temporary.is_none() {
+            // A stream keeps nothing that could be synced.
+            return Ok(());
+        }
         self.file.sync_all().map_err(FileError::write(&self.path))
     }
 
@@ -75,9 +83,11 @@ impl StagedFile {
     /// When the content cannot be synced, or the name belongs to a folder.
     pub fn publish(mut self) -> Result<(), FileError> {
         self.sync()?;
-        fs::rename(&self.temporary, &self.path).map_err(FileError::write(&self.path))?;
-        self.published = true;
-        sync_folder(&self.path);
+        if let Some(temporary) = &self.temporary {
+            fs::rename(temporary, &self.path).map_err(FileError::write(&self.path))?;
+            self.temporary = None;
+            sync_folder(&self.path);
+        }
         Ok(())
     }
 }
@@ -94,9 +104,9 @@ impl Write for StagedFile {
 
 impl Drop for StagedFile {
     fn drop(&mut self) {
-        if !self.published {
+        if let Some(temporary) = &self.temporary {
             // A half-written file is of no use to anybody, and there is an earlier error to report.
-            let _ = fs::remove_file(&self.temporary);
+            let _ = fs::remove_file(temporary);
         }
     }
 }

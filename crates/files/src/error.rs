@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It could not be written.
-    #[error(
-        "cannot write {}: {source}; check that the disk is not full, that its file system is not read-only, and that the folder exists and is yours to write", path.display()
-    )]
+    #[error("cannot write {}: {source}{}", path.display(), remedy(source))]
     Write {
         /// The file or folder.
         path: PathBuf,
@@ -23,6 +21,14 @@ pub enum FileError {
         /// The operating system's error.
         source: std::io::Error,
     },
+}
+
+/// Advice on an error of the operating system; one of our own says all that there is to say.
+fn remedy(source: &std::io::Error) -> &'static str {
+    if source.get_ref().is_some() {
+        return "";
+    }
+    "; check that the disk is not full, that its file system is not read-only, and that the folder exists and is yours to write"
 }
 
 impl FileError {

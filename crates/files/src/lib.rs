@@ -1,4 +1,5 @@
-//! Files that are whole or not there: atomic writes, rows appended whole, and text with its byte-order mark taken off.
+//! Files that are whole or not there: places prepared before the work, atomic writes, rows appended whole and read up to where
+//! they were cut, and text with its byte-order mark taken off.
 //!
 //! ```
 //! use zerosearch_files::{read_text, write_atomic};
@@ -18,9 +19,13 @@
 mod append;
 mod atomic;
 mod error;
+mod prepare;
+mod rows;
 mod text;
 
 pub use append::append;
 pub use atomic::{StagedFile, write_atomic};
 pub use error::FileError;
+pub use prepare::{is_stream, prepare_file, prepare_folder};
+pub use rows::{RowError, parse_rows};
 pub use text::{decode_text, is_utf_16, read_text, without_mark};

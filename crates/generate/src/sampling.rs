@@ -37,6 +37,12 @@ impl Sampling {
         Self { temperature, ..Self::default() }
     }
 
+    /// Whether tokens are drawn from the model's own distribution: at temperature 1, untruncated. End-of-text tokens that
+    /// `min_new_tokens` keeps out are not counted.
+    pub fn is_untouched(&self) -> bool {
+        *self == Self { min_new_tokens: self.min_new_tokens, ..Self::default() }
+    }
+
     /// Checks every parameter's range.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use zerosearch_files::{FileError, append, write_atomic};
+use zerosearch_files::{FileError, RowError, append, parse_rows, write_atomic};
 
 use crate::{Metrics, MetricsError, Sink};
 
@@ -24,12 +24,15 @@ pub struct JsonlSink {
 }
 
 impl JsonlSink {
-    /// Starts a new file; an old one of that name is emptied.
+    /// Starts a new file, in a folder that is made if need be; an old file of that name is emptied.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, MetricsError> {
         let path = path.as_ref();
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(FileError::write(folder))?;
+        }
         let file = File::create(path).map_err(FileError::write(path))?;
         Ok(Self { path: path.to_path_buf(), file })
     }
@@ -46,7 +49,7 @@ impl JsonlSink {
             return Self::create(path);
         }
         let text = fs::read(path).map_err(FileError::read(path))?;
-        let kept: String = parse_rows(path, &text)?
+        let kept: String = parse_lines(path, &text)?
             .into_iter()
             .filter(|(row, _)| row.step < step)
             .flat_map(|(_, line)| [line, "\n"])
@@ -101,7 +104,7 @@ pub struct Row {
 pub fn read_jsonl(path: impl AsRef<Path>) -> Result<Vec<Row>, MetricsError> {
     let path = path.as_ref();
     let text = fs::read(path).map_err(FileError::read(path))?;
-    Ok(parse_rows(path, &text)?.into_iter().map(|(row, _)| row).collect())
+    Ok(parse_lines(path, &text)?.into_iter().map(|(row, _)| row).collect())
 }
 
 /// The points of one metric, for a chart: rows without it are left out, a NaN stays.
@@ -110,19 +113,12 @@ pub fn series(rows: &[Row], name: &str) -> Vec<(u64, f64)> {
 }
 
 /// The rows, each with its line as it stands in the file.
-fn parse_rows<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<(Row, &'a str)>, MetricsError> {
-    let lines: Vec<&[u8]> = zerosearch_files::without_mark(bytes).split(|byte| *byte == b'\n').collect();
-    // Empty unless the file ends without a line break: the process was killed while it wrote that line.
-    let last = lines.len() - 1;
-    let mut rows = Vec::new();
-    for (index, line) in lines.into_iter().enumerate().filter(|(_, line)| !line.is_empty()) {
-        match parse_row(line) {
-            Ok(row) => rows.push(row),
-            Err(_) if index == last => {}
-            Err(message) => return Err(MetricsError::Row { path: path.to_path_buf(), line: index + 1, message }),
-        }
-    }
-    Ok(rows)
+fn parse_lines<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<(Row, &'a str)>, MetricsError> {
+    parse_rows(path, bytes, parse_row).map_err(|RowError { line, message }| MetricsError::Row {
+        path: path.to_path_buf(),
+        line,
+        message,
+    })
 }
 
 fn parse_row(bytes: &[u8]) -> Result<(Row, &str), String> {

@@ -33,20 +33,32 @@ impl TensorBoardSink {
         folder: impl AsRef<Path>,
         wall_time: impl FnMut() -> f64 + Send + 'static,
     ) -> Result<Self, MetricsError> {
-        Self::resume(folder, 0, wall_time)
+        Self::start(folder.as_ref(), 0, wall_time)
     }
 
-    /// Goes on with a run from `step` on. The new file opens with a session start, by which TensorBoard
-    /// drops what older files say of that step and later ones.
+    /// Goes on with a run from `step` on: what the older files of this sink say of that step and later ones is cut off, since it
+    /// comes again, and so is an event that was cut short. The new file opens with a session start, by which a TensorBoard
+    /// that has read them already drops those steps.
     ///
     /// # Errors
-    /// When the folder or the file cannot be written.
+    /// When the folder or a file cannot be written.
     pub fn resume(
         folder: impl AsRef<Path>,
         step: u64,
         wall_time: impl FnMut() -> f64 + Send + 'static,
     ) -> Result<Self, MetricsError> {
         let folder = folder.as_ref();
+        for number in 0.. {
+            let path = file_path(folder, number);
+            if !path.exists() {
+                break;
+            }
+            cut(&path, step)?;
+        }
+        Self::start(folder, step, wall_time)
+    }
+
+    fn start(folder: &Path, step: u64, wall_time: impl FnMut() -> f64 + Send + 'static) -> Result<Self, MetricsError> {
         fs::create_dir_all(folder).map_err(FileError::write(folder))?;
         let (path, file) = create_next(folder)?;
         let mut sink = Self { path, file, wall_time: Box::new(wall_time) };
@@ -93,11 +105,59 @@ pub fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }
 
+fn file_path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("events.out.tfevents.{number:010}.zerosearch"))
+}
+
+/// Ends a file of this sink before the first event that is broken or has figures of `step` or a later one.
+fn cut(path: &Path, step: u64) -> Result<(), MetricsError> {
+    let bytes = fs::read(path).map_err(FileError::read(path))?;
+    let mut kept = 0;
+    while let Some(event) = first_event(&bytes[kept..]) {
+        if figures_step(event).is_some_and(|of| of >= step) {
+            break;
+        }
+        kept += event.len() + FRAME;
+    }
+    if kept < bytes.len() {
+        let file = OpenOptions::new().write(true).open(path).map_err(FileError::write(path))?;
+        file.set_len(kept as u64).and_then(|()| file.sync_all()).map_err(FileError::write(path))?;
+    }
+    Ok(())
+}
+
+/// The event that a stretch of records begins with; `None` where it is broken or there is none.
+fn first_event(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
+    let (checksum, rest) = rest.split_first_chunk::<4>()?;
+    if masked_crc(length) != u32::from_le_bytes(*checksum) {
+        return None;
+    }
+    let event = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let (checksum, _) = rest[event.len()..].split_first_chunk::<4>()?;
+    (masked_crc(event) == u32::from_le_bytes(*checksum)).then_some(event)
+}
+
+/// The step of an event as [`TensorBoardSink`] lays it out, if it holds figures.
+fn figures_step(event: &[u8]) -> Option<u64> {
+    // Wall time in nine bytes, then field 2, the step.
+    let mut rest = event.get(9..)?.strip_prefix(&[0x10])?.iter();
+    let mut step = 0;
+    for (index, byte) in rest.by_ref().take(10).enumerate() {
+        step |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    // Field 5: a summary.
+    (rest.next() == Some(&0x2a)).then_some(step)
+}
+
 /// The first number that no file has yet. `create_new` makes two sinks at once safe.
 fn create_next(folder: &Path) -> Result<(PathBuf, File), MetricsError> {
     let mut number = 0_u64;
     loop {
-        let path = folder.join(format!("events.out.tfevents.{number:010}.zerosearch"));
+        let path = file_path(folder, number);
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
@@ -106,10 +166,13 @@ fn create_next(folder: &Path) -> Result<(PathBuf, File), MetricsError> {
     }
 }
 
+/// What a record has beside its data: see [`record`].
+const FRAME: usize = 16;
+
 /// TFRecord: length, its checksum, the data, its checksum.
 fn record(data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u64).to_le_bytes();
-    let mut record = Vec::with_capacity(data.len() + 16);
+    let mut record = Vec::with_capacity(data.len() + FRAME);
     record.extend(length);
     record.extend(masked_crc(&length).to_le_bytes());
     record.extend(data);
@@ -160,6 +223,56 @@ mod tests {
         let data = b"\x09\0\0\0\0\0\0\xf8\x3f\x10\xac\x02\x2a\x0c\x0a\x0a\x0a\x03a/b\x15\0\0\x80\x3e";
         assert_eq!(bytes[header..header + 8], (data.len() as u64).to_le_bytes());
         assert_eq!(bytes[header + 12..bytes.len() - 4], *data);
+    }
+
+    /// The steps whose figures the files of a folder hold, in the order in which TensorBoard reads them.
+    fn steps(folder: &Path) -> Vec<u64> {
+        let mut steps = Vec::new();
+        for path in (0..).map(|number| file_path(folder, number)).take_while(|path| path.exists()) {
+            let bytes = fs::read(path).unwrap();
+            let mut rest = bytes.as_slice();
+            while let Some(event) = first_event(rest) {
+                steps.extend(figures_step(event));
+                rest = &rest[event.len() + FRAME..];
+            }
+        }
+        steps
+    }
+
+    fn log(sink: &mut TensorBoardSink, steps: impl IntoIterator<Item = u64>) {
+        for step in steps {
+            sink.log(step, &[("a", step as f64)].into_iter().collect()).unwrap();
+        }
+    }
+
+    #[test]
+    fn after_a_resume_every_step_is_there_once_and_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        log(&mut TensorBoardSink::resume(dir.path(), 1, || 0.0).unwrap(), 1..=200);
+        // It was killed after step 200, and its newest checkpoint is of step 150.
+        log(&mut TensorBoardSink::resume(dir.path(), 151, || 0.0).unwrap(), 151..=160);
+        log(&mut TensorBoardSink::resume(dir.path(), 131, || 0.0).unwrap(), 131..=300);
+        assert_eq!(steps(dir.path()), (1..=300).collect::<Vec<u64>>());
+        // A new run hides the old one by its session start, and leaves it.
+        log(&mut TensorBoardSink::create(dir.path(), || 0.0).unwrap(), 1..=2);
+        assert_eq!(steps(dir.path()).len(), 302);
+    }
+
+    #[test]
+    fn an_event_that_was_cut_short_anywhere_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = TensorBoardSink::resume(dir.path(), 1, || 0.0).unwrap();
+        log(&mut sink, 1..=2);
+        let bytes = fs::read(sink.path()).unwrap();
+        log(&mut sink, [3]);
+        let whole = fs::read(sink.path()).unwrap();
+        for cut_at in bytes.len()..whole.len() {
+            for tail in [&[][..], &[0; 30]] {
+                fs::write(sink.path(), [&whole[..cut_at], tail].concat()).unwrap();
+                cut(sink.path(), 9).unwrap();
+                assert!(fs::read(sink.path()).unwrap() == bytes, "{cut_at}");
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
-use zerosearch_files::{read_text, write_atomic};
+use zerosearch_files::{FileError, RowError, parse_rows, prepare_file, write_atomic};
 use zerosearch_generate::Stream;
 use zerosearch_search::Quality;
 
@@ -52,33 +52,34 @@ pub fn balance(labelled: Vec<LabelledInteraction>, seed: u64) -> Result<Vec<Labe
     Ok(balanced)
 }
 
-/// Writes one JSON object a line; the file appears complete or not at all.
+/// Writes one JSON object a line; the file appears complete or not at all, in a folder that is made if need be.
 ///
 /// # Errors
 /// When the file cannot be written; an old one is then untouched.
 pub fn write_interactions(path: impl AsRef<Path>, rows: &[LabelledInteraction]) -> Result<(), SimulatorError> {
     let mut lines = Vec::new();
     for (index, row) in rows.iter().enumerate() {
-        let failed = |error| broken(path.as_ref(), index, error);
+        let failed = |error| broken(path.as_ref(), index + 1, error);
         serde_json::to_writer(&mut lines, row).map_err(failed)?;
         lines.push(b'\n');
     }
+    prepare_file(&path, &[])?;
     Ok(write_atomic(path, &lines)?)
 }
 
-/// Reads what [`write_interactions`] wrote.
+/// Reads what [`write_interactions`] wrote. A last line that was cut short is left out with a warning.
 ///
 /// # Errors
 /// Names the file and the line.
 pub fn read_interactions(path: impl AsRef<Path>) -> Result<Vec<LabelledInteraction>, SimulatorError> {
-    let text = read_text(&path)?;
-    let row = |(index, line)| serde_json::from_str(line).map_err(|error| broken(path.as_ref(), index, error));
-    text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(row).collect()
+    let path = path.as_ref();
+    let bytes = std::fs::read(path).map_err(FileError::read(path))?;
+    parse_rows(path, &bytes, serde_json::from_slice).map_err(|RowError { line, message }| broken(path, line, message))
 }
 
-fn broken(path: &Path, index: usize, error: serde_json::Error) -> SimulatorError {
-    let message = format!("{error}; expected question, golden_answers, query, documents and quality");
-    SimulatorError::Row { path: path.into(), line: index + 1, message }
+fn broken(path: &Path, line: usize, message: impl std::fmt::Display) -> SimulatorError {
+    let message = format!("{message}; expected question, golden_answers, query, documents and quality");
+    SimulatorError::Row { path: path.into(), line, message }
 }
 
 #[cfg(test)]
@@ -116,6 +117,9 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         write_interactions(file.path(), &[row(0, Quality::Useful)]).unwrap();
         assert_eq!(read_interactions(file.path()).unwrap(), [row(0, Quality::Useful)]);
+        let text = std::fs::read(file.path()).unwrap();
+        std::fs::write(file.path(), [text.as_slice(), &text[..text.len() / 2]].concat()).unwrap();
+        assert_eq!(read_interactions(file.path()).unwrap(), [row(0, Quality::Useful)], "read up to the cut");
         std::fs::write(file.path(), "{\"question\": 1}\n").unwrap();
         assert!(read_interactions(file.path()).unwrap_err().to_string().contains(":1: "));
     }

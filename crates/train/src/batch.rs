@@ -15,6 +15,8 @@ pub(crate) struct TrainBatch {
     sequences: Vec<Sequence>,
     /// Log-probabilities that the generator recorded, one for each trained token.
     pub(crate) generator_logprobs: Vec<f32>,
+    /// The same under the distributions that the tokens were drawn from, where the generator recorded that they are others.
+    pub(crate) sampling_logprobs: Vec<Option<f32>>,
     /// Trained tokens of each rollout.
     pub(crate) lengths: Vec<usize>,
     rewards: Vec<f32>,
@@ -44,6 +46,7 @@ impl TrainBatch {
             let positions: Vec<usize> = rollout.trajectory.mask().trained_positions().collect();
             let start = batch.generator_logprobs.len();
             batch.generator_logprobs.extend(rollout.trajectory.logprobs());
+            batch.sampling_logprobs.extend(rollout.trajectory.sampled().map(|token| token.sampling_logprob));
             batch.lengths.push(positions.len());
             batch.rewards.push(*reward);
             batch.groups.push(rollout.question_index as usize);

@@ -168,6 +168,7 @@ impl TrainerBuilder {
     pub fn build(self) -> Result<Trainer, TrainError> {
         let Self { policy, questions, engine, tools, config, algorithm, prompt, reward, generator, device, .. } = self;
         config.validate()?;
+        warn_of_other_distribution(&config);
         let algorithm = match algorithm {
             Some(algorithm) => algorithm,
             None => config.algorithm.clone().build()?,
@@ -248,6 +249,21 @@ impl TrainerBuilder {
             trainer.add_sink(TensorBoardSink::resume(folder.join("tensorboard"), first, unix_seconds)?);
         }
         Ok(trainer)
+    }
+}
+
+/// The loss takes rollouts for draws from the policy at temperature 1. It says so where they are not and nothing corrects for it.
+fn warn_of_other_distribution(config: &TrainConfig) {
+    let sampling = &config.rollout.sampling;
+    if !sampling.is_untouched() && config.importance_sampling.is_none() {
+        tracing::warn!(
+            "rollouts are drawn at temperature {}, top_p {}, top_k {}, min_p {}, and the loss takes them for draws from the policy itself, at \
+             temperature 1 and untruncated; `importance_sampling` with `old_logprobs = \"recomputed\"` corrects for it",
+            sampling.temperature,
+            sampling.top_p,
+            sampling.top_k,
+            sampling.min_p
+        );
     }
 }
 

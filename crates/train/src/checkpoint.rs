@@ -28,6 +28,7 @@ use zerosearch_lm::{AdamW, Decoder, HostWeights, LanguageModel, LoraConfig, Stor
 
 use crate::critic::VALUE_HEAD;
 use crate::identity::Identity;
+use crate::keys::{change, comparable};
 use crate::learner::Learner;
 use crate::validation::Best;
 use crate::{Sample, StepReport, TrainConfig, TrainError, Trainer};
@@ -95,9 +96,9 @@ pub fn latest_step(checkpoints: impl AsRef<Path>) -> Result<Option<u64>, TrainEr
         return Ok(None);
     }
     let text = fs::read(&path).and_then(zerosearch_files::decode_text).map_err(|error| failed(&path, error))?;
-    let step =
-        text.trim().parse().map_err(|_| failed(&path, format!("holds {:?}, expected a step number", text.trim())))?;
-    Ok(Some(step))
+    let text = text.trim();
+    let message = || format!("holds {text:?}, expected a step number: write that of the newest `{PREFIX}…` beside it");
+    text.parse().map(Some).map_err(|_| failed(&path, message()))
 }
 
 /// The configuration of the run whose newest whole checkpoint lies here, or `None` where there is none.
@@ -123,15 +124,15 @@ impl Trainer {
         let checkpoints = self.outputs.checkpoints.as_deref().ok_or(TrainError::NoCheckpoints)?;
         let folder = checkpoints.join(format!("{PREFIX}{}", self.step));
         let temporary = checkpoints.join(format!(".{PREFIX}{}.tmp", self.step));
-        let state = format!("{:#}\n", json(&self.state()));
-        let there = || fs::read_to_string(folder.join(STATE)).is_ok_and(|there| there == state);
+        let state = json(&self.state());
+        let there = || read_json::<Value>(&folder.join(STATE)).is_ok_and(|there| is_same_run(&there, &state));
         if latest_step(checkpoints)? == Some(self.step) && there() {
             // The same step of the same run. At most it has been recorded since then, or could not be.
             return self.write_unrecorded(&folder);
         }
         remove(&temporary)?;
         fs::create_dir_all(&temporary).map_err(|error| failed(&temporary, error))?;
-        let written = self.write(&temporary, &state);
+        let written = self.write(&temporary, &format!("{state:#}\n"));
         if written.is_err() {
             // Nothing half-written is left to fill a disk that is full.
             let _ = fs::remove_dir_all(&temporary);
@@ -194,7 +195,7 @@ impl Trainer {
     ///
     /// # Errors
     /// When it is damaged, or belongs to a run of another configuration, algorithm, data set, tokenizer, base model,
-    /// prompt template or reward.
+    /// prompt template or reward. Keys that change memory, speed or what is kept may differ: see [`TrainConfig::change_from`].
     pub fn resume(&mut self) -> Result<bool, TrainError> {
         let checkpoints = self.outputs.checkpoints.clone().ok_or(TrainError::NoCheckpoints)?;
         let Some(step) = latest_step(&checkpoints)? else { return Ok(false) };
@@ -202,11 +203,15 @@ impl Trainer {
         let path = folder.join(STATE);
         let state: State = read_json(&path)?;
         let config = serde_json::from_value::<TrainConfig>(state.config.clone());
-        if let Some(key) = difference(&config.map_or(state.config, |config| json(&config)), &json(&*self.config)) {
-            return Err(failed(
-                &path,
-                format!("this run had another `{key}`: resume with the same configuration, or start in another folder"),
-            ));
+        let before = config.map_or(state.config, |config| comparable(&config));
+        if let Some(change) = change(&before, &comparable(&self.config)) {
+            let remedy = match change.key.as_str() {
+                "steps" => {
+                    "rates and noise are spread over all steps: to train on, start from its policy in another folder"
+                }
+                _ => "resume with the same value, or start in another folder",
+            };
+            return Err(failed(&path, format!("{change}; {remedy}")));
         }
         if let Some(what) = state.identity.differs_from(&self.identity) {
             return Err(failed(&path, format!("this run {what}, or start in another folder")));
@@ -329,31 +334,12 @@ fn json(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }
 
-/// The first key whose values differ, as a path.
-fn difference(a: &Value, b: &Value) -> Option<String> {
-    match (a, b) {
-        (Value::Object(a), Value::Object(b)) => {
-            a.keys().chain(b.keys()).find_map(|key| match (a.get(key), b.get(key)) {
-                (Some(x), Some(y)) => {
-                    difference(x, y).map(|inner| if inner.is_empty() { key.clone() } else { format!("{key}.{inner}") })
-                }
-                _ => Some(key.clone()),
-            })
-        }
-        _ if a == b => None,
-        _ => Some(String::new()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn the_key_that_differs_is_named_with_its_path() {
-        assert_eq!(difference(&json!({"a": {"b": 1}}), &json!({"a": {"b": 2}})), Some("a.b".into()));
-        assert_eq!(difference(&json!({"a": 1}), &json!({"a": 1, "c": 0})), Some("c".into()));
-        assert_eq!(difference(&json!({"a": [1, 2]}), &json!({"a": [1, 2]})), None);
-    }
+/// Whether two states are those of the same step of the same run, whatever resources it has now.
+fn is_same_run(there: &Value, now: &Value) -> bool {
+    let without_config = |state: &Value| {
+        let mut state = state.clone();
+        state.as_object_mut().and_then(|state| state.remove("config"));
+        state
+    };
+    without_config(there) == without_config(now) && change(&there["config"], &now["config"]).is_none()
 }

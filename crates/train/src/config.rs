@@ -85,8 +85,8 @@ pub struct TrainConfig {
     pub staleness: u64,
     /// Which log-probabilities the ratios of the loss, and `kl_reward`, start from.
     pub old_logprobs: OldLogprobs,
-    /// Weighs the policy gradient by the ratio of recomputed to recorded probabilities; absent: off. Needs
-    /// `old_logprobs = "recomputed"`.
+    /// Weighs the policy gradient by the ratio of recomputed probabilities to those that the rollouts were drawn with, temperature and
+    /// truncation included; absent: off. Needs `old_logprobs = "recomputed"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub importance_sampling: Option<ImportanceSampling>,
     /// A checkpoint after every so many steps, and after the last; 0 only after the last.
@@ -252,6 +252,13 @@ impl TrainConfig {
                 key: "old_logprobs",
                 value: "\"generator\"".into(),
                 expected: "\"recomputed\": `importance_sampling` weighs by recomputed over recorded probabilities",
+            });
+        }
+        if self.importance_sampling.is_some() && self.rollout.sampling.temperature == 0.0 {
+            return Err(TrainError::Config {
+                key: "rollout.sampling.temperature",
+                value: "0".into(),
+                expected: "above 0: `importance_sampling` weighs tokens by how likely they were drawn, and greedy ones are not drawn",
             });
         }
         self.importance_sampling.iter().try_for_each(ImportanceSampling::validate)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use zerosearch_algorithms::AlgorithmError;
 use zerosearch_curriculum::CurriculumError;
 use zerosearch_files::FileError;
-use zerosearch_generate::GenerateError;
+use zerosearch_generate::{GenerateError, Sampling};
 use zerosearch_lm::LmError;
 use zerosearch_metrics::MetricsError;
 use zerosearch_rollout::RolloutError;
@@ -36,6 +36,15 @@ pub enum TrainError {
         needed: usize,
         /// What was configured.
         found: usize,
+    },
+    /// Importance weights whose denominator is unknown.
+    #[error(
+        "`importance_sampling` needs the probability with which each token was drawn, and this generator recorded none for temperature {}, top_p {}, top_k {}, min_p {}: sample at temperature 1 without truncation, sample in this process, or leave `importance_sampling` out",
+        sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p
+    )]
+    NoSamplingLogprobs {
+        /// What was configured.
+        sampling: Sampling,
     },
     /// A loss or gradient that is not a number.
     #[error(

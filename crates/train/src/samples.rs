@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use zerosearch_files::write_atomic;
+use zerosearch_files::{parse_rows, write_atomic};
 use zerosearch_metrics::Metrics;
 use zerosearch_rollout::Rollout;
 
@@ -68,17 +68,14 @@ pub fn write_samples(folder: impl AsRef<Path>, samples: &[Sample]) -> Result<(),
     Ok(write_atomic(&path, text.as_bytes())?)
 }
 
-/// Reads a file of [`write_samples`].
+/// Reads a file of [`write_samples`]. A last line that was cut short is left out with a warning.
 ///
 /// # Errors
 /// Names the file and the line.
 pub fn read_samples(path: impl AsRef<Path>) -> Result<Vec<Sample>, TrainError> {
     let path = path.as_ref();
-    let text = fs::read(path).and_then(zerosearch_files::decode_text).map_err(|error| failed(path, error))?;
-    let row = |(index, line)| {
-        serde_json::from_str(line).map_err(|error| failed(path, format!("line {}: {error}", index + 1)))
-    };
-    text.lines().enumerate().map(row).collect()
+    let bytes = fs::read(path).map_err(|error| failed(path, error))?;
+    parse_rows(path, &bytes, serde_json::from_slice).map_err(|error| failed(path, error))
 }
 
 fn failed(path: &Path, message: impl std::fmt::Display) -> TrainError {

@@ -158,7 +158,8 @@ impl Updater {
         }
     }
 
-    /// The weights that correct for what the generator sampled with; `None` where that is off.
+    /// The weights that correct for what the generator sampled with, its temperature and truncation included; `None` where that
+    /// is off.
     fn importance(
         &self,
         batch: &TrainBatch,
@@ -166,7 +167,12 @@ impl Updater {
         metrics: &mut Metrics,
     ) -> Result<Option<Vec<f32>>, TrainError> {
         let Some(correction) = &self.config.importance_sampling else { return Ok(None) };
-        let found = correction.weights(old, &batch.generator_logprobs, &batch.lengths)?;
+        let sampling = &self.config.rollout.sampling;
+        let recorded = batch.sampling_logprobs.iter().zip(&batch.generator_logprobs);
+        let drawn: Option<Vec<f32>> =
+            recorded.map(|(drawn, model)| drawn.or(sampling.is_untouched().then_some(*model))).collect();
+        let drawn = drawn.ok_or(TrainError::NoSamplingLogprobs { sampling: *sampling })?;
+        let found = correction.weights(old, &drawn, &batch.lengths)?;
         let tokens = batch.tokens() as f64;
         metrics.summary("rollout/is_weight", &found.weights);
         metrics.insert("rollout/is_truncated", found.truncated as f64 / tokens);

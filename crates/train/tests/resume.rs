@@ -4,12 +4,12 @@ mod fixture;
 
 use std::path::Path;
 
-use fixture::{Fixture, Letters, RunEnd, build_in, config, run};
+use fixture::{Fixture, Letters, RunEnd, build_in, config, metrics, run};
 use zerosearch_data::Question;
-use zerosearch_lm::{HostWeights, LanguageModel};
+use zerosearch_lm::{AdamWConfig, HostWeights, LanguageModel};
 use zerosearch_reward::{Episode, RewardFn};
 use zerosearch_text::{PromptTemplate, SpecialTokens, train_bpe};
-use zerosearch_train::{TrainConfig, Trainer, Validation, latest_step};
+use zerosearch_train::{TrainConfig, Trainer, Validation, latest_config, latest_step};
 
 struct Nothing;
 
@@ -99,6 +99,84 @@ fn a_checkpoint_of_an_older_version_goes_on() {
     let other = TrainConfig { validate_every: 7, ..config("grpo") };
     let message = fixture.builder(other).checkpoints(&checkpoints).build().err().unwrap().to_string();
     assert!(message.contains("another `validate_every`"), "{message}");
+}
+
+/// As if it had run out of memory, or been moved to a smaller machine: the folder has another place by then.
+#[test]
+fn a_run_goes_on_with_other_resources() {
+    let fixture = Fixture::new();
+    // An optimizer whose steps follow the gradient's size, so that rounding stays rounding.
+    let optimizer = AdamWConfig { beta1: 0.0, beta2: 0.0, epsilon: 1.0, weight_decay: 0.0 };
+    let before = TrainConfig { optimizer, learning_rate: 0.1, ..config("grpo") };
+    let rest = |change: fn(&mut TrainConfig)| {
+        let folder = tempfile::tempdir().unwrap();
+        run(&mut fixture.trainer_in(&folder.path().join("here"), before.clone()), 2);
+        let moved = folder.path().join("there");
+        std::fs::rename(folder.path().join("here"), &moved).unwrap();
+        let mut config = before.clone();
+        change(&mut config);
+        let mut trainer = fixture.trainer_in(&moved, config.clone());
+        assert_eq!(trainer.steps_done(), 2);
+        assert_eq!(run(&mut trainer, u64::MAX), RunEnd::Finished);
+        assert_eq!(latest_config(moved.join("checkpoints")).unwrap(), Some(config));
+        (trainer.into_model().unwrap().into_weights(), metrics(&moved))
+    };
+    let (expected, figures) = rest(|_| {});
+    let same: [fn(&mut TrainConfig); 7] = [
+        |config| config.gradient_checkpointing = true,
+        |config| config.kv_cache_memory_bytes = Some(100_000),
+        |config| config.rollout.concurrency = 1,
+        |config| config.rollout.search_batch = 2,
+        |config| config.keep_checkpoints = 1,
+        |config| config.checkpoint_every = 2,
+        |config| config.skipped_updates = 9,
+    ];
+    for (index, change) in same.into_iter().enumerate() {
+        let (weights, found) = rest(change);
+        assert!(weights == expected, "{index}");
+        let sampled = |rows: &[Vec<(String, String)>]| -> Vec<_> {
+            let figure = |(name, _): &&(String, String)| !name.starts_with("rollout/kv_cache");
+            rows.iter().flat_map(|row| row.iter().filter(figure).cloned().collect::<Vec<_>>()).collect()
+        };
+        assert_eq!(sampled(&found), sampled(&figures), "{index}");
+    }
+    // The gradients' sums are taken in another order.
+    let (weights, _) = rest(|config| config.micro_batch_tokens = 1);
+    let distance = |a: &HostWeights, b: &HostWeights| {
+        let pairs = a.iter().zip(b.iter()).flat_map(|((_, a), (_, b))| a.values.iter().zip(&b.values));
+        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    let (apart, moved) = (distance(&weights, &expected), distance(&expected, &fixture.model.weights));
+    assert!(apart < 1e-3 * moved, "{apart} of {moved}");
+}
+
+#[test]
+fn a_checkpoint_of_this_step_stays_where_only_resources_differ() {
+    let fixture = Fixture::new();
+    let folder = tempfile::tempdir().unwrap();
+    run(&mut fixture.trainer_in(folder.path(), config("grpo")), 2);
+    let path = folder.path().join("checkpoints/global_step_2/trainer.json");
+    let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let smaller = TrainConfig { micro_batch_tokens: 100, ..config("grpo") };
+    fixture.trainer_in(folder.path(), smaller).checkpoint().unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), written);
+}
+
+#[test]
+fn a_key_that_decides_results_is_refused_with_both_values() {
+    let fixture = Fixture::new();
+    let folder = tempfile::tempdir().unwrap();
+    run(&mut fixture.trainer_in(folder.path(), config("grpo")), 1);
+    for (now, expected) in [
+        (TrainConfig { learning_rate: 1.0, ..config("grpo") }, "another `learning_rate`: 0.001, not 1.0"),
+        (TrainConfig { steps: 8, ..config("grpo") }, "another `steps`: 4, not 8"),
+        (TrainConfig { bf16: Some(true), ..config("grpo") }, "another `bf16`: left out, not true"),
+        (config("rloo"), "another `algorithm"),
+    ] {
+        let builder = fixture.builder(now).checkpoints(folder.path().join("checkpoints"));
+        let message = builder.build().err().unwrap().to_string();
+        assert!(message.contains(expected) && message.ends_with("another folder"), "{message}");
+    }
 }
 
 #[test]

@@ -4,9 +4,12 @@ mod fixture;
 
 use fixture::{Fixture, Sick, config, step};
 use zerosearch_algorithms::{Aggregation, AlgorithmConfig, ImportanceMode, ImportanceSampling, Reinforce};
+use zerosearch_generate::{SampledToken, Sampling};
 use zerosearch_lm::{AdamWConfig, HostWeights, LoraConfig};
 use zerosearch_metrics::Metrics;
+use zerosearch_rollout::{Rollout, RolloutConfig};
 use zerosearch_train::{LrSchedulerType, OldLogprobs, TrainConfig};
+use zerosearch_trajectory::{Segment, Trajectory};
 
 /// An optimizer whose steps follow the gradient's size, so that rounding stays rounding.
 const SMOOTH: AdamWConfig = AdamWConfig { beta1: 0.0, beta2: 0.0, epsilon: 1.0, weight_decay: 0.0 };
@@ -267,6 +270,113 @@ fn importance_sampling_leaves_equal_policies_alone_and_counts_what_a_band_keeps_
     let masked = figure(&metrics, "rollout/is_masked");
     assert!(masked > 0.0 && masked <= 1.0);
     assert!(figure(&metrics, "rollout/is_weight/mean") <= 1.0 - masked + 1e-6);
+}
+
+/// Rollouts that are said to have been drawn with other probabilities than the policy's: their ratios are ½, 1 and 4 in turn.
+fn drawn_otherwise(rollout: &Rollout) -> Rollout {
+    let mut rollout = rollout.clone();
+    let mut trajectory = Trajectory::new(Vec::new());
+    let mut ratios = [0.5f32, 1.0, 4.0].into_iter().cycle();
+    for segment in rollout.trajectory.segments() {
+        let mut segment = segment.clone();
+        if let Segment::Policy { tokens, .. } = &mut segment {
+            for (token, ratio) in tokens.iter_mut().zip(ratios.by_ref()) {
+                token.sampling_logprob = Some(token.logprob - ratio.ln());
+            }
+        }
+        trajectory.push(segment);
+    }
+    rollout.trajectory = trajectory;
+    rollout
+}
+
+#[test]
+fn importance_weights_compare_the_policy_with_what_was_drawn_from() {
+    let fixture = Fixture::new();
+    let corrected = |mode, cap, floor| TrainConfig {
+        old_logprobs: OldLogprobs::Recomputed,
+        importance_sampling: Some(ImportanceSampling { mode, cap, floor }),
+        ..config("grpo")
+    };
+    let rollouts: Vec<Rollout> =
+        step(&mut fixture.trainer(config("grpo"))).samples.into_iter().map(|s| s.rollout).collect();
+    let replay = |config: TrainConfig| {
+        fixture.trainer(config).replay(rollouts.iter().map(drawn_otherwise).collect()).unwrap().metrics
+    };
+    let near = |metrics: &Metrics, name: &str, expected: f64| {
+        let found = figure(metrics, name);
+        assert!((found - expected).abs() < 1e-5, "{name}: {found}, {expected}");
+    };
+    let metrics = replay(corrected(ImportanceMode::TokenTruncate, 2.0, 0.0));
+    near(&metrics, "rollout/is_weight/min", 0.5);
+    near(&metrics, "rollout/is_weight/max", 2.0);
+    assert!((figure(&metrics, "rollout/is_truncated") - 1.0 / 3.0).abs() < 0.05);
+    let metrics = replay(corrected(ImportanceMode::TokenMask, 3.0, 0.75));
+    near(&metrics, "rollout/is_weight/max", 1.0);
+    assert!((figure(&metrics, "rollout/is_masked") - 2.0 / 3.0).abs() < 0.05);
+    // Generator and trainer are compared at temperature 1 all the same, and so is the policy with itself.
+    assert_eq!(figure(&metrics, "rollout/logprob_gap_max"), 0.0);
+    assert_eq!(figure(&metrics, "actor/ppo_kl"), 0.0);
+}
+
+#[test]
+fn every_temperature_and_truncation_has_the_weights_of_its_distribution() {
+    let fixture = Fixture::new();
+    for sampling in [
+        Sampling::default(),
+        Sampling::temperature(0.5),
+        Sampling::temperature(1.5),
+        Sampling::temperature(1e-3),
+        Sampling { top_k: 3, ..Sampling::default() },
+        Sampling { top_p: 0.5, ..Sampling::default() },
+        Sampling { min_p: 0.5, temperature: 0.7, ..Sampling::default() },
+        Sampling { min_new_tokens: 2, ..Sampling::default() },
+    ] {
+        let base = config("grpo");
+        let config = TrainConfig {
+            old_logprobs: OldLogprobs::Recomputed,
+            importance_sampling: Some(ImportanceSampling { cap: 1e6, ..ImportanceSampling::default() }),
+            rollout: RolloutConfig { sampling, ..base.rollout },
+            ..base
+        };
+        let report = step(&mut fixture.trainer(config));
+        let tokens = report.samples.iter().filter(|sample| !sample.advantages.is_empty());
+        let tokens: Vec<SampledToken> =
+            tokens.flat_map(|sample| sample.rollout.trajectory.sampled().copied()).collect();
+        let mean =
+            tokens.iter().map(|token| f64::from(token.logprob - token.sampling_logprob.unwrap_or(token.logprob)).exp());
+        let (mean, found) =
+            (mean.sum::<f64>() / tokens.len() as f64, figure(&report.metrics, "rollout/is_weight/mean"));
+        assert!((found - mean).abs() < 1e-5 * mean, "{sampling:?}: {found}, {mean}");
+        let untouched = sampling == Sampling::default();
+        assert_eq!(untouched, tokens.iter().all(|token| token.sampling_logprob.is_none()), "{sampling:?}");
+        assert_eq!(untouched, found == 1.0, "{sampling:?}: {found}");
+        assert_eq!(figure(&report.metrics, "rollout/logprob_gap_max"), 0.0, "{sampling:?}");
+    }
+}
+
+#[test]
+fn weights_that_cannot_be_known_are_refused_by_name() {
+    let fixture = Fixture::new();
+    let base = config("grpo");
+    let corrected = |sampling| TrainConfig {
+        old_logprobs: OldLogprobs::Recomputed,
+        importance_sampling: Some(ImportanceSampling::default()),
+        rollout: RolloutConfig { sampling, ..base.rollout },
+        ..base.clone()
+    };
+    let message = fixture.builder(corrected(Sampling::greedy())).build().err().unwrap().to_string();
+    assert!(
+        message.contains("`rollout.sampling.temperature` is 0") && message.contains("importance_sampling"),
+        "{message}"
+    );
+    // As of a server that says at which temperature 1 a token has which log-probability, and nothing else.
+    let rollouts: Vec<Rollout> =
+        step(&mut fixture.trainer(base.clone())).samples.into_iter().map(|s| s.rollout).collect();
+    let mut trainer = fixture.trainer(corrected(Sampling::temperature(0.5)));
+    let message = trainer.replay(rollouts.clone()).unwrap_err().to_string();
+    assert!(message.contains("importance_sampling") && message.contains("temperature 0.5"), "{message}");
+    fixture.trainer(corrected(Sampling::default())).replay(rollouts).unwrap();
 }
 
 #[test]

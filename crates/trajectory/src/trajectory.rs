@@ -138,16 +138,17 @@ impl Trajectory {
         TokenMask::from_segments(&self.segments)
     }
 
-    /// The log-probabilities of the sampled tokens, in order: one for each trained position of the mask.
+    /// The sampled tokens, in order: one for each trained position of the mask.
+    pub fn sampled(&self) -> impl Iterator<Item = &SampledToken> {
+        self.segments.iter().flat_map(|segment| match segment {
+            Segment::Policy { tokens, .. } => tokens.as_slice(),
+            _ => &[],
+        })
+    }
+
+    /// The log-probabilities of the sampled tokens, in order, at temperature 1 and untruncated.
     pub fn logprobs(&self) -> Vec<f32> {
-        self.segments
-            .iter()
-            .flat_map(|segment| match segment {
-                Segment::Policy { tokens, .. } => tokens.as_slice(),
-                _ => &[],
-            })
-            .map(|token| token.logprob)
-            .collect()
+        self.sampled().map(|token| token.logprob).collect()
     }
 
     /// The weights that sampled each policy turn and its number of tokens, in order.

@@ -194,7 +194,8 @@ pub enum ConfigError {
 }
 
 impl RunConfig {
-    /// Reads a file and applies `key.path=value` assignments on top of it.
+    /// Reads a file and applies `key.path=value` assignments on top of it. A value is written as in TOML, and a text as it stands:
+    /// where a key wants a text, `2026-11-28`, `1.5` and `true` are one.
     ///
     /// # Errors
     /// Names the file, the line and the key.
@@ -213,31 +214,77 @@ impl RunConfig {
             // Straight from the text, so that messages have line and column.
             return toml::from_str(text).map_err(|error| failed(error.to_string()));
         }
-        let mut table: toml::Table = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
-        for assignment in assignments {
-            assign(&mut table, assignment)?;
+        let table: toml::Table = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
+        let assignments = assignments.iter().map(|assignment| Assignment::parse(assignment));
+        let assignments = assignments.collect::<Result<Vec<_>, _>>()?;
+        // Only the keys' types tell a date from a text that looks like one: the first reading that fits them all counts.
+        let doubtful = assignments.iter().filter(|assignment| assignment.is_doubtful()).count().min(MOST_DOUBTFUL);
+        let mut first_error = None;
+        for as_text in 0..1_u32 << doubtful {
+            let mut table = table.clone();
+            let mut index = 0;
+            for assignment in &assignments {
+                let is_text = assignment.is_doubtful() && index < doubtful && as_text >> index & 1 == 1;
+                index += usize::from(assignment.is_doubtful());
+                assignment.apply(&mut table, is_text)?;
+            }
+            match table.try_into() {
+                Ok(config) => return Ok(config),
+                Err(error) => drop(first_error.get_or_insert(error)),
+            }
         }
-        table.try_into().map_err(|error: toml::de::Error| failed(error.to_string()))
+        Err(failed(first_error.map(|error: toml::de::Error| error.to_string()).unwrap_or_default()))
     }
 }
 
-fn assign(table: &mut toml::Table, assignment: &str) -> Result<(), ConfigError> {
-    let failed = |message: &str| ConfigError::Assignment { assignment: assignment.into(), message: message.into() };
-    let (path, value) = assignment.split_once('=').ok_or_else(|| failed("has no ="))?;
-    // A value that is no TOML is a string: --set model=models/other needs no quotes.
-    let value = toml::from_str::<toml::Table>(&format!("v = {value}"))
-        .ok()
-        .and_then(|mut parsed| parsed.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(value.to_string()));
-    let mut keys: Vec<&str> = path.split('.').map(str::trim).collect();
-    let last = keys.pop().filter(|key| !key.is_empty()).ok_or_else(|| failed("has no key"))?;
-    let mut table = table;
-    for key in keys {
-        let entry = table.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        table = entry.as_table_mut().ok_or_else(|| failed("goes through a key that is no table"))?;
+/// So many values that may be texts or something else are tried in all combinations.
+const MOST_DOUBTFUL: usize = 12;
+
+/// A `key.path=value`.
+struct Assignment<'a> {
+    whole: &'a str,
+    path: &'a str,
+    text: &'a str,
+    value: toml::Value,
+}
+
+impl<'a> Assignment<'a> {
+    fn parse(whole: &'a str) -> Result<Self, ConfigError> {
+        let (path, text) = whole.split_once('=').ok_or_else(|| failed(whole, "has no ="))?;
+        let (path, text) = (path.trim(), text.trim());
+        if path.is_empty() {
+            return Err(failed(whole, "has no key"));
+        }
+        if text.is_empty() {
+            return Err(failed(whole, "has no value"));
+        }
+        // A value that is no TOML is a text: --set model=models/other needs no quotes.
+        let parsed = toml::from_str::<toml::Table>(&format!("v = {text}")).ok().filter(|parsed| parsed.len() == 1);
+        let value = parsed.and_then(|mut parsed| parsed.remove("v"));
+        Ok(Self { whole, path, text, value: value.unwrap_or_else(|| text.into()) })
     }
-    table.insert(last.to_string(), value);
-    Ok(())
+
+    /// Whether the value has another reading, as a text.
+    fn is_doubtful(&self) -> bool {
+        !self.value.is_str() && !self.value.is_table()
+    }
+
+    fn apply(&self, table: &mut toml::Table, as_text: bool) -> Result<(), ConfigError> {
+        let mut keys: Vec<&str> = self.path.split('.').map(str::trim).collect();
+        let last = keys.pop().filter(|key| !key.is_empty()).ok_or_else(|| failed(self.whole, "has no key"))?;
+        let mut table = table;
+        for key in keys {
+            let entry = table.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            table = entry.as_table_mut().ok_or_else(|| failed(self.whole, "goes through a key that is no table"))?;
+        }
+        let value = if as_text { self.text.into() } else { self.value.clone() };
+        table.insert(last.to_string(), value);
+        Ok(())
+    }
+}
+
+fn failed(assignment: &str, message: &str) -> ConfigError {
+    ConfigError::Assignment { assignment: assignment.into(), message: message.into() }
 }
 
 #[cfg(test)]
@@ -268,6 +315,58 @@ mod tests {
         assert_eq!(config.engine, EngineConfig::Bm25 { corpus: "other/c.jsonl".into() });
         assert!(parse(TEXT, &["train.step=7"]).unwrap_err().to_string().contains("step"));
         assert!(parse(TEXT, &["steps"]).unwrap_err().to_string().contains("has no ="));
+    }
+
+    /// A shell has taken the quotes off.
+    #[test]
+    fn a_text_may_look_like_any_other_value() {
+        for text in [
+            "2026-11-28",
+            "2026-11-28T10:00:00Z",
+            "10:30:00",
+            "1.5",
+            "7",
+            "0x1f",
+            "true",
+            "inf",
+            "[1]",
+            "1#2",
+            "None",
+            "a=b",
+        ] {
+            let config = parse(TEXT, &[&format!("out={text}")]).unwrap();
+            assert_eq!(config.out, PathBuf::from(text));
+            // In a table that is read twice, and beside values that are what they look like.
+            let url = format!("engine.url={text}");
+            let config =
+                parse(TEXT, &["train.steps=7", "engine={kind=\"retriever\",url=\"\"}", &url, "train.gradient_norm=2"])
+                    .unwrap();
+            assert_eq!(config.engine, EngineConfig::Retriever { url: text.into(), dialect: Dialect::SearchR1 });
+            assert_eq!((config.train.steps, config.train.gradient_norm), (7, 2.0));
+        }
+        let config = parse(TEXT, &["out = runs/x ", "model=\"7\"", "questions='a b'", "train.seed=3"]).unwrap();
+        assert_eq!((config.out, config.model), ("runs/x".into(), "7".into()));
+        assert_eq!((config.questions, config.train.seed), ("a b".into(), 3));
+    }
+
+    #[test]
+    fn what_a_key_does_not_take_is_refused_by_its_name() {
+        for (assignment, expected) in [
+            ("train.steps=2026-11-28", "steps"),
+            ("train.steps=1.5", "steps"),
+            ("train.gradient_checkpointing=1", "gradient_checkpointing"),
+            ("train.gradient_checkpointing=True", "gradient_checkpointing"),
+            ("train.lora=None", "lora"),
+            ("out=", "has no value"),
+            ("=5", "has no key"),
+            ("train.=5", "has no key"),
+            ("out.x=5", "goes through a key that is no table"),
+            ("train.learning_rates=1", "learning_rates"),
+            ("train.steps=5\nseed=7", "steps"),
+        ] {
+            let message = parse(TEXT, &[assignment]).unwrap_err().to_string();
+            assert!(message.contains(expected), "{assignment}: {message}");
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What decides how a pipeline runs, with the quickstart's values as defaults.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use zerosearch_algorithms::Grpo;
 use zerosearch_simulator::SimulationConfig;
-use zerosearch_train::TrainConfig;
+use zerosearch_train::{KeyChange, TrainConfig};
 
 use super::PipelineError;
 
@@ -59,5 +60,43 @@ impl PipelineConfig {
             }
         }
         Ok(self.train.validate()?)
+    }
+
+    /// The first key that differs from that of a run with the configuration `before` and that decides results: see
+    /// [`TrainConfig::change_from`].
+    pub fn change_from(&self, before: &Self) -> Option<KeyChange> {
+        let value = |config: &Self| {
+            let of_stages = Self { train: TrainConfig::default(), ..config.clone() };
+            serde_json::to_value(of_stages).unwrap_or(Value::Null)
+        };
+        let (old, new) = (value(before), value(self));
+        let keys = old.as_object().into_iter().flat_map(|keys| keys.keys());
+        let changed = keys.into_iter().find(|key| old[*key] != new[*key]);
+        let change =
+            |key: &String| KeyChange { key: key.clone(), before: old.get(key).cloned(), now: new.get(key).cloned() };
+        let of_training = || {
+            let change = self.train.change_from(&before.train)?;
+            Some(KeyChange { key: format!("train.{}", change.key), ..change })
+        };
+        changed.map(change).or_else(of_training)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_decides_results_is_named_and_resources_may_change() {
+        let before = PipelineConfig::default();
+        let mut now = before.clone();
+        now.train.micro_batch_tokens = 1;
+        now.train.rollout.concurrency = 2;
+        assert_eq!(now.change_from(&before), None);
+        now.train.seed = 7;
+        let message = now.change_from(&before).unwrap().to_string();
+        assert_eq!(message, "this run had another `train.seed`: 0, not 7");
+        now.simulator_steps = 41;
+        assert_eq!(now.change_from(&before).unwrap().key, "simulator_steps");
     }
 }

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zerosearch_eval::Strategy;
-use zerosearch_files::write_atomic;
+use zerosearch_files::{prepare_folder, write_atomic};
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{LanguageModel, LocalCompleter, StoredDtype};
 use zerosearch_metrics::{ConsoleSink, ProgressBar, say};
@@ -76,6 +76,7 @@ impl<'a> Pipeline<'a> {
         let format = EpisodeFormat::from(self.config.train.rollout.format);
         let prompt = PromptTemplate::for_model_or(&base.codec, &format.prompt)?;
         let simulator_prompt = SimulatorPrompt::for_model(self.model)?;
+        self.begin()?;
         let real = Counted::new(Bm25Index::new(self.material.corpus.iter().cloned())?);
         let calls = real.calls();
         let (count, train, test) = (base.weights.parameters(), self.material.train.len(), self.material.held_out.len());
@@ -141,25 +142,34 @@ impl<'a> Pipeline<'a> {
         Ok(PipelineEnd::Finished(Box::new(Outcome { summary, predictions })))
     }
 
-    /// The run's folder, empty or, when resuming, with what is there.
+    /// The run's folder, empty or, when resuming, with what is there. What stands in the way in it is noticed before any work.
     fn prepare(&self) -> Result<(), PipelineError> {
-        let marker = self.out.join("pipeline.json");
-        if marker.exists() {
+        if let Some(before) = self.marked()? {
             if !self.resume {
                 return Err(PipelineError::Occupied { path: self.out.into() });
             }
-            let before: PipelineConfig = self.read("pipeline.json")?;
-            if before != self.config {
-                return Err(PipelineError::file(
-                    marker,
-                    "this run had another configuration: resume with the same options, or start in another folder",
-                ));
+            if let Some(change) = self.config.change_from(&before) {
+                let remedy = "resume with the same options, or start in another folder";
+                return Err(PipelineError::file(self.out.join(MARKER), format!("{change}; {remedy}")));
             }
+        }
+        prepare_folder(self.out)?;
+        let folders =
+            ["base", "simulator", "checkpoints", "tensorboard", SAMPLES, "policy"].map(|name| self.out.join(name));
+        Ok(folders.iter().filter(|folder| folder.exists()).try_for_each(prepare_folder)?)
+    }
+
+    /// Marks the folder as this run's, now that its parts could be read.
+    fn begin(&self) -> Result<(), PipelineError> {
+        if self.marked()?.is_some_and(|before| before == self.config) {
             return Ok(());
         }
-        std::fs::create_dir_all(self.out)
-            .map_err(|error| PipelineError::file(self.out, format!("cannot be created: {error}")))?;
-        self.write("pipeline.json", &self.config)
+        self.write(MARKER, &self.config)
+    }
+
+    /// The configuration of the run in the folder, if there is one.
+    fn marked(&self) -> Result<Option<PipelineConfig>, PipelineError> {
+        if self.out.join(MARKER).exists() { self.read(MARKER).map(Some) } else { Ok(None) }
     }
 
     fn simulator(
@@ -304,6 +314,9 @@ impl<'a> Pipeline<'a> {
             .unwrap_or_default()
     }
 }
+
+/// The configuration: where it is, a run has begun.
+const MARKER: &str = "pipeline.json";
 
 /// Two groups of rollouts of each step.
 const SAMPLES: &str = "rollouts";

@@ -20,8 +20,7 @@ pub(super) fn sample(logits: &[f32], draw: &Draw<'_>, masses: &mut Masses) -> Sa
     if sampling.temperature == 0.0 {
         return token(argmax(logits, banned), Some(0.0));
     }
-    let untouched = Sampling { min_new_tokens: sampling.min_new_tokens, ..Sampling::default() };
-    if banned.is_empty() && *sampling == untouched {
+    if banned.is_empty() && sampling.is_untouched() {
         return token(pick(masses, uniform), None);
     }
     if sampling.temperature != 1.0 {
