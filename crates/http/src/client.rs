@@ -1,24 +1,29 @@
 //! One request, tried until it succeeds, is refused, or the attempts are used up.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use backon::{BlockingRetryable, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBuilder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use ureq::http::Response;
-use ureq::{Agent, Body};
+use ureq::Agent;
+use ureq::http::Method;
 
-/// The largest answer that is read, in bytes: far above any batch of documents, far below memory.
-const LARGEST_ANSWER: u64 = 256 << 20;
+use crate::address::endpoint;
+use crate::attempt::{Again, Call, Failure};
+
+/// A call waits this long at the request of a server, whatever its policy: `Retry-After` counts in whole seconds.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How patiently a server is asked.
 ///
 /// A call takes at most `attempts · timeout` plus the pauses, of which each is at most twice `longest_pause`.
+/// A server that names the time to come back (`Retry-After` and its kin) is asked again then, however often it does, within
+/// `attempts · timeout` since the call began, or 15 s if that is less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Time for one attempt, from connecting to the last byte of the answer.
     pub timeout: Duration,
-    /// Attempts in all; 0 counts as 1.
+    /// Attempts in all, beside those after which the server named a time; 0 counts as 1, and 1 means that nothing is tried again.
     pub attempts: usize,
     /// The pause before the second attempt. It doubles each time, and a random part of up to its own
     /// length is added, so that many clients do not come back at the same instant.
@@ -43,16 +48,33 @@ impl Default for RetryPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{endpoint}: {message}")]
 pub struct HttpError {
-    /// The address, without its query string (keys travel there).
+    /// The address, without its query string and a password (keys travel there).
     pub endpoint: String,
     /// What went wrong, and after how many attempts.
     pub message: String,
 }
 
+impl HttpError {
+    /// An error of the server at this address.
+    pub fn new(address: &str, message: impl Into<String>) -> Self {
+        Self { endpoint: endpoint(address), message: message.into() }
+    }
+
+    /// The status with which the server refused the request, if it did.
+    pub fn status(&self) -> Option<u16> {
+        self.message.strip_prefix("status ")?.get(..3)?.parse().ok()
+    }
+}
+
 /// Sends and receives JSON. Cheap to clone; clones share their connections.
 ///
-/// Time-outs, broken connections, status 429 and 5xx are tried again; any other status and an answer
-/// that is not the expected JSON are errors at once, because asking again would not change them.
+/// Time-outs, broken connections, answers that break off and the status 408, 425, 429 and 5xx are tried again; any other status
+/// and an answer that is not the expected JSON are errors at once, because asking again would not change them. So is an error
+/// in an answer whose status says success, unless it has one of these numbers. JSON is read as [`parse_json`](crate::parse_json) does.
+///
+/// Redirects are followed, and a POST stays one. Another server than the one that was named is sent no header
+/// of [`with_header`](Self::with_header) and no password of the address. Messages show neither.
+/// Proxies are those of the environment (`HTTPS_PROXY`, `NO_PROXY`, …), and none for this machine.
 #[derive(Clone)]
 pub struct JsonClient {
     agent: Agent,
@@ -60,24 +82,20 @@ pub struct JsonClient {
     headers: Vec<(String, String)>,
 }
 
-/// What one attempt came to.
-struct Failure {
-    message: String,
-    passing: bool,
-}
-
 impl JsonClient {
     /// A client with this patience.
     pub fn new(retry: RetryPolicy) -> Self {
-        // An error's status is read below, together with what the server says about it.
-        let config = Agent::config_builder().timeout_global(Some(retry.timeout)).http_status_as_error(false).build();
-        Self { agent: config.into(), retry, headers: Vec::new() }
+        // An error's status is read together with what the server says about it, and a redirect repeats the body.
+        let config =
+            Agent::config_builder().http_status_as_error(false).max_redirects(0).max_redirects_will_error(false);
+        Self { agent: config.build().into(), retry, headers: Vec::new() }
     }
 
-    /// Sends this header with every request, for example `Authorization`.
+    /// Sends this header with every request, for example `Authorization`. Blanks around the value are dropped: keys from files
+    /// end with a line feed.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.push((name.into(), value.into()));
+        self.headers.push((name.into(), value.into().trim().into()));
         self
     }
 
@@ -86,18 +104,9 @@ impl JsonClient {
     /// # Errors
     /// [`HttpError`] when the server refuses, fails every attempt, or answers something else than a `T`.
     pub fn post<T: DeserializeOwned>(&self, url: &str, body: &(impl Serialize + ?Sized)) -> Result<T, HttpError> {
-        let body = serde_json::to_string(body).map_err(|error| HttpError {
-            endpoint: endpoint(url),
-            message: format!("the request is no JSON: {error}"),
-        })?;
-        let text = self.exchange(url, || {
-            let mut request = self.agent.post(url).content_type("application/json");
-            for (name, value) in &self.headers {
-                request = request.header(name, value);
-            }
-            request.send(&body)
-        })?;
-        parse(url, &text)
+        let body = serde_json::to_string(body)
+            .map_err(|error| HttpError::new(url, format!("the request is no JSON: {error}")))?;
+        self.exchange(url, &[], Call::new(Method::POST, url, &[], &self.headers, Some(&body)))
     }
 
     /// GETs an address with these parameters and reads the answer.
@@ -105,92 +114,69 @@ impl JsonClient {
     /// # Errors
     /// As [`post`](Self::post).
     pub fn get<T: DeserializeOwned>(&self, url: &str, parameters: &[(&str, &str)]) -> Result<T, HttpError> {
-        let text = self.exchange(url, || {
-            let mut request = self.agent.get(url).query_pairs(parameters.iter().copied());
-            for (name, value) in &self.headers {
-                request = request.header(name, value);
-            }
-            request.call()
-        })?;
-        parse(url, &text)
+        self.exchange(url, parameters, Call::new(Method::GET, url, parameters, &self.headers, None))
     }
 
-    fn exchange(&self, url: &str, send: impl Fn() -> Result<Response<Body>, ureq::Error>) -> Result<String, HttpError> {
+    fn exchange<T: DeserializeOwned>(
+        &self,
+        url: &str,
+        parameters: &[(&str, &str)],
+        call: Result<Call<'_>, Failure>,
+    ) -> Result<T, HttpError> {
         let mut attempts = 0;
-        let attempt = || {
-            attempts += 1;
-            self.attempt(&send)
-        };
-        let pauses = ExponentialBuilder::new()
-            .with_min_delay(self.retry.first_pause)
-            .with_max_delay(self.retry.longest_pause)
-            .with_max_times(self.retry.attempts.saturating_sub(1))
-            .with_jitter();
-        let result = attempt
-            .retry(pauses)
-            .when(|failure| failure.passing)
-            .notify(|failure, pause| {
-                tracing::warn!(endpoint = endpoint(url), ?pause, "{}; trying again", failure.message)
-            })
-            .call();
-        result.map_err(|failure| {
-            let tried = if attempts == 1 { String::new() } else { format!(" ({attempts} attempts)") };
-            HttpError { endpoint: endpoint(url), message: failure.message + &tried }
+        call.and_then(|call| self.persist(&call, parameters, &mut attempts)).map_err(|failure| {
+            let tried = if attempts < 2 { String::new() } else { format!(" ({attempts} attempts)") };
+            HttpError::new(url, self.without_keys(failure.message, parameters) + &tried)
         })
     }
 
-    fn attempt(&self, send: impl Fn() -> Result<Response<Body>, ureq::Error>) -> Result<String, Failure> {
-        let mut response = send().map_err(|error| self.failure(error))?;
-        let status = response.status();
-        let text = response.body_mut().with_config().limit(LARGEST_ANSWER).lossy_utf8(true).read_to_string();
-        if !status.is_success() {
-            let said = text.map(|text| beginning(&text)).unwrap_or_default();
-            let message = format!("status {status}{}{said}", if said.is_empty() { "" } else { ": " });
-            return Err(Failure { message, passing: status.as_u16() == 429 || status.is_server_error() });
+    fn persist<T: DeserializeOwned>(
+        &self,
+        call: &Call<'_>,
+        parameters: &[(&str, &str)],
+        attempts: &mut usize,
+    ) -> Result<T, Failure> {
+        let RetryPolicy { timeout, attempts: most, first_pause, longest_pause } = self.retry;
+        let pauses = ExponentialBuilder::new().with_min_delay(first_pause).with_max_delay(longest_pause).with_jitter();
+        let mut own = pauses.with_max_times(most.saturating_sub(1)).build();
+        // Added to the pauses that the server names, so that not all clients come back at once.
+        let mut spread = pauses.without_max_times().build();
+        let begun = Instant::now();
+        let patience = timeout.saturating_mul(u32::try_from(most).unwrap_or(u32::MAX)).max(SHORTEST_PATIENCE);
+        loop {
+            *attempts += 1;
+            let mut failure = match call.attempt(&self.agent, timeout) {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            let pause = match failure.again {
+                Again::Never => None,
+                Again::Soon => own.next(),
+                Again::After(_) if most < 2 => None,
+                Again::After(named) if named <= patience.saturating_sub(begun.elapsed()) => {
+                    Some(named + spread.next().unwrap_or_default())
+                }
+                Again::After(named) => {
+                    let more = format!(
+                        "; the server asks to come back after {named:?}, and a call takes {patience:?} at most"
+                    );
+                    failure.message.push_str(&more);
+                    None
+                }
+            };
+            let Some(pause) = pause else { return Err(failure) };
+            let endpoint = endpoint(call.url.as_str());
+            tracing::warn!(endpoint, ?pause, "{}; trying again", self.without_keys(failure.message, parameters));
+            std::thread::sleep(pause);
         }
-        text.map_err(|error| self.failure(error))
     }
 
-    fn failure(&self, error: ureq::Error) -> Failure {
-        use ureq::Error as E;
-        let passing = match &error {
-            E::Timeout(_) | E::HostNotFound | E::ConnectionFailed | E::Protocol(_) => true,
-            // An answer with a body that cannot be decoded says so with these kinds; a network does not.
-            E::Io(error) => !matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput),
-            _ => false,
-        };
-        let message = match error {
-            E::Timeout(stage) => format!("no answer within {:?} (time-out: {stage})", self.retry.timeout),
-            // Its text would repeat the address with the query string.
-            E::BadUri(_) => "not an address: expected `http://host:port/path`".into(),
-            E::Io(error) => format!("the connection failed: {error}"),
-            error => error.to_string(),
-        };
-        Failure { message, passing }
+    /// A server's words may repeat the key that it was sent.
+    fn without_keys(&self, message: String, parameters: &[(&str, &str)]) -> String {
+        let headers = self.headers.iter().filter_map(|(_, value)| value.split_whitespace().last());
+        let keys = parameters.iter().filter(|(name, _)| name.contains("key")).map(|(_, value)| *value);
+        headers.chain(keys).filter(|key| key.len() > 3).fold(message, |message, key| message.replace(key, "…"))
     }
-}
-
-/// The address without what follows `?`, where keys may stand.
-fn endpoint(url: &str) -> String {
-    url.split('?').next().unwrap_or(url).to_string()
-}
-
-/// The first line or so of what a server said, for a message.
-fn beginning(text: &str) -> String {
-    const SHOWN: usize = 200;
-    let mut words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some((cut, _)) = words.char_indices().nth(SHOWN) {
-        words.truncate(cut);
-        words.push('…');
-    }
-    words
-}
-
-fn parse<T: DeserializeOwned>(url: &str, text: &str) -> Result<T, HttpError> {
-    serde_json::from_str(text).map_err(|error| HttpError {
-        endpoint: endpoint(url),
-        message: format!("not the expected JSON: {error}; the answer begins with `{}`", beginning(text)),
-    })
 }
 
 #[cfg(test)]
@@ -198,17 +184,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_keep_keys_and_long_pages_out() {
-        assert_eq!(endpoint("http://h/search?api_key=secret"), "http://h/search");
-        let page = format!("<html>\n  {}", "x".repeat(5000));
-        let shown = beginning(&page);
-        assert!(shown.starts_with("<html> x") && shown.chars().count() == 201, "{shown}");
-    }
-
-    #[test]
     fn what_is_no_address_is_not_tried_again() {
-        let error = JsonClient::new(RetryPolicy::default()).post::<u8>("no address?key=secret", &1).unwrap_err();
-        assert!(!error.to_string().contains("secret"), "{error}");
-        assert!(!error.message.contains("attempts"), "{error}");
+        for address in ["no address?key=secret", "ftp://host/secret?secret", "http://?secret", "http://h:99999?secret"]
+        {
+            let error = JsonClient::new(RetryPolicy::default()).post::<u8>(address, &1).unwrap_err();
+            assert!(error.message.starts_with("not an address") && error.status().is_none(), "{error}");
+            assert!(!error.message.contains("attempts") && !error.message.contains("secret"), "{error}");
+        }
     }
 }

@@ -17,8 +17,17 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
+mod attempt;
 mod client;
+mod excerpt;
+mod json;
 mod parallel;
+mod redirect;
+mod retry_after;
 
+pub use address::address;
 pub use client::{HttpError, JsonClient, RetryPolicy};
+pub use excerpt::excerpt;
+pub use json::{Reported, parse_json, reported_error};
 pub use parallel::in_parallel;

@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod openai;
+mod openai_answer;
 mod sglang;
 mod sglang_server;
 mod wire;

@@ -1,10 +1,10 @@
 //! Text completion by any server that speaks OpenAI's protocol.
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use zerosearch_generate::{Completer, Completion, CompletionRequest, GenerateError};
-use zerosearch_http::{HttpError, JsonClient, RetryPolicy, in_parallel};
+use zerosearch_http::{HttpError, JsonClient, RetryPolicy, address, in_parallel};
 
+use crate::openai_answer::{Answer, is_filtered};
 use crate::wire::{CONCURRENCY, patient, remote, short_seed};
 
 /// A server with `/v1/completions` or `/v1/chat/completions`: vLLM, SGLang, llama.cpp, and many more.
@@ -12,6 +12,9 @@ use crate::wire::{CONCURRENCY, patient, remote, short_seed};
 /// Requests are sent at once, within a bound; the server batches them. `top_k`, `min_p` and `min_tokens` are not in
 /// OpenAI's protocol, though the engines named take them: they are sent only when they are set.
 /// Seeds are shortened to 31 bits. An answer repeats only as far as the server honours the seed.
+///
+/// A model may say nothing: it refuses, a filter stops it, or its thoughts (`reasoning_content`) use up the tokens. Its
+/// completion is then empty, and a warning says why; the other requests of the batch are not touched by it.
 pub struct OpenAiServer {
     client: JsonClient,
     retry: RetryPolicy,
@@ -30,7 +33,8 @@ enum Api {
 }
 
 impl OpenAiServer {
-    /// Continues the prompt as it stands. `url` is the server's address, with or without `/v1`.
+    /// Continues the prompt as it stands. `url` is the server's address: a path in it (`/v1`, `/api/v3`, `/openai/deployments/m`)
+    /// is taken as it is, `/v1` is put behind a bare host, and the path of the endpoint itself may stand there too.
     pub fn completions(url: &str, model: impl Into<String>) -> Self {
         Self::new(url, "completions", Api::Completions, model.into())
     }
@@ -69,25 +73,21 @@ impl OpenAiServer {
         self
     }
 
-    fn new(url: &str, path: &str, api: Api, model: String) -> Self {
-        let host = url.trim_end_matches('/').trim_end_matches("/v1");
+    fn new(url: &str, endpoint: &str, api: Api, model: String) -> Self {
+        let url = address(url, |path| {
+            let path = path.trim_end_matches('/');
+            let pasted = path.strip_suffix("/chat/completions").or_else(|| path.strip_suffix("/completions"));
+            let base = pasted.unwrap_or(if path.is_empty() { "/v1" } else { path });
+            format!("{base}/{endpoint}")
+        });
         let client = JsonClient::new(patient());
-        Self {
-            client,
-            retry: patient(),
-            key: None,
-            url: format!("{host}/v1/{path}"),
-            model,
-            api,
-            system: None,
-            concurrency: CONCURRENCY,
-        }
+        Self { client, retry: patient(), key: None, url, model, api, system: None, concurrency: CONCURRENCY }
     }
 
     fn connect(mut self) -> Self {
         self.client = JsonClient::new(self.retry);
         if let Some(key) = &self.key {
-            self.client = self.client.with_header("Authorization", format!("Bearer {key}"));
+            self.client = self.client.with_header("Authorization", format!("Bearer {}", key.trim()));
         }
         self
     }
@@ -123,16 +123,34 @@ impl OpenAiServer {
     }
 
     fn complete_one(&self, request: &CompletionRequest) -> Result<Completion, HttpError> {
-        let answer: Answer = self.client.post(&self.url, &self.body(request))?;
-        let unexpected =
-            |message: &str| HttpError { endpoint: self.url.clone(), message: format!("unexpected answer: {message}") };
-        let choice = answer.choices.into_iter().next().ok_or_else(|| unexpected("no choices"))?;
-        let text =
-            choice.text.or_else(|| choice.message?.content).ok_or_else(|| unexpected("a choice without text"))?;
-        Ok(Completion {
-            text: before_stop(text, &request.stop),
-            tokens: answer.usage.unwrap_or_default().completion_tokens,
-        })
+        let answer: Answer = match self.client.post(&self.url, &self.body(request)) {
+            Ok(answer) => answer,
+            // The refusal of one prompt, by a filter that stands before the model.
+            Err(error) if is_filtered(&error) => {
+                tracing::warn!("{error}; its completion is empty");
+                return Ok(Completion { text: String::new(), tokens: 0 });
+            }
+            Err(error) => return Err(self.explained(error)),
+        };
+        let unexpected = |message| HttpError::new(&self.url, format!("unexpected answer: {message}"));
+        let tokens = answer.tokens();
+        let text = answer.text().map_err(unexpected)?.unwrap_or_else(|why| {
+            tracing::warn!("{}: a choice without text ({why}); its completion is empty", self.model);
+            String::new()
+        });
+        Ok(Completion { text: before_stop(text, &request.stop), tokens })
+    }
+
+    /// With the setting that the error points to.
+    fn explained(&self, mut error: HttpError) -> HttpError {
+        let hint = match (error.status(), &self.key) {
+            (Some(401 | 403), None) => "; no key was given".into(),
+            (Some(401 | 403), Some(_)) => "; is the key right?".into(),
+            (Some(404), _) => format!("; is the address right, and does it serve the model `{}`?", self.model),
+            _ => String::new(),
+        };
+        error.message.push_str(&hint);
+        error
     }
 }
 
@@ -159,38 +177,39 @@ fn before_stop(mut text: String, stop: &[String]) -> String {
     text
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    choices: Vec<Choice>,
-    usage: Option<Usage>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    text: Option<String>,
-    message: Option<Message>,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    content: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-struct Usage {
-    #[serde(default)]
-    completion_tokens: usize,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn addresses() {
-        for url in ["http://h:1", "http://h:1/", "http://h:1/v1", "http://h:1/v1/"] {
-            assert_eq!(OpenAiServer::completions(url, "m").url, "http://h:1/v1/completions");
-            assert_eq!(OpenAiServer::chat(url, "m").url, "http://h:1/v1/chat/completions");
+        for (given, base, query) in [
+            ("http://h:1", "http://h:1/v1", ""),
+            ("http://h:1/", "http://h:1/v1", ""),
+            ("http://h:1/v1", "http://h:1/v1", ""),
+            ("http://h:1/v1/", "http://h:1/v1", ""),
+            (" http://h:1\n", "http://h:1/v1", ""),
+            ("http://h/api/paas/v4", "http://h/api/paas/v4", ""),
+            ("http://h/api/v3/", "http://h/api/v3", ""),
+            ("http://h/v1beta/openai/", "http://h/v1beta/openai", ""),
+            ("http://h/proxy/8000/v1", "http://h/proxy/8000/v1", ""),
+            ("http://h/v1/chat/completions", "http://h/v1", ""),
+            ("http://h/v1/completions/", "http://h/v1", ""),
+            ("http://h/chat/completions", "http://h", ""),
+            (
+                "http://h/openai/deployments/m?api-version=2024-06-01",
+                "http://h/openai/deployments/m",
+                "?api-version=2024-06-01",
+            ),
+            ("http://h?a=b", "http://h/v1", "?a=b"),
+            ("localhost:8000", "http://localhost:8000/v1", ""),
+            ("127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1", ""),
+            ("[::1]:8000", "http://[::1]:8000/v1", ""),
+            ("http://me:secret@h/v1", "http://me:secret@h/v1", ""),
+            ("api.example.com/v1", "https://api.example.com/v1", ""),
+        ] {
+            assert_eq!(OpenAiServer::completions(given, "m").url, format!("{base}/completions{query}"));
+            assert_eq!(OpenAiServer::chat(given, "m").url, format!("{base}/chat/completions{query}"));
         }
     }
 

@@ -84,6 +84,64 @@ fn failures_name_the_endpoint() {
 }
 
 #[test]
+fn a_path_in_the_address_is_taken_as_it_is() {
+    let (url, log) = server(|_, _, _| (200, json!({"choices": [{"message": {"content": "yes"}}]})));
+    for base in ["", "/v1/", "/api/paas/v4", "/v1beta/openai", "/v1/chat/completions"] {
+        OpenAiServer::chat(&format!("{url}{base}"), "m").with_retry(impatient()).complete(&[request("x")]).unwrap();
+    }
+    let asked: Vec<String> = log.lock().unwrap().iter().map(|(path, _)| path.clone()).collect();
+    let bases = ["/v1", "/v1", "/api/paas/v4", "/v1beta/openai", "/v1"];
+    assert_eq!(asked, bases.map(|base| format!("{base}/chat/completions")));
+}
+
+#[test]
+fn a_model_that_says_nothing_does_not_cost_its_batch() {
+    let (url, _) = server(|_, _, body| match body["messages"][0]["content"].as_str().unwrap() {
+        "null" => (
+            200,
+            json!({"choices": [{"message": {"content": null, "reasoning_content": "hm"}, "finish_reason": "length"}], "usage": {"completion_tokens": 8}}),
+        ),
+        "missing" => (200, json!({"choices": [{"message": {"role": "assistant", "refusal": "no"}}], "usage": null})),
+        "filtered" => (400, json!({"error": {"code": "content_filter", "message": "The prompt was filtered"}})),
+        _ => (200, json!({"choices": [{"message": {"content": "yes"}}], "usage": {"completion_tokens": null}})),
+    });
+    let requests = ["a", "null", "missing", "filtered", "b"].map(request);
+    let answers = OpenAiServer::chat(&url, "m").with_retry(impatient()).complete(&requests).unwrap();
+    let answers: Vec<_> = answers.iter().map(|answer| (answer.text.as_str(), answer.tokens)).collect();
+    assert_eq!(answers, [("yes", 0), ("", 8), ("", 0), ("", 0), ("yes", 0)]);
+}
+
+#[test]
+fn answers_that_are_errors() {
+    for (status, answer, expected, requests) in [
+        (200, json!({"error": {"message": "provider is down", "code": 502}}), "provider is down (2 attempts)", 2),
+        (
+            200,
+            json!({"error": {"message": "no credits", "code": "402"}, "choices": null}),
+            "an error 402: no credits",
+            1,
+        ),
+        (200, json!({"choices": [{"error": {"message": "cut off"}, "message": {"content": "ye"}}]}), "cut off", 1),
+        (200, json!({"choices": [{"delta": {"content": "yes"}}]}), "a choice without text", 1),
+        (200, json!({"choices": null}), "unexpected answer", 1),
+        (404, json!({"detail": "Not Found"}), "does it serve the model `m`?", 1),
+        (
+            401,
+            json!({"error": {"message": "Incorrect API key provided: secret"}}),
+            r#"provided: …"}}; is the key right?"#,
+            1,
+        ),
+        (400, json!({"error": {"message": "maximum context length is 8"}}), "maximum context length is 8", 1),
+    ] {
+        let (url, log) = server(move |_, _, _| (status, answer.clone()));
+        let server = OpenAiServer::chat(&url, "m").with_key("secret\n").with_retry(impatient());
+        let error = server.complete(&[request("x")]).unwrap_err().to_string();
+        assert!(error.starts_with(&url) && error.contains(expected) && !error.contains("secret"), "{error}");
+        assert_eq!(log.lock().unwrap().len(), requests, "{expected}");
+    }
+}
+
+#[test]
 fn bad_requests_are_not_sent() {
     let (url, log) = server(|_, _, _| (200, json!({})));
     let completer = OpenAiServer::completions(&url, "m");

@@ -80,7 +80,9 @@ fn why_a_turn_ended() {
     for (reason, expected) in [
         (json!({"type": "stop", "matched": 151645}), Finish::EndOfText),
         (json!({"type": "stop", "matched": "</search>"}), Finish::Stop),
+        (json!({"type": "stop", "matched": null}), Finish::EndOfText),
         (json!({"type": "length", "length": 2}), Finish::Length),
+        (json!("length"), Finish::Length),
     ] {
         let (url, log) = server(move |_, _, _| (200, answer(&[2, 3], reason.clone())));
         let mut generator =
@@ -167,7 +169,20 @@ fn answers_that_cannot_be_trained_on_are_refused() {
     let no_logprob =
         json!({"meta_info": {"finish_reason": {"type": "length"}, "output_token_logprobs": [[null, 7, null]]}});
     let aborted = answer(&[2], json!({"type": "abort", "message": "out of memory"}));
+    let mut unasked = answer(&[2], json!({"type": "stop", "matched": 2}));
+    unasked["meta_info"]["output_token_logprobs"] = json!(null);
+    let mut unended = answer(&[2], json!(null));
+    unended["meta_info"]["output_token_logprobs"] = json!(null);
     for (body, expected) in [
+        (unasked, "`output_token_logprobs` is missing"),
+        (unended, "no finish reason"),
+        (
+            json!({"meta_info": {"finish_reason": {"type": "abort", "message": null}}}),
+            "ended with `abort`: no reason given",
+        ),
+        (json!({"error": {"message": "input is too long"}}), "the server reports an error: input is too long"),
+        (json!({"meta_info": null}), "unexpected answer"),
+        (json!([]), "unexpected answer"),
         (no_logprob, "token 7 has no finite log-probability"),
         (aborted, "out of memory"),
         (json!({"text": "x"}), "meta_info"),
@@ -177,6 +192,18 @@ fn answers_that_cannot_be_trained_on_are_refused() {
         start(&mut generator, &[1], turn(1, None)).unwrap();
         let error = generator.poll().unwrap_err().to_string();
         assert!(error.starts_with(&url) && error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn addresses_of_other_endpoints_mean_the_server() {
+    for base in ["", "/", "/v1", "/v1/", "/generate", "/proxy/7/v1"] {
+        let (url, log) = server(|_, _, body| count_on(body));
+        let mut generator = SglangGenerator::new(&format!("{url}{base}"), 100).with_retry(impatient());
+        start(&mut generator, &[1], turn(1, None)).unwrap();
+        generator.poll().unwrap();
+        let expected = if base.starts_with("/proxy") { "/proxy/7/generate" } else { "/generate" };
+        assert_eq!(log.lock().unwrap()[0].0, expected, "{base}");
     }
 }
 

@@ -42,11 +42,12 @@ impl<E> Cached<E> {
         Self { engine, memory: Mutex::new(Memory { answers: Answers::new(), file: None }) }
     }
 
-    /// Remembers in a JSONL file too, and begins with what the file holds. One process at a time.
+    /// Remembers in a JSONL file too, and begins with what the file holds. Two processes may share one; each knows what the other
+    /// wrote before it began.
     ///
     /// # Errors
     /// [`SearchError::File`] when the file cannot be opened or a line of it is not an answer. An
-    /// incomplete last line, as a killed process leaves it, is cut off.
+    /// incomplete last line, as a killed process leaves it, is cut off, and a damaged one is left out, both with a warning.
     pub fn with_file(engine: E, path: impl AsRef<Path>) -> Result<Self, SearchError> {
         let path = path.as_ref();
         let (file, answers) = tape::open(path)?;
@@ -232,5 +233,70 @@ mod tests {
         assert!(error.contains("answers.jsonl:2: not a recorded answer"), "{error}");
         let error = Replay::read(directory.path().join("none")).unwrap_err().to_string();
         assert!(error.contains("none: cannot read the recording"), "{error}");
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_read_up_to_the_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("answers.jsonl");
+        let texts = ["a", "é \"b\"\n\u{1}🌍", "c"];
+        let cached = Cached::with_file(Echo, &path).unwrap();
+        texts.iter().for_each(|text| drop(cached.search(&query(text, 1)).unwrap()));
+        let whole = std::fs::read(&path).unwrap();
+        let ends: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] == b'\n').collect();
+        for cut in 0..=whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            // A line is whole also where only its line feed is missing.
+            let kept = ends.iter().filter(|end| **end <= cut).count();
+            let replay = Replay::read(&path).unwrap();
+            let found = texts.iter().filter(|text| replay.search(&query(text, 1)).is_ok()).count();
+            assert_eq!(found, kept, "cut at {cut}");
+            Cached::with_file(Echo, &path).unwrap().search(&query("new", 1)).unwrap();
+            let lines = std::fs::read_to_string(&path).unwrap();
+            assert_eq!((lines.lines().count(), lines.ends_with('\n')), (kept + 1, true), "cut at {cut}");
+            assert!(Replay::read(&path).unwrap().search(&query("new", 1)).is_ok());
+        }
+    }
+
+    #[test]
+    fn damage_within_a_file_costs_its_line_and_other_files_are_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("answers.jsonl");
+        let row =
+            |text: &str| format!("{{\"query\": \"{text}\", \"top_k\": 1, \"documents\": [{{\"contents\": \"x\"}}]}}\n");
+        // Half a line with another behind it, a hole after a crash, bytes that are no text, half an emoji of JavaScript.
+        let content =
+            ["\u{feff}", &row("a"), "{\"query\": \"b", &row("c"), "\0\0\0\n", "\r\n", &row("d \\ud83c")].concat();
+        let content = [content.as_bytes(), &b"\xff\xfe\n\0\0"[..]].concat();
+        std::fs::write(&path, content).unwrap();
+        let cached = Cached::with_file(Echo, &path).unwrap();
+        for (text, known) in [("a", true), ("b", false), ("c", false), ("d \u{fffd}", true)] {
+            let found = cached.search(&query(text, 1)).unwrap();
+            assert_eq!(found[0].contents == "x", known, "{text:?}");
+        }
+        assert!(Replay::read(&path).unwrap().search(&query("b", 1)).is_ok());
+
+        for (name, foreign) in
+            [("settings.json", "{\"seed\": 3}"), ("notes.txt", "my notes\nof today\n"), ("words.txt", "notes")]
+        {
+            let path = directory.path().join(name);
+            std::fs::write(&path, foreign).unwrap();
+            let error = Cached::with_file(Echo, &path).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name}:1: not a recorded answer")), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), foreign);
+        }
+    }
+
+    #[test]
+    fn two_caches_on_one_file_leave_both_their_lines_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("answers.jsonl");
+        let caches = [(); 2].map(|()| Cached::with_file(Echo, &path).unwrap());
+        let texts = ["a", "a longer one", "b", "c"];
+        texts.iter().zip(caches.iter().cycle()).for_each(|(text, cache)| drop(cache.search(&query(text, 1)).unwrap()));
+        caches.iter().for_each(|cache| drop(cache.search(&query("both", 1)).unwrap()));
+        let replay = Replay::read(&path).unwrap();
+        assert!(texts.iter().chain(&["both"]).all(|text| replay.search(&query(text, 1)).is_ok()));
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), texts.len() + 2);
     }
 }

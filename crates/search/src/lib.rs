@@ -17,9 +17,11 @@ mod cached;
 mod counted;
 mod engine;
 mod replay;
+mod results;
 mod retriever;
 mod tape;
 mod web;
+mod web_results;
 mod words;
 
 pub use bm25::Bm25Index;

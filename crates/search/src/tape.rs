@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use zerosearch_files::without_mark;
+use zerosearch_http::parse_json;
 
 use crate::{Document, SearchError};
 
@@ -40,17 +41,20 @@ pub(crate) fn read(path: &Path) -> Result<Answers, SearchError> {
 /// Opens a file to append to, and what it holds already; a missing file is begun.
 ///
 /// A process that was killed while it wrote leaves half a line at the end: that is cut off, because
-/// the next answer would be glued to it.
+/// the next answer would be glued to it. Two processes that append leave both their lines whole.
 pub(crate) fn open(path: &Path) -> Result<(File, Answers), SearchError> {
     let writable =
         |error: std::io::Error| file_error(path, format!("cannot open the file for reading and writing: {error}"));
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(writable)?;
+    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(writable)?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(writable)?;
     let (answers, whole) = parse(path, &bytes)?;
-    file.set_len(whole).map_err(writable)?;
-    file.seek(SeekFrom::End(0)).map_err(writable)?;
+    if whole < bytes.len() {
+        file.set_len(whole as u64).map_err(writable)?;
+    }
+    if bytes[..whole].last().is_some_and(|last| *last != b'\n') {
+        file.write_all(b"\n").map_err(writable)?;
+    }
     Ok((file, answers))
 }
 
@@ -63,26 +67,42 @@ pub(crate) fn append(file: &mut File, path: &Path, key: &Key, documents: &[Docum
     zerosearch_files::append(file, path, line.as_bytes()).map_err(|error| file_error(path, error.to_string()))
 }
 
-/// The answers, and the length in bytes of the whole lines. The first answer to a question counts.
-/// Bytes and not text, because the last line may be cut within a character.
-fn parse(path: &Path, bytes: &[u8]) -> Result<(Answers, u64), SearchError> {
+/// The answers, and the length in bytes up to the end of the last whole line. The first answer to a question counts.
+///
+/// Lines that are no JSON are damage, of a process that was killed or of a full disk: they are left out with a warning. A line
+/// that is JSON and no answer, and a file that begins with a line that is no JSON, are of another kind and refused.
+fn parse(path: &Path, bytes: &[u8]) -> Result<(Answers, usize), SearchError> {
     let mut answers = Answers::new();
     let text = without_mark(bytes);
-    let mut whole = (bytes.len() - text.len()) as u64;
+    let mut whole = bytes.len() - text.len();
     for (number, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        if !line.ends_with(b"\n") {
-            tracing::warn!("{}: the last line is incomplete and is ignored", path.display());
-            break;
+        let ended = line.ends_with(b"\n");
+        // Bytes and not text until here, because the last line may be cut within a character.
+        let text = String::from_utf8_lossy(line);
+        if !text.trim().is_empty() {
+            let at = format!("{}:{}", path.display(), number + 1);
+            match parse_json::<Row>(&text) {
+                Ok(row) => {
+                    answers.entry((row.query, row.top_k)).or_insert(row.documents);
+                }
+                Err(error) if !error.is_data() && (!answers.is_empty() || (!ended && error.is_eof())) => {
+                    let damage = if ended { "the line is damaged" } else { "the last line is incomplete" };
+                    tracing::warn!("{at}: {damage} and is ignored: {error}");
+                    if !ended {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    let expected =
+                        "expected `{\"query\": \"…\", \"top_k\": 5, \"documents\": […]}`, or delete the file";
+                    return Err(SearchError::File {
+                        path: at,
+                        message: format!("not a recorded answer: {error}; {expected}"),
+                    });
+                }
+            }
         }
-        whole += line.len() as u64;
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let row: Row = serde_json::from_slice(line).map_err(|error| SearchError::File {
-            path: format!("{}:{}", path.display(), number + 1),
-            message: format!("not a recorded answer: {error}; expected `{{\"query\": \"…\", \"top_k\": 5, \"documents\": […]}}`, or delete the file"),
-        })?;
-        answers.entry((row.query, row.top_k)).or_insert(row.documents);
+        whole += line.len();
     }
     Ok((answers, whole))
 }

@@ -1,9 +1,10 @@
 //! Web search: Google's results through SerpAPI or Serper.
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use zerosearch_http::{HttpError, JsonClient, RetryPolicy, in_parallel};
+use serde_json::{Map, Value, json};
+use zerosearch_http::{HttpError, JsonClient, RetryPolicy, address, excerpt, in_parallel, reported_error};
 
+use crate::web_results::documents;
 use crate::{Document, Query, SearchEngine, SearchError};
 
 /// Requests under way at once, unless told otherwise: the services limit their rate.
@@ -11,7 +12,8 @@ const CONCURRENCY: usize = 8;
 
 /// Web search through a service. A blank query has no results and costs no request.
 ///
-/// A result's title, snippet and link become a document's title, contents and id.
+/// A result's title, snippet and link become a document's title, contents and id. Where a page has no such results, what stands
+/// above and beside them is taken: the answer box, the knowledge graph and the related questions.
 pub struct WebSearch {
     provider: WebProvider,
     key: String,
@@ -54,6 +56,7 @@ impl WebProvider {
 pub fn key_from_env(variable: &str) -> Result<String, SearchError> {
     std::env::var(variable)
         .ok()
+        .map(|key| key.trim().to_string())
         .filter(|key| !key.is_empty())
         .ok_or_else(|| SearchError::NoKey { variable: variable.into() })
 }
@@ -63,7 +66,7 @@ impl WebSearch {
     pub fn new(provider: WebProvider, key: impl Into<String>) -> Self {
         Self {
             provider,
-            key: key.into(),
+            key: key.into().trim().into(),
             url: provider.url().into(),
             client: JsonClient::new(RetryPolicy::default()),
             concurrency: CONCURRENCY,
@@ -91,7 +94,7 @@ impl WebSearch {
     /// At another address: a proxy, or a server in a test.
     #[must_use]
     pub fn with_url(mut self, url: impl Into<String>) -> Self {
-        self.url = url.into();
+        self.url = address(&url.into(), str::to_string);
         self
     }
 
@@ -109,8 +112,8 @@ impl WebSearch {
         self
     }
 
-    fn ask(&self, query: &Query<'_>) -> Result<Answer, HttpError> {
-        match self.provider {
+    fn ask(&self, query: &Query<'_>) -> Result<Map<String, Value>, HttpError> {
+        let answer = match self.provider {
             WebProvider::SerpApi => {
                 let num = query.top_k.to_string();
                 self.client
@@ -120,7 +123,13 @@ impl WebSearch {
                 let client = self.client.clone().with_header("X-API-KEY", &self.key);
                 client.post(&self.url, &json!({"q": query.text, "num": query.top_k}))
             }
-        }
+        };
+        answer.map_err(|mut error| {
+            if matches!(error.status(), Some(401 | 403)) {
+                error.message.push_str(&format!("; is the key right ({})?", self.provider.key_variable()));
+            }
+            error
+        })
     }
 }
 
@@ -129,41 +138,23 @@ impl SearchEngine for WebSearch {
         if query.text.trim().is_empty() || query.top_k == 0 {
             return Ok(Vec::new());
         }
-        let answer = self.ask(query)?;
-        match answer.error {
-            // SerpAPI reports an empty page of results as an error with status 200.
-            Some(message) if !message.contains("hasn't returned any results") => {
-                Err(SearchError::Server { endpoint: self.url.clone(), message })
-            }
-            _ => Ok(answer.results.into_iter().filter_map(Found::document).take(query.top_k).collect()),
+        let answer = Value::Object(self.ask(query)?);
+        let failed = |message: &str| {
+            // The words may repeat the key.
+            let message = if self.key.is_empty() { message.into() } else { message.replace(&self.key, "…") };
+            Err(HttpError::new(&self.url, excerpt(&message)).into())
+        };
+        // SerpAPI reports an empty page of results as an error with status 200.
+        match reported_error(&answer) {
+            Some(error) if !error.message.contains("hasn't returned any results") => failed(&error.message),
+            _ => match documents(&answer) {
+                Some(found) => Ok(found.into_iter().take(query.top_k).collect()),
+                None => failed(&format!("unexpected answer: no page of results: {answer}")),
+            },
         }
     }
 
     fn search_batch(&self, queries: &[Query<'_>]) -> Vec<Result<Vec<Document>, SearchError>> {
         in_parallel(queries, self.concurrency, |query| self.search(query))
-    }
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    #[serde(default, alias = "organic_results", alias = "organic")]
-    results: Vec<Found>,
-    error: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Found {
-    title: Option<String>,
-    snippet: Option<String>,
-    link: Option<String>,
-}
-
-impl Found {
-    /// A result without a snippet still tells its title; one without either tells nothing.
-    fn document(self) -> Option<Document> {
-        if self.title.is_none() && self.snippet.is_none() {
-            return None;
-        }
-        Some(Document { id: self.link, title: self.title, contents: self.snippet.unwrap_or_default(), score: None })
     }
 }

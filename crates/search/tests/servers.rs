@@ -46,6 +46,16 @@ fn server(answer: impl Fn(usize, &Value) -> (u16, Value) + Send + Sync + 'static
     (url, log)
 }
 
+/// A server that always answers with this text.
+fn raw_server(answer: &'static str) -> (String, std::thread::JoinHandle<()>) {
+    let server = tiny_http::Server::http("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", server.server_addr().to_ip().unwrap());
+    let thread = std::thread::spawn(move || {
+        server.incoming_requests().for_each(|request| drop(request.respond(tiny_http::Response::from_string(answer))));
+    });
+    (url, thread)
+}
+
 /// Answers as Search-R1's server does: each query's documents repeat its words.
 fn search_r1_answer(body: &Value) -> Value {
     let top_k = body["topk"].as_u64().unwrap();
@@ -128,6 +138,87 @@ fn an_unexpected_answer_is_an_error_at_once() {
         RetrieverServer::search_r1(&url).with_retry(impatient()).search(&query("a", 1)).unwrap_err().to_string();
     assert!(error.starts_with(&url) && error.contains("unexpected answer"), "{error}");
     assert_eq!(log.lock().unwrap().len(), 1);
+}
+
+/// One element of a batch that is null, or text that was cut within an emoji, costs no other element.
+#[test]
+fn a_bad_element_does_not_cost_its_batch() {
+    let (url, log) = server(|_, body| {
+        let mut answer = search_r1_answer(body);
+        answer["result"][1] = json!(null);
+        answer["result"][2] = json!([{"document": null}, {"contents": "c"}, {"contents": null}]);
+        (200, answer)
+    });
+    let engine = RetrieverServer::search_r1(&url).with_retry(impatient());
+    let mut answers = engine.search_batch(&[query("a", 1), query("b", 1), query("c", 1), query("d", 1)]);
+    let error = answers.remove(1).unwrap_err().to_string();
+    assert!(error.starts_with(&url) && error.contains("unexpected answer: `null` in place of"), "{error}");
+    assert_eq!(contents(answers), [["a 0"], ["c"], ["d 0"]]);
+    assert_eq!(log.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn text_cut_within_an_emoji_is_read() {
+    let (url, _) = raw_server(r#"{"result": [[{"document": {"contents": "cut \ud83c"}, "score": NaN}]]}"#);
+    let found = RetrieverServer::search_r1(&url).with_retry(impatient()).search(&query("a", 1)).unwrap();
+    assert_eq!(found, [Document { contents: "cut \u{fffd}".into(), ..Default::default() }]);
+}
+
+#[test]
+fn a_retriever_that_reports_an_error_under_200() {
+    for (answer, expected) in [
+        (json!({"error": "no memory"}), "the server reports an error: no memory"),
+        (json!({"result": null, "detail": "index not loaded"}), "the server reports an error: index not loaded"),
+        (json!({"result": [[]]}), "1 lists of results for 2 queries"),
+    ] {
+        let (url, _) = server(move |_, _| (200, answer.clone()));
+        let engine = RetrieverServer::search_r1(&url).with_retry(impatient());
+        for answer in engine.search_batch(&[query("a", 1), query("b", 1)]) {
+            let error = answer.unwrap_err().to_string();
+            assert!(error.contains("unexpected answer") && error.contains(expected), "{error}");
+        }
+    }
+}
+
+#[test]
+fn pages_with_only_an_answer_box() {
+    let box_of = |name: &str| json!({name: {"title": "Chad", "answer": "N'Djamena", "link": "L"}});
+    let empty = "Google hasn't returned any results for this query.";
+    for (answer, expected) in [
+        (box_of("answer_box"), vec!["N'Djamena"]),
+        (box_of("answerBox"), vec!["N'Djamena"]),
+        (json!({"answer_box": {"answer": "N'Djamena"}, "error": empty}), vec!["N'Djamena"]),
+        (json!({"error": empty, "organic_results": null}), vec![]),
+        (json!({"organic": null, "searchParameters": {}}), vec![]),
+        (json!({"organic": [{"link": "L"}, {"title": "T", "snippet": null}]}), vec![""]),
+    ] {
+        let (url, _) = server(move |_, _| (200, answer.clone()));
+        for engine in [WebSearch::serpapi("secret"), WebSearch::serper("secret")] {
+            let found = engine.with_url(&url).with_retry(impatient()).search(&query("capital of Chad", 3)).unwrap();
+            assert_eq!(found.iter().map(|document| document.contents.as_str()).collect::<Vec<_>>(), expected);
+        }
+    }
+}
+
+#[test]
+fn web_services_that_refuse_are_not_asked_again_and_keep_the_key_secret() {
+    for (status, answer, expected) in [
+        (200, json!({"error": "Invalid API key secret."}), "Invalid API key …."),
+        (200, json!({"message": "Not enough credits", "statusCode": 400}), "Not enough credits"),
+        (200, json!({"hello": "secret"}), r#"no page of results: {"hello":"…"}"#),
+        (200, json!(["secret"]), "unexpected answer"),
+        (401, json!({"error": "Invalid API key: secret"}), r#"Invalid API key: …"}; is the key right ("#),
+        (403, json!({"message": "Unauthorized.", "statusCode": 403}), "is the key right ("),
+        (429, json!({"error": "Your account has run out of searches."}), "run out of searches"),
+    ] {
+        let (url, log) = server(move |_, _| (status, answer.clone()));
+        for engine in [WebSearch::serpapi("secret\n"), WebSearch::serper(" secret")] {
+            let engine = engine.with_url(&url).with_retry(impatient());
+            let error = engine.search(&query("a", 3)).unwrap_err().to_string();
+            assert!(error.starts_with(&url) && error.contains(expected) && !error.contains("secret"), "{error}");
+        }
+        assert_eq!(log.lock().unwrap().len(), 2, "{expected}");
+    }
 }
 
 #[test]
