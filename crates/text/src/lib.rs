@@ -37,6 +37,8 @@ mod incremental;
 mod information;
 mod json;
 mod prompt;
+mod python;
+mod source;
 mod stop;
 
 pub use bpe::train_bpe;
