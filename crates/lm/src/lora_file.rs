@@ -73,8 +73,9 @@ impl LoraConfig {
     pub fn read(folder: impl AsRef<Path>, config: &ModelConfig) -> Result<(Self, HostWeights), LmError> {
         let folder = folder.as_ref();
         let path = folder.join(CONFIG);
-        let text =
-            std::fs::read(&path).and_then(zerosearch_files::decode_text).map_err(|error| LmError::file(&path, error))?;
+        let text = std::fs::read(&path)
+            .and_then(zerosearch_files::decode_text)
+            .map_err(|error| LmError::file(&path, error))?;
         let value: Map<String, Value> =
             from_python_json(&text).map_err(|error| LmError::file(&path, format!("not a JSON object: {error}")))?;
         let lora = AdapterConfig { path: &path, value: &value }.read(config)?;

@@ -13,14 +13,12 @@ pub struct Episode<'a> {
     pub policy_turns: &'a [String],
     /// The decoded text of each observation, in order.
     pub observations: &'a [String],
-    /// The tags that the policy was to write.
-    pub format: &'a EpisodeFormat,
 }
 
 impl<'a> Episode<'a> {
-    /// The answer that the policy gave, see [`EpisodeFormat::extract_answer`].
+    /// The answer that the policy gave in the default format; in another one, [`EpisodeFormat::extract_answer`].
     pub fn answer(&self) -> Option<&'a str> {
-        self.format.extract_answer(self.policy_turns)
+        EpisodeFormat::default().extract_answer(self.policy_turns)
     }
 }
 
@@ -29,8 +27,15 @@ pub trait RewardFn: Send + Sync {
     /// The name under which the reward is logged.
     fn name(&self) -> &str;
 
-    /// The reward of `episode`.
+    /// The reward of `episode`, in the default format.
     fn reward(&self, episode: &Episode<'_>) -> f32;
+
+    /// The reward of an episode in the words of `format`, which a trainer asks for. A reward that reads tags defines it; any
+    /// other is the same in every format.
+    fn reward_in(&self, format: &EpisodeFormat, episode: &Episode<'_>) -> f32 {
+        let _ = format;
+        self.reward(episode)
+    }
 }
 
 macro_rules! through_a_pointer {
@@ -42,6 +47,10 @@ macro_rules! through_a_pointer {
 
             fn reward(&self, episode: &Episode<'_>) -> f32 {
                 (**self).reward(episode)
+            }
+
+            fn reward_in(&self, format: &EpisodeFormat, episode: &Episode<'_>) -> f32 {
+                (**self).reward_in(format, episode)
             }
         }
     )+};

@@ -4,7 +4,6 @@
 //! counts shared words. All take the best over **all** golden answers.
 //!
 //! ```
-//! use zerosearch_grammar::EpisodeFormat;
 //! use zerosearch_reward::{Episode, F1Reward, RewardFn, contains, exact_match, f1};
 //!
 //! let turns = [
@@ -22,7 +21,6 @@
 //!     golden_answers: &golden,
 //!     policy_turns: &turns,
 //!     observations: &[],
-//!     format: &EpisodeFormat::default(),
 //! };
 //! assert_eq!(episode.answer(), Some("The city of Paris."));
 //! assert_eq!(F1Reward.reward(&episode), 0.5);

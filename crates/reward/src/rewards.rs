@@ -1,5 +1,7 @@
 //! Rewards of the answer alone, and their weighted sum.
 
+use zerosearch_grammar::EpisodeFormat;
+
 use crate::{Episode, RewardFn, contains, exact_match, f1};
 
 /// [`f1`] of the answer; 0 without one. The reward of the paper.
@@ -12,7 +14,12 @@ impl RewardFn for F1Reward {
     }
 
     fn reward(&self, episode: &Episode<'_>) -> f32 {
-        episode.answer().map_or(0.0, |answer| f1(answer, episode.golden_answers) as f32)
+        self.reward_in(&EpisodeFormat::default(), episode)
+    }
+
+    fn reward_in(&self, format: &EpisodeFormat, episode: &Episode<'_>) -> f32 {
+        let answer = format.extract_answer(episode.policy_turns);
+        answer.map_or(0.0, |answer| f1(answer, episode.golden_answers) as f32)
     }
 }
 
@@ -26,7 +33,12 @@ impl RewardFn for ExactMatchReward {
     }
 
     fn reward(&self, episode: &Episode<'_>) -> f32 {
-        one_if(episode.answer().is_some_and(|answer| exact_match(answer, episode.golden_answers)))
+        self.reward_in(&EpisodeFormat::default(), episode)
+    }
+
+    fn reward_in(&self, format: &EpisodeFormat, episode: &Episode<'_>) -> f32 {
+        let answer = format.extract_answer(episode.policy_turns);
+        one_if(answer.is_some_and(|answer| exact_match(answer, episode.golden_answers)))
     }
 }
 
@@ -40,14 +52,18 @@ impl RewardFn for ContainsReward {
     }
 
     fn reward(&self, episode: &Episode<'_>) -> f32 {
-        one_if(episode.answer().is_some_and(|answer| contains(answer, episode.golden_answers)))
+        self.reward_in(&EpisodeFormat::default(), episode)
+    }
+
+    fn reward_in(&self, format: &EpisodeFormat, episode: &Episode<'_>) -> f32 {
+        let answer = format.extract_answer(episode.policy_turns);
+        one_if(answer.is_some_and(|answer| contains(answer, episode.golden_answers)))
     }
 }
 
 /// A weighted sum of rewards.
 ///
 /// ```
-/// use zerosearch_grammar::EpisodeFormat;
 /// use zerosearch_reward::{Episode, F1Reward, FormatReward, RewardFn, Weighted};
 ///
 /// let reward = Weighted::new("f1+format", vec![(1.0, Box::new(F1Reward)), (0.2, Box::new(FormatReward))])?;
@@ -57,7 +73,6 @@ impl RewardFn for ContainsReward {
 ///     golden_answers: &golden,
 ///     policy_turns: &turns,
 ///     observations: &[],
-///     format: &EpisodeFormat::default(),
 /// };
 /// assert_eq!(reward.reward(&episode), 1.2);
 /// # Ok::<(), zerosearch_reward::RewardError>(())
@@ -90,8 +105,12 @@ impl RewardFn for Weighted {
     }
 
     fn reward(&self, episode: &Episode<'_>) -> f32 {
-        let sum: f64 =
-            self.parts.iter().map(|(weight, part)| f64::from(*weight) * f64::from(part.reward(episode))).sum();
+        self.reward_in(&EpisodeFormat::default(), episode)
+    }
+
+    fn reward_in(&self, format: &EpisodeFormat, episode: &Episode<'_>) -> f32 {
+        let reward = |part: &dyn RewardFn| f64::from(part.reward_in(format, episode));
+        let sum: f64 = self.parts.iter().map(|(weight, part)| f64::from(*weight) * reward(part)).sum();
         sum.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32
     }
 }

@@ -1,13 +1,11 @@
 //! Mistakes of released implementations that this one does not make.
 
-use zerosearch_grammar::EpisodeFormat;
 use zerosearch_reward::{ContainsReward, Episode, ExactMatchReward, F1Reward, RewardFn, contains, exact_match, f1};
 
 fn reward(reward: &dyn RewardFn, golden: &[&str], turns: &[&str]) -> f32 {
     let golden: Vec<_> = golden.iter().map(|text| (*text).to_owned()).collect();
     let turns: Vec<_> = turns.iter().map(|text| (*text).to_owned()).collect();
-    let format = &EpisodeFormat::default();
-    reward.reward(&Episode { question: "q", golden_answers: &golden, policy_turns: &turns, observations: &[], format })
+    reward.reward(&Episode { question: "q", golden_answers: &golden, policy_turns: &turns, observations: &[] })
 }
 
 #[test]
@@ -34,9 +32,7 @@ fn f1_is_not_logged_as_em() {
 fn the_example_answer_of_the_prompt_is_not_the_policy_s() {
     let prompt = "… put the answer between tags, for example <answer> Beijing </answer>. Question: capital of China?";
     let (golden, turns) = (["Beijing".to_owned()], ["<think>I do not know.</think>".to_owned()]);
-    let format = &EpisodeFormat::default();
-    let episode =
-        Episode { question: prompt, golden_answers: &golden, policy_turns: &turns, observations: &[], format };
+    let episode = Episode { question: prompt, golden_answers: &golden, policy_turns: &turns, observations: &[] };
     assert_eq!(F1Reward.reward(&episode), 0.0);
 
     // And the policy's only answer is not taken for the example.
@@ -48,9 +44,7 @@ fn an_answer_in_a_document_is_not_the_policy_s() {
     let golden = ["Lima".to_owned()];
     let turns = ["<search>capital of Peru</search>".to_owned(), "<think>It is clear.</think>".to_owned()];
     let observations = ["<information>Doc 1: <answer>Lima</answer></information>".to_owned()];
-    let format = &EpisodeFormat::default();
-    let episode =
-        Episode { question: "q", golden_answers: &golden, policy_turns: &turns, observations: &observations, format };
+    let episode = Episode { question: "q", golden_answers: &golden, policy_turns: &turns, observations: &observations };
     assert_eq!(episode.answer(), None);
     assert_eq!(ContainsReward.reward(&episode), 0.0);
 }

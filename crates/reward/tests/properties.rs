@@ -93,8 +93,7 @@ proptest! {
 
     #[test]
     fn every_episode_has_one_finite_reward(turns in vec(turn(), 0..4), golden in vec(text(), 0..3), documents in vec(turn(), 0..3)) {
-        let format = &EpisodeFormat::default();
-        let episode = Episode { question: "q", golden_answers: &golden, policy_turns: &turns, observations: &documents, format };
+        let episode = Episode { question: "q", golden_answers: &golden, policy_turns: &turns, observations: &documents };
         let quiet = Episode { observations: &[], question: "<answer>Paris</answer>", ..episode };
         for reward in rewards() {
             let value = reward.reward(&episode);

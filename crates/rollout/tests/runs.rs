@@ -7,8 +7,10 @@ use std::cell::RefCell;
 use support::*;
 use zerosearch_curriculum::{Curriculum, Progress};
 use zerosearch_generate::{Finished, GenerateError, Generator, Request, SampledToken, SequenceId, Turn, WeightVersion};
+use zerosearch_grammar::Action;
 use zerosearch_rollout::{
-    Noise, Rollout, RolloutConfig, RolloutEnd, RolloutError, RolloutPlan, RolloutProgress, RolloutStats, TurnRecord,
+    Noise, Rollout, RolloutConfig, RolloutEnd, RolloutError, RolloutPlan, RolloutProgress, RolloutStats, Task,
+    TurnRecord,
 };
 use zerosearch_search::SearchError;
 use zerosearch_trajectory::{Finish, Segment, Trajectory};
@@ -269,6 +271,22 @@ fn a_rollout_survives_json() {
     let json = serde_json::to_string(&rollouts).unwrap();
     assert_eq!(serde_json::from_str::<Vec<Rollout>>(&json).unwrap(), rollouts);
     assert_eq!(rollouts[0].policy_turns(), script);
+}
+
+/// DeepSeek-R1-Distill and Qwen3-Thinking end the prompt with `<think>`.
+#[test]
+fn a_first_turn_may_begin_inside_the_thought_that_the_prompt_opened() {
+    let codec = codec();
+    let script = ["I look it up.\n</think>\n<search>x</search>", "<think>found</think><answer>y</answer>"];
+    let mut generator = Scripted::writing(&codec, &script);
+    let prompt = codec.encode("question 0?<think>\n");
+    let task = Task { prompt: prompt.clone(), ..task(&codec, 0, 0) };
+    let rollout = run(&codec, &mut generator, &Engine::echo(), config(5), vec![task]).unwrap().remove(0);
+    assert_eq!(rollout.policy_turns(), script);
+    assert_eq!(rollout.turns[0].action, Action::Call { tool: "search".into(), input: "x".into() });
+    assert_eq!(rollout.answer(&format()), Some("y"));
+    assert_eq!(rollout.end, RolloutEnd::Answered);
+    assert_eq!(rollout.trajectory.segments().first(), Some(&Segment::Prompt(prompt)));
 }
 
 /// Lines of a run from before there were tools other than search.

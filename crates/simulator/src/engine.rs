@@ -7,6 +7,7 @@ use zerosearch_generate::{Completer, CompletionRequest, Sampling, stream_seed};
 use zerosearch_lm::{LanguageModel, LocalCompleter};
 use zerosearch_search::{Document, Quality, Query, SearchEngine, SearchError};
 
+use crate::each::complete_each;
 use crate::{SimulatorError, SimulatorPrompt, mentions, parse_documents};
 
 /// How the simulator samples.
@@ -15,7 +16,7 @@ use crate::{SimulatorError, SimulatorPrompt, mentions, parse_documents};
 pub struct SimulationConfig {
     /// Temperature of the documents.
     pub temperature: f32,
-    /// At most this many tokens for all documents of one call.
+    /// At most this many tokens for all documents of one call, and for the thoughts of a model that reasons first.
     pub max_new_tokens: usize,
     /// Documents that are not of the quality asked for, by the exact rule, are written anew, with another seed, until
     /// there were so many attempts; the last one stands. 1 takes what comes first.
@@ -108,17 +109,10 @@ impl<C: Completer> SearchEngine for SimulatedEngine<C> {
             if open.is_empty() {
                 break;
             }
-            match self.completer.complete(&requests) {
-                Ok(completions) if completions.len() == open.len() => {
-                    for (index, completion) in open.iter().zip(completions) {
-                        results[*index] = Ok(parse_documents(&completion.text, queries[*index].top_k));
-                    }
-                }
-                failed => {
-                    let message = failed.map_or_else(|error| error.to_string(), |_| "an answer is missing".into());
-                    open.iter().for_each(|index| results[*index] = Err(SearchError::Simulator(message.clone())));
-                    break;
-                }
+            for (index, completion) in open.iter().zip(complete_each(&self.completer, &requests)) {
+                results[*index] = completion
+                    .map(|completion| parse_documents(&completion.text, queries[*index].top_k))
+                    .map_err(|error| SearchError::Simulator(error.to_string()));
             }
             open.retain(|index| results[*index].as_ref().is_ok_and(|documents| !obeys(&queries[*index], documents)));
         }
@@ -181,6 +175,28 @@ mod tests {
                 && last[0].contents.contains("B? whose answer is second")
                 && last[0].contents.contains("qb")
         );
+    }
+
+    #[test]
+    fn a_search_that_is_refused_costs_no_other() {
+        struct Narrow;
+
+        impl Completer for Narrow {
+            fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, GenerateError> {
+                match requests.iter().map(|request| request.prompt.len()).max() {
+                    Some(length @ 1000..) => Err(GenerateError::PromptTooLong { length, context: 1000 }),
+                    _ => Echo.complete(requests),
+                }
+            }
+        }
+        let engine = SimulatedEngine::new(Narrow, SimulatorPrompt::sft().unwrap(), SimulationConfig::default());
+        let context = SimulationContext { question: "?", answers: &[], quality: Quality::Useful, seed: 0 };
+        let long = "long ".repeat(300);
+        let queries = ["a", &long, "b"].map(|text| Query { text, top_k: 1, context: Some(context) });
+        let results = engine.search_batch(&queries);
+        assert!(results[0].is_ok() && results[2].is_ok());
+        let error = results[1].as_ref().unwrap_err().to_string();
+        assert!(error.contains("the context holds 1000"), "{error}");
     }
 
     /// Writes the answer at the third seed that it sees, and counts what it is asked.

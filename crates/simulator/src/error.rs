@@ -35,14 +35,6 @@ pub enum SimulatorError {
         /// How many are noisy.
         noisy: usize,
     },
-    /// A judge whose answer is neither yes nor no.
-    #[error("the judge answered {answer:?} on query {query:?}, expected yes or no")]
-    Judge {
-        /// What it was asked about.
-        query: String,
-        /// What it said.
-        answer: String,
-    },
     /// A model that cannot be loaded.
     #[error(transparent)]
     Model(#[from] LmError),

@@ -17,12 +17,14 @@
 #![forbid(unsafe_code)]
 
 mod contrast;
+mod each;
 mod engine;
 mod error;
 mod interaction;
 mod judge;
 mod obedience;
 mod prompt;
+mod thought;
 mod tuning;
 
 pub use contrast::contrast;

@@ -8,6 +8,7 @@ use zerosearch_files::{read_text, write_atomic};
 use zerosearch_search::Quality;
 
 use crate::SimulatorError;
+use crate::thought::without_thoughts;
 
 /// The fine-tuned simulator's prompt: role, keyword, question, answer, query.
 const SFT: &str = "You are the search engine. Given a query, you need to generate {{ top_k }} {{ quality }} documents for the query.\n\
@@ -112,7 +113,8 @@ pub fn documents_text(documents: &[String]) -> String {
 }
 
 /// Reads [`documents_text`] back, at most `top_k` documents. Text without a label is one document;
-/// a last document that was cut short is still a document.
+/// a last document that was cut short is still a document. Thoughts of a model that reasons first are
+/// none, cut off or not: its prompt tells them the answer.
 pub fn parse_documents(text: &str, top_k: usize) -> Vec<String> {
     let unlabelled = |line: &str| {
         let line = line.trim();
@@ -122,7 +124,7 @@ pub fn parse_documents(text: &str, top_k: usize) -> Vec<String> {
             .filter(|(number, _)| number.parse::<u32>().is_ok());
         rest.map_or(line, |(_, rest)| rest.trim()).to_string()
     };
-    text.lines().map(unlabelled).filter(|document| !document.is_empty()).take(top_k).collect()
+    without_thoughts(text).lines().map(unlabelled).filter(|document| !document.is_empty()).take(top_k).collect()
 }
 
 #[cfg(test)]
@@ -154,6 +156,17 @@ mod tests {
     #[test]
     fn a_malformed_template_is_refused() {
         assert!(matches!(SimulatorPrompt::new("{{ question"), Err(SimulatorError::Template(_))));
+    }
+
+    #[test]
+    fn thoughts_are_no_documents() {
+        let documents = ["Chad lies in Africa.", "R1 thinks between <think> and </think>."];
+        let text = documents_text(&documents.map(str::to_string));
+        for thought in ["", "<think>\nIt is N'Djamena.\n</think>\n\n", "Doc 1: a draft\n</think>\n", "<think></think>"]
+        {
+            assert_eq!(parse_documents(&format!("{thought}{text}"), 5), documents, "{thought}");
+        }
+        assert_eq!(parse_documents("<think>\nDoc 1: It is N'Djamena.\nDoc 2:", 5), Vec::<String>::new());
     }
 
     proptest! {

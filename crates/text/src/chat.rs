@@ -8,7 +8,8 @@ use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
 
 use crate::date::Date;
-use crate::{TextError, json};
+use crate::source::for_minijinja;
+use crate::{TextError, json, python};
 
 const NAME: &str = "chat_template";
 
@@ -42,7 +43,8 @@ impl Message {
 }
 
 /// A model's chat template. Renders as transformers does: block lines leave no trace, Python's
-/// string methods work, `tojson` spells as Python's `json.dumps`, `raise_exception` is an error.
+/// string methods work, `tojson` spells as Python's `json.dumps`, `raise_exception` is an error, and
+/// `tools` and `documents` are there and none.
 ///
 /// One thing is different: `strftime_now` tells a fixed date (26 July 2024 unless
 /// [`with_date`](Self::with_date) says otherwise), so that a prompt is the same tomorrow.
@@ -60,13 +62,13 @@ impl ChatTemplate {
     pub fn new(source: &str) -> Result<Self, TextError> {
         let mut environment = Environment::new();
         environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(failed)?);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        python::install(&mut environment);
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_filter("tojson", json::dumps);
         add_date(&mut environment, DEFAULT_DATE);
-        environment.add_template_owned(NAME, without_generation_tags(source)).map_err(failed)?;
+        environment.add_template_owned(NAME, for_minijinja(source)).map_err(failed)?;
         Ok(Self { environment, tokens: BTreeMap::new() })
     }
 
@@ -76,7 +78,7 @@ impl ChatTemplate {
         self
     }
 
-    /// Sets the date that the template is told by `strftime_now`, at midnight.
+    /// Sets the date that the template is told by `strftime_now`, at midnight, in no time zone.
     pub fn with_date(mut self, year: u16, month: u8, day: u8) -> Self {
         add_date(&mut self.environment, Date { year, month, day });
         self
@@ -91,36 +93,16 @@ impl ChatTemplate {
         let template = self.environment.get_template(NAME).map_err(failed)?;
         let tokens = Value::from(Serde(&self.tokens));
         let messages = Value::from(Serde(messages));
-        template.render(context! { messages, add_generation_prompt, ..tokens }).map_err(failed)
+        // Two that transformers passes whether there are any or not: templates ask `tools is not none`.
+        let (tools, documents) = ((), ());
+        template.render(context! { messages, tools, documents, add_generation_prompt, ..tokens }).map_err(failed)
     }
 }
 
 fn add_date(environment: &mut Environment<'static>, date: Date) {
-    environment.add_function("strftime_now", move |format: String| date.format(&format));
+    environment.add_function("strftime_now", move |format: &str| date.format(format));
 }
 
 fn failed(error: Error) -> TextError {
     TextError::Template { name: NAME.into(), message: format!("{error}") }
-}
-
-/// transformers adds a block `generation` that marks the model's words and prints them as they are;
-/// a block that is always taken prints the same.
-fn without_generation_tags(source: &str) -> String {
-    let mut replaced = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        // Behind the two characters that open it: in `{%}` nothing is closed.
-        let Some(length) = rest[start + 2..].find("%}") else { break };
-        let tag = &rest[start..start + 2 + length];
-        replaced.push_str(&rest[..start]);
-        let word = tag[2..].trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
-        replaced.push_str(&match word {
-            "generation" => tag.replacen("generation", "if true", 1),
-            "endgeneration" => tag.replacen("endgeneration", "endif", 1),
-            _ => tag.to_owned(),
-        });
-        rest = &rest[start + tag.len()..];
-    }
-    replaced.push_str(rest);
-    replaced
 }

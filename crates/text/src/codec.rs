@@ -47,7 +47,7 @@ impl Codec {
     /// `special_tokens_map.json` and `added_tokens.json` (tokens that `tokenizer.json` lacks or has as
     /// common words), these, `generation_config.json` and `config.json` (ids of the
     /// beginning-of-text and end-of-text tokens), `chat_template.jinja` (else the
-    /// `chat_template` of `tokenizer_config.json`) and `search_prompt.jinja`.
+    /// `chat_template` of `tokenizer_config.json` or of `chat_template.json`) and `search_prompt.jinja`.
     ///
     /// # Errors
     /// When there is no `tokenizer.json`, or one of the files cannot be read or is malformed.

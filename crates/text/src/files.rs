@@ -20,10 +20,12 @@ pub(crate) const ADDED_TOKENS: &str = "added_tokens.json";
 pub(crate) const DECODER: &str = "added_tokens_decoder";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
+/// Where processors of models that see images have kept it.
+const CHAT_TEMPLATE_JSON: &str = "chat_template.json";
 const CONFIG: &str = "config.json";
 
 /// Files that belong to the tokenizer and go where it goes.
-const KEPT: [&str; 10] = [
+const KEPT: [&str; 11] = [
     TOKENIZER,
     TOKENIZER_CONFIG,
     SPECIAL_TOKENS_MAP,
@@ -33,6 +35,7 @@ const KEPT: [&str; 10] = [
     "tokenizer.model",
     GENERATION_CONFIG,
     CHAT_TEMPLATE,
+    CHAT_TEMPLATE_JSON,
     SEARCH_PROMPT,
 ];
 
@@ -164,30 +167,39 @@ impl Files {
         Ok(SpecialIds { bos, eos })
     }
 
-    /// The chat template: the file of that name, else the one called `default` (or the only one) in the configuration.
+    /// The chat template: the file of that name, else the one called `default` (or the only one) in the tokenizer's
+    /// configuration, else that of a processor.
     pub(crate) fn chat_template(&self) -> Result<Option<ChatTemplate>, TextError> {
-        let config = self.object(TOKENIZER_CONFIG)?;
-        let source = match (self.text(CHAT_TEMPLATE)?, config.get("chat_template")) {
-            (Some(text), _) => text,
-            (None, None | Some(Value::Null)) => return Ok(None),
-            (None, Some(Value::String(text))) => text,
-            (None, Some(Value::Array(list))) => {
-                let named = |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some("default");
-                let entry = list.iter().find(named).or(list.first());
-                entry.and_then(|entry| entry.get("template")).and_then(Value::as_str).ok_or_else(|| {
-                    self.malformed(
-                        TOKENIZER_CONFIG,
-                        "chat_template is a list without a `template` text in its default entry",
-                    )
-                })?
+        let mut found = self.text(CHAT_TEMPLATE)?.map(str::to_owned);
+        for file in [TOKENIZER_CONFIG, CHAT_TEMPLATE_JSON] {
+            if found.is_none() {
+                found = self.template_in(file)?;
             }
-            (None, Some(_)) => {
-                return Err(
-                    self.malformed(TOKENIZER_CONFIG, "chat_template is neither a text nor a list of {name, template}")
-                );
+        }
+        let Some(source) = found else { return Ok(None) };
+        Ok(Some(ChatTemplate::new(&source)?.with_tokens(self.named_tokens()?)))
+    }
+
+    /// The template under `chat_template` in a JSON file.
+    fn template_in(&self, file: &'static str) -> Result<Option<String>, TextError> {
+        let list = match self.object(file)?.remove("chat_template") {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::String(text)) => return Ok(Some(text)),
+            Some(Value::Array(list)) => list,
+            Some(_) => {
+                let message = "chat_template is neither a text nor a list of {name, template}";
+                return Err(self.malformed(file, message));
             }
         };
-        Ok(Some(ChatTemplate::new(source)?.with_tokens(self.named_tokens()?)))
+        let named = |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some("default");
+        let entry = list.iter().find(named).or(list.first());
+        match entry.and_then(|entry| entry.get("template")).and_then(Value::as_str) {
+            Some(text) => Ok(Some(text.to_owned())),
+            None => {
+                let message = "chat_template is a list without a `template` text in its default entry";
+                Err(self.malformed(file, message))
+            }
+        }
     }
 
     /// `bos_token`, `eos_token`, … with their texts, as a chat template sees them.

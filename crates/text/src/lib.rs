@@ -38,6 +38,9 @@ mod incremental;
 mod information;
 mod json;
 mod prompt;
+mod python;
+mod python_json;
+mod source;
 mod stop;
 
 pub use bpe::train_bpe;
@@ -47,6 +50,6 @@ pub use error::TextError;
 pub use files::SpecialTokens;
 pub use incremental::IncrementalDecoder;
 pub use information::encode_information;
-pub use json::from_python_json;
 pub use prompt::PromptTemplate;
+pub use python_json::from_python_json;
 pub use stop::StopScanner;

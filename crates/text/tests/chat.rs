@@ -35,14 +35,57 @@ struct Case {
 #[test]
 fn the_templates_of_well_known_models_render_as_in_transformers() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chat_templates");
-    let golden: Golden = serde_json::from_slice(&fs::read(folder.join("golden.json")).unwrap()).unwrap();
-    let (year, month, day) = golden.date;
-    for case in golden.cases {
+    let Golden { date: (year, month, day), cases } = golden("golden.json");
+    for case in cases {
         let source = fs::read_to_string(folder.join(format!("{}.jinja", case.template))).unwrap();
         let template = ChatTemplate::new(&source).unwrap().with_tokens(case.tokens).with_date(year, month, day);
         let text = template.render(&case.messages, case.add_generation_prompt).unwrap();
         assert_eq!(text, case.text, "{}: {:?}", case.template, case.messages);
     }
+}
+
+#[derive(Deserialize)]
+struct Expressions {
+    date: (u16, u8, u8),
+    messages: Vec<Message>,
+    tokens: BTreeMap<String, String>,
+    expressions: Vec<(String, String)>,
+}
+
+fn golden<T: for<'a> Deserialize<'a>>(file: &str) -> T {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chat_templates");
+    serde_json::from_slice(&fs::read(folder.join(file)).unwrap()).unwrap()
+}
+
+#[test]
+fn what_templates_are_made_of_means_what_it_means_in_transformers() {
+    let Expressions { date: (year, month, day), messages, tokens, expressions } = golden("expressions.json");
+    for (source, text) in expressions {
+        let template = ChatTemplate::new(&source).map(|t| t.with_tokens(tokens.clone()).with_date(year, month, day));
+        let rendered = template.and_then(|template| template.render(&messages, false));
+        assert_eq!(rendered.map_err(|error| error.to_string()), Ok(text), "{source}");
+    }
+}
+
+#[test]
+fn dates_print_as_in_python() {
+    #[derive(Deserialize)]
+    struct Dates {
+        format: String,
+        dates: Vec<((u16, u8, u8), String)>,
+    }
+    let Dates { format, dates } = golden("dates.json");
+    let template = ChatTemplate::new(&format!("{{{{ strftime_now({format:?}) }}}}")).unwrap();
+    for ((year, month, day), text) in dates {
+        let rendered = template.clone().with_date(year, month, day).render(&[], false).unwrap();
+        assert_eq!(rendered, text, "{year}-{month}-{day}");
+    }
+}
+
+#[test]
+fn the_ends_of_a_templates_lines_may_be_those_of_windows() {
+    let source = "a\r\n{% if true %}\r\n b\r\n{% endif %}\r\n{{ 'q\r\nr' }}\rz\r\n";
+    assert_eq!(expression(source), "a\n b\nq\nr\nz");
 }
 
 #[test]
@@ -86,6 +129,8 @@ fn python_works_as_in_python() {
 fn generation_blocks_print_their_words() {
     let source = "{% for m in messages %}\n{%- generation -%}\n{{ m.role }}\n{%- endgeneration -%}\n!{% endfor %}{% generation %}{{ 'generation' }}{% endgeneration %}";
     assert_eq!(expression(source), "user!generation");
+    let scoped = "{% generation %}{% set word = 'a' %}{{ word }}{% endgeneration %}{{ word is defined }}";
+    assert_eq!(expression(scoped), "aFalse");
 }
 
 #[test]

@@ -152,6 +152,9 @@ fn chat_templates_are_found_wherever_they_are() {
     let text = r#"{"chat_template": "text{{ bos_token }}", "bos_token": "<s>"}"#;
     assert_eq!(render(&[("tokenizer_config.json", text)]).unwrap(), "text<s>");
     assert_eq!(render(&[("tokenizer_config.json", text), ("chat_template.jinja", "file")]).unwrap(), "file");
+    let processor = ("chat_template.json", r#"{"chat_template": "processor"}"#);
+    assert_eq!(render(&[processor]).unwrap(), "processor");
+    assert_eq!(render(&[processor, ("tokenizer_config.json", text)]).unwrap(), "text<s>");
 }
 
 #[test]
@@ -174,6 +177,7 @@ fn malformed_files_are_named() {
     broken("tokenizer_config.json", "[1]", "expected a map");
     broken("tokenizer_config.json", r#"{"eos_token": "<eos>"}"#, "\"<eos>\"");
     broken("tokenizer_config.json", r#"{"chat_template": 5}"#, "chat_template");
+    broken("chat_template.json", r#"{"chat_template": [{"name": "default"}]}"#, "chat_template is a list");
     broken("generation_config.json", "{", "EOF");
     let message = refused(&[("chat_template.jinja", "{% for x in %}")]);
     assert!(message.contains("chat_template:1") && message.contains("unexpected end of block"), "{message}");

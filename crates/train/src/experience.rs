@@ -29,11 +29,11 @@ impl Experience {
 /// The reward of a rollout.
 pub(crate) fn score(rollout: &Rollout, reward: &dyn RewardFn, format: &EpisodeFormat) -> f32 {
     let observations: Vec<String> = rollout.observations().map(str::to_string).collect();
-    reward.reward(&Episode {
+    let episode = Episode {
         question: &rollout.question,
         golden_answers: &rollout.golden_answers,
         policy_turns: &rollout.policy_turns(),
         observations: &observations,
-        format,
-    })
+    };
+    reward.reward_in(format, &episode)
 }

@@ -5,6 +5,7 @@ mod fixture;
 use std::sync::{Arc, Mutex};
 
 use fixture::{Fixture, config, step};
+use zerosearch_grammar::EpisodeFormat;
 use zerosearch_reward::{Episode, RewardFn};
 use zerosearch_rollout::{Tool, ToolCall, ToolOutput};
 
@@ -29,8 +30,12 @@ impl RewardFn for Tools {
         "tools"
     }
 
-    fn reward(&self, episode: &Episode<'_>) -> f32 {
-        self.0.lock().unwrap().clone_from(&episode.format.tools);
+    fn reward(&self, _: &Episode<'_>) -> f32 {
+        0.0
+    }
+
+    fn reward_in(&self, format: &EpisodeFormat, _: &Episode<'_>) -> f32 {
+        self.0.lock().unwrap().clone_from(&format.tools);
         0.0
     }
 }

@@ -6,9 +6,13 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use zerosearch::generate::GenerateError;
 use zerosearch::pipeline::{Material, Pipeline, PipelineConfig, PipelineEnd, world_material};
+use zerosearch::search::Quality;
+use zerosearch::simulator::{Interaction, Judge, SimulatorError};
 
 /// Names the folder to the process that is killed.
 const FOLDER: &str = "ZEROSEARCH_KILLED_PIPELINE";
@@ -141,4 +145,34 @@ fn without_times(path: &Path) -> Vec<u8> {
         row.into_iter().filter(|(name, _)| !time(name)).collect::<serde_json::Map<_, _>>()
     };
     serde_json::to_vec(&text.lines().map(row).collect::<Vec<_>>()).unwrap()
+}
+
+/// Remembers what it was to judge, and fails.
+#[derive(Default)]
+struct Down(Mutex<Vec<Vec<Interaction>>>);
+
+impl Judge for Down {
+    fn judge(&self, interactions: &[Interaction]) -> Result<Vec<Quality>, SimulatorError> {
+        self.0.lock().unwrap().push(interactions.to_vec());
+        Err(GenerateError::Engine("the judge is down".into()).into())
+    }
+}
+
+#[test]
+fn searches_outlive_a_judge_that_fails() {
+    let (folder, base, material, judge) = (tempfile::tempdir().unwrap(), base(), material(), Down::default());
+    let mut pipeline = Pipeline { judge: &judge, ..Pipeline::new(config(), &base, &material, folder.path()) };
+    let mut run = |resume| {
+        pipeline.resume = resume;
+        pipeline.run(&false.into()).err().unwrap().to_string()
+    };
+    assert!(run(false).contains("the judge is down"));
+    // One of them less shows that they are read and not collected again.
+    let file = folder.path().join("collected.json");
+    let mut collected: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    collected["searches"].as_array_mut().unwrap().remove(0);
+    std::fs::write(&file, collected.to_string()).unwrap();
+    assert!(run(true).contains("the judge is down"));
+    let judged = judge.0.into_inner().unwrap();
+    assert!(judged.len() == 2 && judged[0].len() > 1 && judged[0][1..] == judged[1]);
 }

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Writes golden.json beside this file: what transformers' apply_chat_template makes of conversations.
+"""Writes golden.json beside this file: what transformers' apply_chat_template makes of conversations; expressions.json: what it
+makes of each line of expressions.txt, where `⏎` stands for the end of a line in a template; dates.json: what Python's strftime
+on Linux makes of dates.
 
     pip install transformers==5.23.0 jinja2 && python make_golden.py
 
@@ -55,3 +57,25 @@ for name, tokens in TOKENS.items():
 golden = {"date": DATE, "cases": cases}
 (HERE / "golden.json").write_text(json.dumps(golden, indent=1, ensure_ascii=False) + "\n")
 print(len(cases), "cases")
+
+messages = [{"role": "user", "content": 'grüß "dich" <b>\n'}]
+named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+expressions = []
+for line in (HERE / "expressions.txt").read_text().splitlines():
+    source = line.replace("⏎", "\n")
+    texts, _ = chat_template_utils.render_jinja_template([messages], chat_template=source, **named)
+    expressions.append([source, texts[0]])
+golden = {"date": DATE, "messages": messages, "tokens": named, "expressions": expressions}
+(HERE / "expressions.json").write_text(json.dumps(golden, indent=0, ensure_ascii=False) + "\n")
+print(len(expressions), "expressions")
+
+FORMAT = "|".join(
+    ["%A, %-d %B %Y, %I:%M %p", "%a %b %h %^a %^B %#b %#p %#Z %10b %-10A %010p", "%d %e %-d %_d %0e %4d %_4d %-4d %05e"]
+    + ["%m %-m %_m %j %-j %05j %y %-y %_y %Y %C %G %g %010Y", "%U %W %V %u %w %-U", "%H %-H %k %I %-I %l %M %-M %S %-S %f %P"]
+    + ["%D %F %x %c %X %T %R %r %12D %s", "%z%Z%n%t%%%Ey%Od%^h%EY", "%N %Q %+ %-"]
+)
+dates = [(2024, 7, 26), (2024, 2, 29), (2024, 12, 30), (2023, 1, 1), (2021, 1, 3), (2020, 12, 31), (2016, 1, 1), (2027, 1, 2)]
+dates += [(2000, 2, 29), (1999, 12, 31), (1900, 3, 1), (2100, 3, 1), (1970, 1, 1), (2009, 12, 31), (2026, 11, 28), (2026, 9, 9)]
+golden = {"format": FORMAT, "dates": [[date, datetime.datetime(*date).strftime(FORMAT)] for date in dates]}
+(HERE / "dates.json").write_text(json.dumps(golden, indent=0) + "\n")
+print(len(dates), "dates")

@@ -13,8 +13,8 @@ use zerosearch_lm::{LanguageModel, LocalCompleter, StoredDtype};
 use zerosearch_metrics::{ConsoleSink, ProgressBar, say};
 use zerosearch_search::{Bm25Index, CallCount, Counted, SearchEngine};
 use zerosearch_simulator::{
-    Judge, LabelledInteraction, Obedience, RuleJudge, SimulatedEngine, SimulationConfig, SimulatorPrompt, balance,
-    contrast, measure_obedience, read_interactions, write_interactions,
+    Interaction, Judge, LabelledInteraction, Obedience, RuleJudge, SimulatedEngine, SimulationConfig, SimulatorPrompt,
+    balance, contrast, measure_obedience, read_interactions, write_interactions,
 };
 use zerosearch_text::PromptTemplate;
 use zerosearch_train::{Trainer, read_samples, samples_path};
@@ -56,6 +56,14 @@ struct Tuned {
     before: Obedience,
     first_attempt: Obedience,
     as_used: Obedience,
+}
+
+/// What is to be judged.
+#[derive(Serialize, serde::Deserialize)]
+struct Collected {
+    searches: Vec<Interaction>,
+    /// The same searches with documents of the other quality.
+    twins: Vec<Interaction>,
 }
 
 impl<'a> Pipeline<'a> {
@@ -209,19 +217,30 @@ impl<'a> Pipeline<'a> {
 
     fn labelled(&self, collector: &Collector<'_>) -> Result<Vec<LabelledInteraction>, PipelineError> {
         let path = self.out.join("interactions.jsonl");
-        if path.exists() {
-            return Ok(read_interactions(&path)?);
+        let rows = if path.exists() {
+            read_interactions(&path)?
+        } else {
+            let rows = self.judged(self.collected(collector)?)?;
+            write_interactions(&path, &rows)?;
+            rows
+        };
+        let collected = self.out.join(COLLECTED);
+        if collected.exists() {
+            std::fs::remove_file(&collected)
+                .map_err(|error| PipelineError::file(&collected, format!("cannot be removed: {error}")))?;
         }
-        let interactions = collector.collect(
-            "collect with the real engine",
-            &self.material.train,
-            self.config.collect_questions,
-            "collect",
-        )?;
-        let twins = contrast(&interactions, collector.engine, self.config.train.rollout.top_k)?;
-        let (collected, added) = (interactions.len(), twins.len());
-        let interactions = [interactions, twins].concat();
+        Ok(rows)
+    }
+
+    fn judged(&self, Collected { searches, twins }: Collected) -> Result<Vec<LabelledInteraction>, PipelineError> {
+        let (collected, added) = (searches.len(), twins.len());
+        let interactions = [searches, twins].concat();
+        let before = self.judge.undecided();
         let labels = self.judge.judge(&interactions)?;
+        let undecided = self.judge.undecided() - before;
+        if undecided > 0 {
+            say(format!("the judge could not decide {undecided} of {}: they count as noisy", interactions.len()));
+        }
         let rows: Vec<_> = interactions
             .into_iter()
             .zip(labels)
@@ -230,8 +249,24 @@ impl<'a> Pipeline<'a> {
         let rows = balance(rows, self.config.train.seed)?;
         let each = rows.len() / 2;
         say(format!("collected {collected} searches, added {added} of the other quality, balanced to {each} of each"));
-        write_interactions(&path, &rows)?;
         Ok(rows)
+    }
+
+    /// The searches on the real engine, kept in the folder until they have labels: a judge that fails costs none of them.
+    fn collected(&self, collector: &Collector<'_>) -> Result<Collected, PipelineError> {
+        if self.out.join(COLLECTED).exists() {
+            return self.read(COLLECTED);
+        }
+        let searches = collector.collect(
+            "collect with the real engine",
+            &self.material.train,
+            self.config.collect_questions,
+            "collect",
+        )?;
+        let twins = contrast(&searches, collector.engine, self.config.train.rollout.top_k)?;
+        let collected = Collected { searches, twins };
+        self.write(COLLECTED, &collected)?;
+        Ok(collected)
     }
 
     /// `None` when interrupted.
@@ -320,6 +355,9 @@ const MARKER: &str = "pipeline.json";
 
 /// Two groups of rollouts of each step.
 const SAMPLES: &str = "rollouts";
+
+/// Searches without labels.
+const COLLECTED: &str = "collected.json";
 
 /// Queries that reached the real engine while the policy was trained.
 const CALLS: &str = "real_search_calls_during_training.json";
