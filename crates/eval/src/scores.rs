@@ -77,8 +77,10 @@ pub fn wilson_interval(right: usize, n: usize) -> [f64; 2] {
 
 /// The same figures for all predictions and for groups of them.
 ///
-/// In JSON the figures of all predictions stand at the top: `{n, em, f1, …, by_hops: {"1": {n, em, …}, …}, …}`.
+/// In JSON the figures of all predictions stand at the top as well, for a reader of one figure:
+/// `{n, em, f1, …, overall: {n, em, …}, by_hops: {"1": {n, em, …}, …}, …}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "ScoresFile")]
 pub struct GroupedScores {
     /// All predictions.
     #[serde(flatten)]
@@ -93,6 +95,27 @@ pub struct GroupedScores {
     pub by_data_source: BTreeMap<String, Scores>,
     /// Means over the data sources, each counted once whatever its size.
     pub macro_average: MacroAverage,
+}
+
+/// The scores as they are written.
+#[derive(Serialize)]
+struct ScoresFile {
+    #[serde(flatten)]
+    top: Scores,
+    overall: Scores,
+    single_hop: Scores,
+    multi_hop: Scores,
+    by_hops: BTreeMap<String, Scores>,
+    by_data_source: BTreeMap<String, Scores>,
+    macro_average: MacroAverage,
+}
+
+impl From<GroupedScores> for ScoresFile {
+    fn from(scores: GroupedScores) -> Self {
+        let GroupedScores { overall, single_hop, multi_hop, by_hops, by_data_source, macro_average } = scores;
+        let top = overall.clone();
+        Self { top, overall, single_hop, multi_hop, by_hops, by_data_source, macro_average }
+    }
 }
 
 /// Unweighted means over data sources.
@@ -221,9 +244,11 @@ mod tests {
     }
 
     #[test]
-    fn json_has_the_overall_figures_at_the_top() {
+    fn json_has_the_overall_figures_at_the_top_and_as_a_group() {
         let scores = GroupedScores::of(&[prediction(true, 1.0, Some(1), None)]);
         let json = serde_json::to_value(&scores).unwrap();
+        assert_eq!(json["overall"], serde_json::to_value(&scores.overall).unwrap());
+        assert_eq!(serde_json::from_value::<GroupedScores>(json.clone()).unwrap(), scores);
         assert_eq!(json["n"], 1);
         assert_eq!(json["em"], 1.0);
         assert_eq!(json["by_hops"]["1"]["n"], 1);

@@ -183,6 +183,9 @@ fn predictions_are_one_json_object_a_line() {
     let read: Vec<Prediction> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(read, predictions);
 
-    let message = write_predictions(dir.path().join("absent").join("p.jsonl"), &predictions).unwrap_err().to_string();
-    assert!(message.contains("p.jsonl") && message.contains("the folder exists"), "{message}");
+    let absent = dir.path().join("absent").join("p.jsonl");
+    write_predictions(&absent, &predictions).unwrap();
+    assert_eq!(std::fs::read_to_string(absent).unwrap(), text);
+    let message = write_predictions(path.join("p.jsonl"), &predictions).unwrap_err().to_string();
+    assert!(message.contains("predictions.jsonl"), "{message}");
 }
