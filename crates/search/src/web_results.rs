@@ -19,7 +19,7 @@ const FRAME: [&str; 6] =
 pub(crate) fn documents(page: &Value) -> Option<Vec<Document>> {
     let known = |name: &&str| page.get(*name).is_some();
     if page.as_object().is_none_or(|fields| !fields.is_empty())
-        && !RESULTS.iter().chain(&BOXES).chain(&FRAME).any(|name| known(&name))
+        && !RESULTS.iter().chain(&BOXES).chain(&FRAME).any(known)
     {
         return None;
     }
