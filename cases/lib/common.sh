@@ -38,6 +38,14 @@ evaluate() {
   "$BIN/evaluate" --out "$out" "$@" > "$OUT/log" 2>&1
 }
 
+# first_prompt: asks the model of the case's inputs.py about Chad; its prompt, as it was rendered, is in OUT/prompt.
+first_prompt() {
+  need evaluate
+  python3 "$HERE/inputs.py" "$OUT" || fail 'no inputs'
+  evaluate "$OUT/s.json" --model "$OUT/model" --questions "$ROWS/chad.jsonl" --strategy direct --max-new-tokens 2 || fail "$(last 3)"
+  python3 -c 'import json, sys; sys.stdout.write(json.loads(open(sys.argv[1]).readline())["transcript"][0]["text"])' "$OUT/s.predictions.jsonl" > "$OUT/prompt"
+}
+
 # configure FILE [SED-SCRIPT]: writes the run's configuration, changed by the script.
 configure() {
   sed -e "s,@MODEL@,$MODEL,; s,@ROWS@,$ROWS,; s,@OUT@,$OUT," -e "${2:-}" "$ROWS/run.toml" > "$1"
