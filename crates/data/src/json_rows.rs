@@ -7,7 +7,7 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use zerosearch_files::{decode_text, is_utf_16, without_mark};
+use zerosearch_files::{decode_text, is_utf_16, replace_non_numbers, without_mark};
 
 use crate::{DataError, Position};
 
@@ -70,62 +70,7 @@ fn parse<T: DeserializeOwned>(
     position: impl Fn(&serde_json::Error) -> Position,
 ) -> Result<T, DataError> {
     serde_json::from_str(text).or_else(|source| {
-        let known = without_non_numbers(text).and_then(|text| serde_json::from_str(&text).ok());
+        let known = replace_non_numbers(text, |_| "null".into()).and_then(|text| serde_json::from_str(&text).ok());
         known.ok_or_else(|| DataError::Json { path: path.into(), position: position(&source), source })
     })
-}
-
-/// The text with `null` for each `NaN`, `Infinity` and `-Infinity` outside of strings, if there is one.
-fn without_non_numbers(text: &str) -> Option<String> {
-    let (mut kept, mut rest, mut found) = (String::with_capacity(text.len()), text, false);
-    while let Some(at) = rest.find(['"', 'N', 'I', '-']) {
-        kept.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let name = ["NaN", "Infinity", "-Infinity"].into_iter().find(|name| rest.starts_with(name));
-        let length = match name {
-            Some(name) => {
-                kept.push_str("null");
-                found = true;
-                rest = &rest[name.len()..];
-                continue;
-            }
-            None if rest.starts_with('"') => string_length(rest)?,
-            None => 1,
-        };
-        kept.push_str(&rest[..length]);
-        rest = &rest[length..];
-    }
-    kept.push_str(rest);
-    found.then_some(kept)
-}
-
-/// The length in bytes of the JSON string that `text` begins with, quotes included.
-fn string_length(text: &str) -> Option<usize> {
-    let mut escaped = false;
-    for (at, byte) in text.bytes().enumerate().skip(1) {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => return Some(at + 1),
-            _ => {}
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn non_numbers_are_null_outside_of_strings() {
-        for (text, expected) in [
-            (r#"{"a": NaN, "b": [-Infinity, Infinity, -1]}"#, Some(r#"{"a": null, "b": [null, null, -1]}"#)),
-            (r#"{"NaN": "\"NaN", "a": NaN}"#, Some(r#"{"NaN": "\"NaN", "a": null}"#)),
-            (r#"{"a": "NaN -Infinity"}"#, None),
-            (r#"{"a": NaN, "cut"#, None),
-        ] {
-            assert_eq!(without_non_numbers(text).as_deref(), expected, "{text}");
-        }
-    }
 }

@@ -19,6 +19,7 @@
 mod append;
 mod atomic;
 mod error;
+mod non_numbers;
 mod prepare;
 mod rows;
 mod text;
@@ -26,6 +27,7 @@ mod text;
 pub use append::append;
 pub use atomic::{StagedFile, write_atomic};
 pub use error::FileError;
+pub use non_numbers::replace_non_numbers;
 pub use prepare::{is_stream, prepare_file, prepare_folder};
 pub use rows::{RowError, parse_rows};
 pub use text::{decode_text, is_utf_16, read_text, without_mark};
