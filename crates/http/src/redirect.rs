@@ -1,4 +1,4 @@
-//! Where an answer with status 3xx leads.
+//! The target of an answer with status 3xx.
 
 use ureq::http::{Method, StatusCode};
 use url::Url;

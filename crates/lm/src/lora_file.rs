@@ -41,7 +41,7 @@ const HARMLESS: [&str; 8] = [
     "megatron_config",
     "runtime_config",
 ];
-/// What PEFT adapts in the families here where a configuration names no modules.
+/// The modules that PEFT adapts in the families here where a configuration names none.
 const DEFAULT_TARGETS: [&str; 2] = ["q_proj", "v_proj"];
 
 impl LoraConfig {

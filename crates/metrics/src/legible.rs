@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// What stands for a character that is not shown. It is one column wide and no syntax of anything, and it cannot be
+/// The stand-in for a character that is not shown. It is one column wide and no syntax of anything, and it cannot be
 /// mistaken for text of the document, as an escape such as `\u{202e}` could.
 const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 

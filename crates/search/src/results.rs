@@ -1,4 +1,4 @@
-//! What retrieval servers answer, in the forms that are in use.
+//! The answers of retrieval servers, in the forms that are in use.
 
 use serde::Deserialize;
 use serde_json::Value;

@@ -15,7 +15,7 @@ const BOXES: [&str; 6] =
 const FRAME: [&str; 6] =
     ["error", "search_metadata", "search_parameters", "search_information", "searchParameters", "searchInformation"];
 
-/// What a page has found: its results or, where it has none, its boxes. None where the answer is no page.
+/// The documents of a page: its results or, where it has none, its boxes. None where the answer is no page.
 pub(crate) fn documents(page: &Value) -> Option<Vec<Document>> {
     let known = |name: &&str| page.get(*name).is_some();
     if page.as_object().is_none_or(|fields| !fields.is_empty())

@@ -1,4 +1,4 @@
-//! What Jinja2 and Python's values do in a chat template and minijinja does otherwise.
+//! Differences between Jinja2 with Python's values and minijinja in a chat template.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! What each key of a configuration decides, and so whether a resumed run may have it changed.
+//! The influence of each key of a configuration, and so whether a resumed run may have it changed.
 
 use std::fmt;
 

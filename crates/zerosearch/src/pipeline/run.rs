@@ -58,7 +58,7 @@ struct Tuned {
     as_used: Obedience,
 }
 
-/// What is to be judged.
+/// The interactions that are to be judged.
 #[derive(Serialize, serde::Deserialize)]
 struct Collected {
     searches: Vec<Interaction>,
