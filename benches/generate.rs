@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use zerosearch::burn::tensor::Device;
 use zerosearch::generate::{Generator, Request, Sampling, SequenceId, Turn, never};
 use zerosearch::kernels::InstructionSet;
 use zerosearch::lm::{HostWeights, LanguageModel, LocalGenerator, ModelConfig, WeightDtype};
@@ -63,7 +64,7 @@ impl Model {
     }
 
     fn generator_in(&self, dtype: WeightDtype) -> LocalGenerator {
-        LocalGenerator::in_dtype(dtype, &self.config, &self.weights, &[]).expect("whole weights")
+        LocalGenerator::on(&Device::flex(), dtype, &self.config, &self.weights, &[]).expect("whole weights")
     }
 
     /// Tokens that differ from one another and from those of another seed.

@@ -22,6 +22,8 @@
 
 mod attention;
 mod buffer;
+#[cfg(feature = "cube")]
+pub mod cube;
 pub mod host;
 mod instructions;
 mod linear;

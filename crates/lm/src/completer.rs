@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use burn::tensor::Device;
 use zerosearch_generate::{
     Completer, Completion, CompletionRequest, Finished, GenerateError, Generator, Request, TokenId, Turn, never,
 };
@@ -17,12 +18,21 @@ pub struct LocalCompleter {
 }
 
 impl LocalCompleter {
-    /// Completes with this model.
+    /// Completes with this model on the CPU.
     ///
     /// # Errors
     /// When its weights lack a tensor.
     pub fn new(model: &LanguageModel) -> Result<Self, LmError> {
-        Ok(Self { codec: model.codec.clone(), generator: Mutex::new(LocalGenerator::for_model(model)?) })
+        Self::on(model, &Device::flex())
+    }
+
+    /// Completes with this model on a device.
+    ///
+    /// # Errors
+    /// When its weights lack a tensor.
+    pub fn on(model: &LanguageModel, device: &Device) -> Result<Self, LmError> {
+        let generator = LocalGenerator::for_model_on(model, device)?;
+        Ok(Self { codec: model.codec.clone(), generator: Mutex::new(generator) })
     }
 
     fn finish(&self, request: &CompletionRequest, turn: Finished) -> Completion {

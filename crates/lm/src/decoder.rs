@@ -7,7 +7,6 @@ use std::sync::Arc;
 use burn::tensor::{Device, FloatDType, Tensor};
 use zerosearch_generate::Stream;
 use zerosearch_kernels::host::merge_adapter;
-use zerosearch_kernels::is_cpu;
 
 use crate::network::{Network, TensorSpec};
 use crate::{HostTensor, HostWeights, LmError, LoraConfig, ModelConfig, Weight, WeightDtype};
@@ -141,11 +140,12 @@ impl Decoder {
         Ok(decoder)
     }
 
-    /// The same parameters, whose products are computed in bf16 or not; `None`, as a decoder begins: on a GPU they are.
+    /// The same parameters, whose products are computed in bf16 or not; `None`, as a decoder begins: they are on a GPU that has
+    /// that type.
     /// What is summed over a row, exponentiated or rotated is so in f32, and parameters and their gradients stay in f32.
     /// The CPU's fused operations know f32 only.
     pub fn with_bf16(self, bf16: Option<bool>) -> Self {
-        let bf16 = bf16.unwrap_or_else(|| !is_cpu(&self.device));
+        let bf16 = bf16.unwrap_or_else(|| WeightDtype::default_on(&self.device) == WeightDtype::Bf16);
         let dtype = if bf16 { FloatDType::BF16 } else { FloatDType::F32 };
         Self { dtype, weights: dtype, ..self }
     }
@@ -294,6 +294,18 @@ impl Parameter {
             merge_adapter(&mut tensor.values, &a.values, &b.values, a.shape[1], scale);
         }
         tensor
+    }
+
+    /// As [`merged`](Self::merged), on its device.
+    #[cfg(feature = "cube")]
+    pub(crate) fn merged_on_device(&self, scale: f32) -> Weight {
+        match &self.adapter {
+            None => self.base.weight.without_autodiff(),
+            Some(Adapter { a, b, .. }) => {
+                let [base, a, b] = [&self.base, a, b].map(|named| named.matrix().without_autodiff());
+                Weight::Matrix(base + b.matmul(a) * scale)
+            }
+        }
     }
 }
 

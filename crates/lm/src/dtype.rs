@@ -1,6 +1,8 @@
 //! The type of the weights that a generator holds.
 
+use burn::tensor::{DType, Device};
 use serde::{Deserialize, Serialize};
+use zerosearch_kernels::is_cpu;
 
 /// The type of the weights that a generator holds. It sums and keeps activations in f32 with either.
 ///
@@ -14,4 +16,11 @@ pub enum WeightDtype {
     F32,
     /// Matrices rounded to 16-bit brain floats, norms and biases as they are.
     Bf16,
+}
+
+impl WeightDtype {
+    /// The type in which a device multiplies by weights unless it is told otherwise: bf16 on a GPU that has it, else f32.
+    pub fn default_on(device: &Device) -> Self {
+        if !is_cpu(device) && device.supports_dtype(DType::BF16) { Self::Bf16 } else { Self::F32 }
+    }
 }

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use burn::tensor::Device;
 use zerosearch_generate::{
     Finish, Finished, GenerateError, Generator, Request, SequenceId, Statistics, TokenId, Turn, WeightVersion,
 };
 
 use crate::cache::Blocks;
-use crate::engine::{Engine, HostEngine};
+use crate::engine::{Engine, engine_on};
 use crate::prefix::Prefixes;
 use crate::sequence::{ActiveTurn, Sequence};
 use crate::{Decoder, HostWeights, LanguageModel, LmError, ModelConfig, WeightDtype};
 
-/// Decodes on the host. A sampled sequence depends on its prompt, its observations, its seeds and the
+/// Decodes in this process, on the CPU or a GPU. A sampled sequence depends on its prompt, its observations, its seeds and the
 /// weights, and on nothing else: not on the batch, the slot, the memory or the number of threads.
 ///
 /// A prefix that sequences have in common is computed once: what one of them has computed serves the others while it lives
@@ -32,30 +33,31 @@ pub struct LocalGenerator {
 }
 
 impl LocalGenerator {
-    /// Decodes with these weights; sampling any of `eos` ends a turn.
+    /// Decodes on the CPU with these weights; sampling any of `eos` ends a turn.
     ///
     /// # Errors
     /// When a tensor is missing or of another shape than the configuration says.
     pub fn new(config: &ModelConfig, weights: &HostWeights, eos: &[TokenId]) -> Result<Self, LmError> {
-        Self::in_dtype(WeightDtype::F32, config, weights, eos)
+        Self::on(&Device::flex(), WeightDtype::F32, config, weights, eos)
     }
 
-    /// As [`new`](Self::new) with weights that are held in this type, and so rounded to it.
+    /// As [`new`](Self::new) on a device, with weights that are held in this type, and so rounded to it.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn in_dtype(
+    pub fn on(
+        device: &Device,
         dtype: WeightDtype,
         config: &ModelConfig,
         weights: &HostWeights,
         eos: &[TokenId],
     ) -> Result<Self, LmError> {
-        let mut generator = Self::with_engine(Box::new(HostEngine::new(config, dtype)), eos);
+        let mut generator = Self::with_engine(engine_on(device, config, dtype), eos);
         generator.refit(weights, WeightVersion(0))?;
         Ok(generator)
     }
 
-    /// Decodes with a model; sampling any of its end-of-text tokens ends a turn.
+    /// Decodes on the CPU with a model; sampling any of its end-of-text tokens ends a turn.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -63,13 +65,22 @@ impl LocalGenerator {
         Self::new(&model.config, &model.weights, model.codec.eos_ids())
     }
 
-    /// Decodes with the weights of a decoder, its adapters merged, in the type in which it multiplies by them; sampling any of
-    /// `eos` ends a turn.
+    /// As [`for_model`](Self::for_model) on a device, with weights in [its type](WeightDtype::default_on).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_model_on(model: &LanguageModel, device: &Device) -> Result<Self, LmError> {
+        Self::on(device, WeightDtype::default_on(device), &model.config, &model.weights, model.codec.eos_ids())
+    }
+
+    /// Decodes with the weights of a decoder, its adapters merged, on its device and in the type in which it multiplies by
+    /// them; sampling any of `eos` ends a turn.
     ///
     /// # Errors
     /// As [`new`](Self::new).
     pub fn of(decoder: &Decoder, eos: &[TokenId]) -> Result<Self, LmError> {
-        let mut generator = Self::with_engine(Box::new(HostEngine::new(decoder.config(), decoder.weight_dtype())), eos);
+        let engine = engine_on(decoder.device(), decoder.config(), decoder.weight_dtype());
+        let mut generator = Self::with_engine(engine, eos);
         generator.refit_from(decoder, WeightVersion(0))?;
         Ok(generator)
     }

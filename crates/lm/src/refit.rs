@@ -17,15 +17,13 @@ pub trait Refit: RolloutGenerator {
     fn refit(&mut self, policy: &Decoder, version: WeightVersion) -> Result<(), LmError>;
 }
 
-/// The generator that fits a model and a device, with weights of this type: a policy that is trained on `device` is decoded by
-/// it.
-///
-/// Every device's policy is decoded on the host for now.
+/// The generator that fits a model and a device, with weights of this type: a policy that is trained on `device` is decoded
+/// there.
 ///
 /// # Errors
 /// When a tensor is missing or of another shape than the configuration says.
-pub fn generator_for(model: &LanguageModel, _device: &Device, dtype: WeightDtype) -> Result<Box<dyn Refit>, LmError> {
-    Ok(Box::new(LocalGenerator::in_dtype(dtype, &model.config, &model.weights, model.codec.eos_ids())?))
+pub fn generator_for(model: &LanguageModel, device: &Device, dtype: WeightDtype) -> Result<Box<dyn Refit>, LmError> {
+    Ok(Box::new(LocalGenerator::on(device, dtype, &model.config, &model.weights, model.codec.eos_ids())?))
 }
 
 impl RolloutGenerator for LocalGenerator {

@@ -49,6 +49,15 @@ impl Weight {
         HostTensor { shape, values }
     }
 
+    /// The memory of a GPU that holds it, row-major.
+    #[cfg(feature = "cube")]
+    pub(crate) fn on_gpu(&self) -> Option<zerosearch_kernels::cube::GpuBuffer> {
+        match self {
+            Self::Matrix(tensor) => zerosearch_kernels::cube::GpuBuffer::of(tensor),
+            Self::Vector(tensor) => zerosearch_kernels::cube::GpuBuffer::of(tensor),
+        }
+    }
+
     /// As a matrix; a vector is its one row.
     pub(crate) fn into_matrix(self) -> Tensor<2> {
         match self {

@@ -3,17 +3,29 @@
 //! Which sequences a step computes, which blocks of the cache are theirs and which uniform number a draw uses is decided
 //! outside, in `scheduling`, `cache`, `prefix` and `generator`: an engine knows weights, blocks and arithmetic.
 
+#[cfg(feature = "cube")]
+mod gpu;
 mod host;
 mod source;
 
+use burn::tensor::Device;
 use zerosearch_generate::{GenerateError, SampledToken, Sampling, TokenId};
 
-pub(crate) use host::HostEngine;
 pub(crate) use source::Source;
 
 use crate::cache::BlockId;
 use crate::network::Network;
-use crate::{LmError, ModelConfig};
+use crate::{LmError, ModelConfig, WeightDtype};
+
+/// The engine that decodes on a device, without weights.
+#[cfg_attr(not(feature = "cube"), allow(unused_variables))]
+pub(crate) fn engine_on(device: &Device, config: &ModelConfig, dtype: WeightDtype) -> Box<dyn Engine> {
+    #[cfg(feature = "cube")]
+    if let Some(gpu) = zerosearch_kernels::cube::Gpu::of(device) {
+        return Box::new(gpu::GpuEngine::new(gpu, config, dtype));
+    }
+    Box::new(host::HostEngine::new(config, dtype))
+}
 
 /// Computes the tokens of many sequences at a time, and draws the next ones.
 ///

@@ -22,6 +22,15 @@ impl<'a> Source<'a> {
             Self::Decoder(parameter, scale) => Cow::Owned(parameter.merged(*scale).values),
         }
     }
+
+    /// The values in the memory of a GPU, where a decoder on it has them.
+    #[cfg(feature = "cube")]
+    pub(crate) fn on_gpu(&self) -> Option<zerosearch_kernels::cube::GpuBuffer> {
+        match self {
+            Self::Host(_) => None,
+            Self::Decoder(parameter, scale) => parameter.merged_on_device(*scale).on_gpu(),
+        }
+    }
 }
 
 impl HostWeights {

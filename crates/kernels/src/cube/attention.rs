@@ -1,0 +1,353 @@
+//! Causal attention over a cache in blocks, with grouped heads.
+
+use cubecl::prelude::*;
+
+use super::{Gpu, GpuBuffer};
+
+type F4 = Vector<f32, Const<4>>;
+
+/// Positions of one block.
+const BLOCK: usize = 16;
+/// Positions whose scores are one cube's. What several cubes computed is then added in their order.
+const SPLIT: usize = 256;
+const UNITS: usize = 128;
+
+/// The heads of a model and how one layer of its cache holds them.
+///
+/// Keys are `[blocks, kv_heads, head_dim / 4, 16, 4]` and values `[blocks, kv_heads, 16, head_dim]`, `head_dim` rounded up to
+/// four. Where there is padding the cache must hold zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CacheShape {
+    /// Heads of queries.
+    pub heads: usize,
+    /// Heads of keys and values; each serves `heads / kv_heads` of the queries'.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+impl CacheShape {
+    /// Width of a head in the cache.
+    pub fn padded(&self) -> usize {
+        self.head_dim.next_multiple_of(4)
+    }
+
+    /// Numbers of one block of keys, or of values.
+    pub fn block(&self) -> usize {
+        self.kv_heads * BLOCK * self.padded()
+    }
+
+    fn quads(&self) -> usize {
+        self.padded() / 4
+    }
+
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Parts of the positions whose values are summed side by side.
+    fn slices(&self) -> usize {
+        (UNITS / self.quads()).max(1)
+    }
+}
+
+/// Rows of a step: each is one token of a sequence whose cache is listed in a table.
+#[derive(Clone, Debug)]
+pub struct PagedRows {
+    /// How many there are.
+    pub rows: usize,
+    /// The position of each. `[rows]`.
+    pub positions: GpuBuffer,
+    /// The line of each row's sequence in the table. `[rows]`.
+    pub sequences: GpuBuffer,
+    /// Every sequence's blocks. `[sequences, width]`.
+    pub tables: GpuBuffer,
+    /// The blocks that a line of the table has room for.
+    pub width: usize,
+    /// The greatest of the positions.
+    pub last: usize,
+}
+
+impl PagedRows {
+    fn splits(&self) -> usize {
+        self.last / SPLIT + 1
+    }
+}
+
+/// Attention of every row to the positions of its sequence up to its own. `queries` `[rows, heads, padded]`, `out`
+/// `[rows, heads · head_dim]`.
+pub fn attend(
+    gpu: &Gpu,
+    shape: CacheShape,
+    rows: &PagedRows,
+    queries: &GpuBuffer,
+    [keys, values]: [&GpuBuffer; 2],
+    out: &GpuBuffer,
+) {
+    let splits = rows.splits();
+    let parts = rows.rows * shape.heads * splits;
+    let (sums, weights) = (gpu.empty(parts * shape.padded()), gpu.empty(parts * 2));
+    unsafe {
+        attend_split::launch_unchecked(
+            &gpu.client,
+            CubeCount::Static(splits as u32, shape.kv_heads as u32, rows.rows as u32),
+            CubeDim::new_1d(UNITS as u32),
+            queries.quads(),
+            keys.quads(),
+            values.quads(),
+            rows.positions.arg(),
+            rows.sequences.arg(),
+            rows.tables.arg(),
+            rows.width as u32,
+            sums.quads(),
+            weights.arg(),
+            1.0 / (shape.head_dim as f32).sqrt(),
+            shape,
+        );
+        combine::launch_unchecked(
+            &gpu.client,
+            CubeCount::Static(rows.rows as u32, 1, 1),
+            CubeDim::new_1d(256),
+            sums.arg(),
+            weights.arg(),
+            rows.positions.arg(),
+            splits as u32,
+            out.arg(),
+            shape,
+        );
+    }
+}
+
+/// The part of one split. The sum of the values, not divided by the sum of the weights; beside it the greatest score and that
+/// sum.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+fn attend_split(
+    queries: &[F4],
+    keys: &[F4],
+    values: &[F4],
+    positions: &[u32],
+    sequences: &[u32],
+    tables: &[u32],
+    width: u32,
+    sums: &mut [F4],
+    weights: &mut [f32],
+    scale: f32,
+    #[comptime] shape: CacheShape,
+) {
+    let quads = comptime!(shape.quads());
+    let group = comptime!(shape.group());
+    let slices = comptime!(shape.slices());
+    let split = CUBE_POS_X as usize;
+    let head = CUBE_POS_Y as usize;
+    let row = CUBE_POS_Z as usize;
+    let unit = UNIT_POS as usize;
+    let length = positions[row] as usize + 1;
+    let begin = split * SPLIT;
+    let table = sequences[row] as usize * width as usize;
+    let first = row * comptime!(shape.heads) + head * group;
+
+    let mut query = Shared::<[F4]>::new_slice(comptime!(group * quads));
+    let mut scores = Shared::<[f32]>::new_slice(comptime!(group * SPLIT));
+    let mut greatest = Shared::<[f32]>::new_slice(comptime!(group * 16));
+    let mut totals = Shared::<[f32]>::new_slice(comptime!(group * 16));
+    let mut parts = Shared::<[F4]>::new_slice(UNITS);
+
+    if begin < length {
+        let mut i = unit;
+        while i < comptime!(group * quads) {
+            query[i] = queries[first * quads + i];
+            i += UNITS;
+        }
+        sync_cube();
+        #[unroll]
+        for turn in 0..2usize {
+            let slot = turn * UNITS + unit;
+            let position = begin + slot;
+            let mut score = Array::<f32>::new(group);
+            #[unroll]
+            for g in 0..group {
+                score[g] = f32::new(-1.0e30);
+            }
+            if position < length {
+                #[unroll]
+                for g in 0..group {
+                    score[g] = 0.0f32;
+                }
+                let block = tables[table + position / 16] as usize * comptime!(shape.kv_heads) + head;
+                let at = block * comptime!(quads * 16) + position % 16;
+                let mut quad = 0usize;
+                while quad < quads {
+                    let key = keys[at + quad * 16];
+                    #[unroll]
+                    for g in 0..group {
+                        let q = query[g * quads + quad];
+                        let mut sum = score[g];
+                        #[unroll]
+                        for lane in 0..4usize {
+                            sum = fma(q.extract(lane), key.extract(lane), sum);
+                        }
+                        score[g] = sum;
+                    }
+                    quad += 1;
+                }
+                #[unroll]
+                for g in 0..group {
+                    score[g] = score[g] * scale;
+                }
+            }
+            #[unroll]
+            for g in 0..group {
+                scores[g * SPLIT + slot] = score[g];
+            }
+        }
+        sync_cube();
+        // Sixteen units look at the scores of one head.
+        let lane = unit % 16;
+        let mut g = unit / 16;
+        while g < group {
+            let mut most = scores[g * SPLIT + lane];
+            let mut slot = lane + 16;
+            while slot < SPLIT {
+                most = max(most, scores[g * SPLIT + slot]);
+                slot += 16;
+            }
+            greatest[g * 16 + lane] = most;
+            g += 8;
+        }
+        sync_cube();
+        let mut g = unit / 16;
+        while g < group {
+            let mut most = greatest[g * 16];
+            let mut other = 1usize;
+            while other < 16 {
+                most = max(most, greatest[g * 16 + other]);
+                other += 1;
+            }
+            let mut total = 0.0f32;
+            let mut slot = lane.clone();
+            while slot < SPLIT {
+                let mut weight = 0.0f32;
+                if begin + slot < length {
+                    weight = (scores[g * SPLIT + slot] - most).exp();
+                }
+                scores[g * SPLIT + slot] = weight;
+                total += weight;
+                slot += 16;
+            }
+            totals[g * 16 + lane] = total;
+            g += 8;
+        }
+        sync_cube();
+        let mut sum = Array::<F4>::new(group);
+        #[unroll]
+        for g in 0..group {
+            sum[g] = F4::new(0.0f32);
+        }
+        let column = unit % quads;
+        let mut slot = unit / quads;
+        if slot < slices {
+            while slot < SPLIT {
+                let position = begin + slot;
+                if position < length {
+                    let block = tables[table + position / 16] as usize * comptime!(shape.kv_heads) + head;
+                    let value = values[(block * 16 + position % 16) * quads + column];
+                    #[unroll]
+                    for g in 0..group {
+                        sum[g] = fma(F4::new(scores[g * SPLIT + slot]), value, sum[g]);
+                    }
+                }
+                slot += slices;
+            }
+        }
+        let splits = CUBE_COUNT_X as usize;
+        #[unroll]
+        for g in 0..group {
+            sync_cube();
+            parts[unit] = sum[g];
+            sync_cube();
+            let part = (first + g) * splits + split;
+            if unit < quads {
+                let mut whole = parts[unit];
+                #[unroll]
+                for slice in 1..slices {
+                    whole += parts[slice * quads + unit];
+                }
+                sums[part * quads + unit] = whole;
+            }
+            if unit == 0 {
+                let mut most = greatest[g * 16];
+                let mut total = totals[g * 16];
+                let mut other = 1usize;
+                while other < 16 {
+                    most = max(most, greatest[g * 16 + other]);
+                    total += totals[g * 16 + other];
+                    other += 1;
+                }
+                weights[part * 2] = most;
+                weights[part * 2 + 1] = total;
+            }
+        }
+    }
+}
+
+/// The splits of every head, added in their order.
+#[cube(launch_unchecked)]
+fn combine(
+    sums: &[f32],
+    weights: &[f32],
+    positions: &[u32],
+    splits: u32,
+    out: &mut [f32],
+    #[comptime] shape: CacheShape,
+) {
+    let dim = comptime!(shape.head_dim);
+    let row = CUBE_POS_X as usize;
+    let splits = splits as usize;
+    let used = positions[row] as usize / SPLIT + 1;
+    let mut element = UNIT_POS as usize;
+    while element < comptime!(shape.heads * shape.head_dim) {
+        let part = (row * comptime!(shape.heads) + element / dim) * splits;
+        let mut most = weights[part * 2];
+        let mut split = 1usize;
+        while split < used {
+            most = max(most, weights[(part + split) * 2]);
+            split += 1;
+        }
+        let mut sum = 0.0f32;
+        let mut total = 0.0f32;
+        let mut split = 0usize;
+        while split < used {
+            let factor = (weights[(part + split) * 2] - most).exp();
+            sum = fma(factor, sums[(part + split) * comptime!(shape.padded()) + element % dim], sum);
+            total = fma(factor, weights[(part + split) * 2 + 1], total);
+            split += 1;
+        }
+        out[row * comptime!(shape.heads * shape.head_dim) + element] = sum / total;
+        element += 256usize;
+    }
+}
+
+/// Copies one block of keys or values to another of the same layer.
+pub fn copy_block(gpu: &Gpu, shape: CacheShape, cache: &GpuBuffer, from: usize, to: usize) {
+    let quads = shape.block() / 4;
+    unsafe {
+        copy::launch_unchecked(
+            &gpu.client,
+            CubeCount::Static(quads.div_ceil(UNITS) as u32, 1, 1),
+            CubeDim::new_1d(UNITS as u32),
+            cache.quads(),
+            (from * quads) as u32,
+            (to * quads) as u32,
+            quads as u32,
+        );
+    }
+}
+
+#[cube(launch_unchecked)]
+fn copy(cache: &mut [F4], from: u32, to: u32, quads: u32) {
+    let quad = ABSOLUTE_POS;
+    if quad < quads as usize {
+        cache[to as usize + quad] = cache[from as usize + quad];
+    }
+}

@@ -1,0 +1,22 @@
+//! Decoding kernels in CubeCL, for every GPU that CUDA or wgpu drives.
+//!
+//! A kernel here needs no tensor cores, no plane operations and at most 32 KiB of shared memory, so it runs on any device.
+//! What a row gets does not depend on the rows beside it, nor on how many there are: sums are cut by the shape of a weight and
+//! by positions of the cache, never by the number of rows, and each product is one fused multiply-add in a fixed order.
+
+mod attention;
+mod embedding;
+mod gpu;
+mod linear;
+mod reduction;
+mod rms_norm;
+mod rotary;
+mod sampling;
+
+pub use attention::{CacheShape, PagedRows, attend, copy_block};
+pub use embedding::{embed, select_rows};
+pub use gpu::{Gpu, GpuBuffer, GpuError};
+pub use linear::{Linear, LinearOutput, LinearParts};
+pub use rms_norm::rms_norm;
+pub use rotary::{HeadNorms, rotate_and_append};
+pub use sampling::{DrawRule, Drawn, Sampler};

@@ -1,0 +1,104 @@
+//! Weights as a GPU multiplies by them.
+
+use zerosearch_kernels::cube::{Gpu, GpuBuffer, HeadNorms, Linear, LinearParts};
+
+use crate::engine::Source;
+use crate::network::{Attention, Layer, Linear as Projection, Mlp, Network};
+use crate::{ModelConfig, WeightDtype};
+
+/// Weights laid out for decoding.
+pub(super) struct DeviceNetwork {
+    pub(super) embedding: Linear,
+    pub(super) layers: Vec<DeviceLayer>,
+    pub(super) norm: GpuBuffer,
+    pub(super) head: Option<Linear>,
+}
+
+/// A layer, in which projections of the same input are one.
+pub(super) struct DeviceLayer {
+    pub(super) input_norm: GpuBuffer,
+    pub(super) qkv: Linear,
+    pub(super) head_norms: Option<HeadNorms>,
+    pub(super) o: Linear,
+    pub(super) post_norm: GpuBuffer,
+    pub(super) gate_up: Linear,
+    pub(super) down: Linear,
+    epsilon: f32,
+}
+
+impl DeviceNetwork {
+    /// Memory for a model's weights.
+    pub(super) fn new(gpu: &Gpu, config: &ModelConfig, dtype: WeightDtype) -> Self {
+        let bf16 = dtype == WeightDtype::Bf16;
+        let (hidden, heads) = (config.hidden_size, config.heads * config.head_dim);
+        let linear = |inner, outer, parts| Linear::new(gpu, inner, outer, parts, bf16);
+        let table = || linear(hidden, config.vocab_size, LinearParts::Stacked);
+        let layer = |_| DeviceLayer {
+            input_norm: gpu.empty(hidden),
+            qkv: linear(hidden, heads + 2 * config.kv_heads * config.head_dim, LinearParts::Stacked),
+            head_norms: None,
+            o: linear(heads, hidden, LinearParts::Stacked),
+            post_norm: gpu.empty(hidden),
+            gate_up: linear(hidden, 2 * config.intermediate_size, LinearParts::Gated),
+            down: linear(config.intermediate_size, hidden, LinearParts::Stacked),
+            epsilon: config.rms_norm_eps,
+        };
+        Self {
+            embedding: table(),
+            layers: (0..config.layers).map(layer).collect(),
+            norm: gpu.empty(hidden),
+            head: (!config.tie_word_embeddings).then(table),
+        }
+    }
+
+    /// Takes weights, in the memory of the present ones.
+    pub(super) fn fill(&mut self, gpu: &Gpu, weights: &Network<Source<'_>>) {
+        let Network { embedding, layers, norm, head } = weights;
+        self.embedding.fill(gpu, &[&upload(gpu, embedding)]);
+        self.layers.iter_mut().zip(layers).for_each(|(layer, weights)| layer.fill(gpu, weights));
+        self.norm = own(gpu, norm);
+        if let (Some(own), Some(head)) = (&self.head, head) {
+            own.fill(gpu, &[&upload(gpu, head)]);
+        }
+    }
+}
+
+impl DeviceLayer {
+    fn fill(&mut self, gpu: &Gpu, weights: &Layer<Source<'_>>) {
+        let Layer { input_norm, attention, post_norm, mlp: Mlp { gate, up, down } } = weights;
+        let Attention { q, k, v, q_norm, k_norm, o } = attention;
+        self.input_norm = own(gpu, input_norm);
+        fill(gpu, &mut self.qkv, &[q, k, v]);
+        self.head_norms = q_norm.as_ref().zip(k_norm.as_ref()).map(|(query, key)| HeadNorms {
+            query: own(gpu, query),
+            key: own(gpu, key),
+            epsilon: self.epsilon,
+        });
+        fill(gpu, &mut self.o, &[o]);
+        self.post_norm = own(gpu, post_norm);
+        fill(gpu, &mut self.gate_up, &[gate, up]);
+        fill(gpu, &mut self.down, &[down]);
+    }
+}
+
+/// Takes the projections that are computed together: all of them have a bias, or none.
+fn fill(gpu: &Gpu, linear: &mut Linear, projections: &[&Projection<Source<'_>>]) {
+    let matrices: Vec<GpuBuffer> = projections.iter().map(|projection| upload(gpu, &projection.weight)).collect();
+    linear.fill(gpu, &matrices.iter().collect::<Vec<_>>());
+    let biases = projections.iter().filter_map(|projection| projection.bias.as_ref());
+    let biases: Vec<f32> = biases.flat_map(|bias| bias.values().into_owned()).collect();
+    linear.set_bias((!biases.is_empty()).then(|| gpu.upload(&biases)));
+}
+
+/// The values where a decoder on this device has them, else a copy.
+fn upload(gpu: &Gpu, source: &Source<'_>) -> GpuBuffer {
+    source.on_gpu().unwrap_or_else(|| gpu.upload(&source.values()))
+}
+
+/// A copy of the values, which an optimizer's next step does not change.
+fn own(gpu: &Gpu, source: &Source<'_>) -> GpuBuffer {
+    let values = upload(gpu, source);
+    let copy = gpu.empty(values.len());
+    gpu.copy(&values, &copy);
+    copy
+}

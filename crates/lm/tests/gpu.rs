@@ -1,0 +1,165 @@
+//! The generator on a GPU: the reference's continuations, the host's tokens, and the same bits whatever else is decoded.
+
+#![cfg(feature = "webgpu")]
+
+mod families;
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, DeviceKind};
+use families::{FAMILIES, folder};
+use zerosearch_generate::{
+    Finished, Generator, Request, RolloutGenerator, SampledToken, Sampling, Statistics, Turn, WeightVersion, never,
+};
+use zerosearch_lm::{Decoder, HostWeights, LocalGenerator, ModelConfig, ScoredSequence, WeightDtype};
+
+fn gpu() -> Device {
+    Device::wgpu(DeviceKind::DefaultDevice)
+}
+
+fn load(name: &str) -> (ModelConfig, HostWeights) {
+    let folder = folder(name);
+    let (config, _) = ModelConfig::read(folder.join("config.json")).unwrap();
+    let weights = HostWeights::read(&folder, &config).unwrap();
+    (config, weights)
+}
+
+fn turn(seed: u64, limit: usize) -> Turn {
+    Turn { max_new_tokens: limit, seed, stop: never(), deadline: None }
+}
+
+/// Everything that two turns of these sequences draw, with an observation between the turns. Three prompts are shared.
+fn play(mut generator: LocalGenerator, order: &[u64]) -> (BTreeMap<u64, Vec<SampledToken>>, Statistics) {
+    let sampling = |index: u64| match index % 4 {
+        0 => Sampling::default(),
+        1 => Sampling { top_k: 5, temperature: 0.7, ..Sampling::default() },
+        2 => Sampling { top_p: 0.8, min_new_tokens: 3, ..Sampling::default() },
+        _ => Sampling { min_p: 0.2, ..Sampling::greedy() },
+    };
+    let mut names = BTreeMap::new();
+    for index in order {
+        let prompt: Vec<u32> = (0..40 + index % 3).map(|i| ((i * 7 + index % 3) % 90) as u32).collect();
+        let request =
+            Request { prompt: &prompt, sampling: sampling(*index), turn: turn(*index, 5 + *index as usize % 4) };
+        names.insert(generator.start(request).unwrap(), *index);
+    }
+    let mut drawn: BTreeMap<u64, (usize, Vec<SampledToken>)> = BTreeMap::new();
+    loop {
+        let finished = generator.poll().unwrap();
+        if finished.is_empty() {
+            break;
+        }
+        for Finished { id, tokens, .. } in finished {
+            let index = names[&id];
+            let (turns, all) = drawn.entry(index).or_default();
+            *turns += 1;
+            all.extend(tokens);
+            if *turns == 1 {
+                generator.extend(id, &[1, 2, 3 + index as u32 % 5], turn(1000 + index, 6)).unwrap();
+            } else {
+                generator.release(id);
+            }
+        }
+    }
+    let statistics = generator.statistics();
+    (drawn.into_iter().map(|(index, (_, tokens))| (index, tokens)).collect(), statistics)
+}
+
+fn tiny() -> (ModelConfig, HostWeights) {
+    let config = ModelConfig::tiny_llama(97, 48, 2, 4, 2, 80);
+    let weights = HostWeights::init(&config, 5);
+    (config, weights)
+}
+
+fn assert_same(found: &BTreeMap<u64, Vec<SampledToken>>, expected: &BTreeMap<u64, Vec<SampledToken>>, what: &str) {
+    let ids = |tokens: &BTreeMap<u64, Vec<SampledToken>>| -> Vec<Vec<u32>> {
+        tokens.values().map(|tokens| tokens.iter().map(|token| token.id).collect()).collect()
+    };
+    assert_eq!(ids(found), ids(expected), "{what}");
+    for (found, expected) in found.values().flatten().zip(expected.values().flatten()) {
+        let close = |a: f32, b: f32| (a - b).abs() < 1e-4;
+        assert!(close(found.logprob, expected.logprob), "{what}: {found:?} for {expected:?}");
+        match (found.sampling_logprob, expected.sampling_logprob) {
+            (None, None) => {}
+            (Some(found), Some(expected)) if close(found, expected) => {}
+            _ => panic!("{what}: {found:?} for {expected:?}"),
+        }
+    }
+}
+
+#[test]
+fn sampled_tokens_are_the_hosts_in_f32_and_in_bf16() {
+    let (config, weights) = tiny();
+    let order: Vec<u64> = (0..12).collect();
+    for dtype in [WeightDtype::F32, WeightDtype::Bf16] {
+        let on = |device: &Device| LocalGenerator::on(device, dtype, &config, &weights, &[96]).unwrap();
+        let ((found, _), (expected, _)) = (play(on(&gpu()), &order), play(on(&Device::flex()), &order));
+        assert_same(&found, &expected, &format!("{dtype:?}"));
+    }
+}
+
+#[test]
+fn a_sequence_is_the_same_to_the_bit_in_any_batch_order_and_memory() {
+    let (config, weights) = tiny();
+    let generator = || LocalGenerator::on(&gpu(), WeightDtype::F32, &config, &weights, &[96]).unwrap();
+    let order: Vec<u64> = (0..12).collect();
+    let (expected, _) = play(generator(), &order);
+    let shuffled: Vec<u64> = (0..12).map(|i| (i * 7 + 5) % 12).collect();
+    assert_eq!(play(generator().with_max_batch(3), &shuffled).0, expected);
+    let alone = order.iter().flat_map(|index| play(generator(), &[*index]).0);
+    assert_eq!(alone.collect::<BTreeMap<_, _>>(), expected);
+    // A block is two layers of keys and values of two heads, twelve wide.
+    let (found, statistics) = play(generator().with_cache_bytes(20 * 16 * 2 * 2 * 2 * 12 * 4), &order);
+    assert!(statistics.evicted > 0, "{statistics:?}");
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn greedy_continuations_of_every_family_are_the_hosts() {
+    for name in FAMILIES {
+        let (config, weights) = load(name);
+        let continuations = |device: &Device| {
+            let mut generator = LocalGenerator::on(device, WeightDtype::F32, &config, &weights, &[]).unwrap();
+            for length in [1, 17, 300] {
+                let prompt: Vec<u32> = (0..length).map(|i| (i * i * 31 + 7) % config.vocab_size as u32).collect();
+                let request = Request { prompt: &prompt, sampling: Sampling::greedy(), turn: turn(0, 8) };
+                generator.start(request).unwrap();
+            }
+            let mut all = BTreeMap::new();
+            while all.len() < 3 {
+                all.extend(generator.poll().unwrap().into_iter().map(|turn| (turn.id.0, turn.tokens)));
+            }
+            all
+        };
+        assert_same(&continuations(&gpu()), &continuations(&Device::flex()), name);
+    }
+}
+
+#[test]
+fn a_policy_on_the_device_is_decoded_with_its_present_weights() {
+    let (config, weights) = tiny();
+    let device = gpu();
+    let first = Decoder::frozen(&config, &weights, &device).unwrap();
+    let second = Decoder::frozen(&config, HostWeights::init(&config, 6), &device).unwrap();
+    let mut generator = LocalGenerator::of(&first, &[]).unwrap();
+    let mut greedy = |generator: &mut LocalGenerator| {
+        let request = Request { prompt: &[3, 1, 4], sampling: Sampling::greedy(), turn: turn(0, 12) };
+        let id = generator.start(request).unwrap();
+        let tokens = generator.poll().unwrap().remove(0).tokens;
+        generator.release(id);
+        tokens
+    };
+    let before = greedy(&mut generator);
+    generator.sleep().unwrap();
+    generator.refit_from(&second, WeightVersion(1)).unwrap();
+    let after = greedy(&mut generator);
+    for (decoder, tokens) in [(&first, &before), (&second, &after)] {
+        let all: Vec<u32> = [3, 1, 4].into_iter().chain(tokens.iter().map(|token| token.id)).collect();
+        let positions: Vec<usize> = (3..all.len()).collect();
+        let scored = decoder.score(&[ScoredSequence { tokens: &all, positions: &positions }]).0;
+        for (token, scored) in tokens.iter().zip(scored.into_data().try_to_vec::<f32>().unwrap()) {
+            assert!((token.logprob - scored).abs() < 1e-4, "{token:?}, by the decoder {scored}");
+        }
+    }
+    assert_ne!(before, after);
+}
