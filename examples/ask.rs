@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use zerosearch::Failure;
+use zerosearch::device::DeviceName;
 use zerosearch::generate::{Generator, Request, Sampling, Turn};
 use zerosearch::grammar::{Action, EpisodeFormat};
 use zerosearch::lm::{LanguageModel, LocalGenerator};
@@ -20,6 +21,9 @@ struct Arguments {
     /// JSONL or Parquet rows `id?, title?, contents`, searched with BM25.
     #[arg(long)]
     corpus: PathBuf,
+    /// auto (the first GPU, else the CPU), cpu, cuda:N or webgpu.
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
     #[arg(long, default_value_t = 3)]
     top_k: usize,
     #[arg(long, default_value_t = 5)]
@@ -37,7 +41,7 @@ fn main() -> Result<(), Failure> {
     let mut transcript = Transcript::stdout();
     transcript.write(Author::Prompt, &format!("{text}\n"));
 
-    let mut generator = LocalGenerator::for_model(&model)?;
+    let mut generator = LocalGenerator::for_model_on(&model, &arguments.device.open()?)?;
     let prompt = codec.encode(&text);
     let id = generator.start(Request { prompt: &prompt, sampling: Sampling::greedy(), turn: turn(&model) })?;
     for number in 1..=arguments.max_turns {

@@ -11,6 +11,7 @@ use clap::{ArgGroup, Parser};
 use zerosearch::Failure;
 use zerosearch::config::EngineConfig;
 use zerosearch::data::read_questions;
+use zerosearch::device::DeviceName;
 use zerosearch::eval::{EvalConfig, Strategy, evaluate, predictions_path, write_predictions};
 use zerosearch::files::{is_stream, prepare_file, write_atomic};
 use zerosearch::grammar::FormatPreset;
@@ -43,6 +44,9 @@ struct Arguments {
     /// The words of an episode: default, zerosearch or search_r1, as the model was trained.
     #[arg(long, default_value = "default")]
     format: FormatPreset,
+    /// auto (the first GPU, else the CPU), cpu, cuda:N or webgpu.
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
     /// Only the first so many questions.
     #[arg(long)]
     limit: Option<usize>,
@@ -79,10 +83,11 @@ fn main() -> Result<(), Failure> {
     let predictions = (!is_stream(&arguments.out)).then(|| predictions_path(&arguments.out));
     let inputs: Vec<&Path> = arguments.corpus.iter().chain([&arguments.questions]).map(PathBuf::as_path).collect();
     predictions.iter().chain([&arguments.out]).try_for_each(|path| prepare_file(path, &inputs))?;
+    let device = arguments.device.open()?;
     let model = LanguageModel::read(&arguments.model)?;
     let mut questions = read_questions(&arguments.questions)?;
     questions.truncate(arguments.limit.unwrap_or(questions.len()));
-    let engine = arguments.engine().map(|engine| engine.read()).transpose()?;
+    let engine = arguments.engine().map(|engine| engine.read_on(&device)).transpose()?;
 
     let default = EvalConfig::default();
     let rollout = RolloutConfig {
@@ -94,7 +99,7 @@ fn main() -> Result<(), Failure> {
     };
     let config = EvalConfig { strategy: arguments.strategy, seed: arguments.seed, rollout, ..default };
     let prompt = arguments.strategy.prompt(&model.codec, &rollout.format.into())?;
-    let mut generator = LocalGenerator::for_model(&model)?;
+    let mut generator = LocalGenerator::for_model_on(&model, &device)?;
     let bar = ProgressBar::new("evaluate", questions.len() as u64);
     let result = evaluate(&mut generator, engine.as_deref(), &model.codec, &prompt, &questions, &config, &bar)?;
     bar.finish();

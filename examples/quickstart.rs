@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Parser;
 use zerosearch::Failure;
 use zerosearch::algorithms::AlgorithmConfig;
+use zerosearch::device::DeviceName;
 use zerosearch::metrics::say;
 use zerosearch::pipeline::{Pipeline, PipelineConfig, PipelineEnd, SummaryScores, world_material};
 
@@ -33,6 +34,9 @@ struct Arguments {
     /// The base policy: any Llama, Qwen2 or Qwen3 folder.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/base"))]
     model: PathBuf,
+    /// auto (the first GPU, else the CPU), cpu, cuda:N or webgpu.
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
     /// Goes on with the run in the folder.
     #[arg(long)]
     resume: bool,
@@ -60,6 +64,7 @@ fn main() -> Result<(), Failure> {
     let material = world_material()?;
     let mut pipeline = Pipeline::new(config, &arguments.model, &material, &arguments.out);
     pipeline.resume = arguments.resume;
+    pipeline.device = arguments.device.open()?;
     match pipeline.run(&interrupted)? {
         PipelineEnd::Finished(outcome) => {
             let s = &outcome.summary;

@@ -12,10 +12,11 @@ use clap::Parser;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use zerosearch::Failure;
-use zerosearch::burn::tensor::{Device, Tensor};
+use zerosearch::burn::tensor::Tensor;
+use zerosearch::device::DeviceName;
 use zerosearch::files::{decode_text, prepare_file, write_atomic};
 use zerosearch::generate::{Generator, Request, Sampling, Turn, never};
-use zerosearch::lm::{Decoder, HostWeights, LocalGenerator, ModelConfig, ScoredSequence};
+use zerosearch::lm::{Decoder, HostWeights, LocalGenerator, ModelConfig, ScoredSequence, WeightDtype};
 use zerosearch::metrics::say;
 
 #[derive(Parser)]
@@ -30,6 +31,9 @@ struct Arguments {
     /// Greedy tokens after each list: exactly so many, since end-of-text tokens are passed over.
     #[arg(long, default_value_t = 0)]
     generate: usize,
+    /// auto (the first GPU, else the CPU), cpu, cuda:N or webgpu; everything is computed in f32.
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
     /// Logits of every position instead of the last.
     #[arg(long)]
     full: bool,
@@ -47,8 +51,10 @@ fn main() -> Result<(), Failure> {
     let (config, json) = ModelConfig::read(arguments.model.join("config.json"))?;
     let weights = HostWeights::read(&arguments.model, &config)?;
     let lists = read_tokens(&arguments.tokens, &config)?;
-    let decoder = Decoder::frozen(&config, &weights, &Device::default())?;
-    let mut generator = LocalGenerator::new(&config, &weights, &end_of_text(&arguments.model, json.get(EOS))?)?;
+    let device = arguments.device.open()?;
+    let decoder = Decoder::frozen(&config, &weights, &device)?.with_bf16(Some(false));
+    let eos = end_of_text(&arguments.model, json.get(EOS))?;
+    let mut generator = LocalGenerator::on(&device, WeightDtype::F32, &config, &weights, &eos)?;
     let sampling = Sampling { min_new_tokens: arguments.generate, ..Sampling::greedy() };
     let mut rows: Vec<Row> = Vec::new();
     for (i, tokens) in lists.iter().enumerate() {

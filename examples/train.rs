@@ -12,6 +12,7 @@ use clap::Parser;
 use zerosearch::Failure;
 use zerosearch::config::RunConfig;
 use zerosearch::data::read_questions;
+use zerosearch::device::DeviceName;
 use zerosearch::files::{prepare_file, prepare_folder};
 use zerosearch::lm::{LanguageModel, StoredDtype};
 use zerosearch::metrics::{ConsoleSink, say};
@@ -24,6 +25,9 @@ struct Arguments {
     /// Goes on from the newest checkpoint.
     #[arg(long)]
     resume: bool,
+    /// auto, cpu, cuda:N or webgpu, in place of the file's `device`.
+    #[arg(long)]
+    device: Option<DeviceName>,
     /// Overrides a key of the file, such as `train.steps=50`.
     #[arg(long = "set", num_args = 1..)]
     assignments: Vec<String>,
@@ -34,6 +38,7 @@ fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     zerosearch::kernels::keep_freed_memory();
     let config = RunConfig::read(&arguments.config, &arguments.assignments)?;
+    let device = arguments.device.unwrap_or(config.device).open()?;
     prepare(&config.out)?;
     let checkpoints = config.out.join("checkpoints");
     if !arguments.resume && latest_step(&checkpoints)?.is_some() {
@@ -43,9 +48,10 @@ fn main() -> Result<(), Failure> {
     let (model, questions) = (LanguageModel::read(&config.model)?, read_questions(&config.questions)?);
     let format = config.train.rollout.format.into();
     let served = config.generator.map(|generator| generator.generator(&model, &format, &config.out));
-    let mut builder = Trainer::builder(model, questions, config.engine.read()?)
+    let mut builder = Trainer::builder(model, questions, config.engine.read_on(&device)?)
         .reward(config.reward.build()?)
         .config(config.train)
+        .device(device.clone())
         .checkpoints(checkpoints)
         .logs(&config.out)
         .samples(config.out.join("rollouts"), 10)
@@ -59,7 +65,7 @@ fn main() -> Result<(), Failure> {
         builder = builder.generator(served);
     }
     if let Some(validation) = config.validation {
-        let (questions, engine) = (read_questions(&validation.questions)?, validation.engine.read()?);
+        let (questions, engine) = (read_questions(&validation.questions)?, validation.engine.read_on(&device)?);
         builder = builder.validation(Validation { noise: validation.noise, ..Validation::new(questions, engine) });
     }
     let mut trainer = builder.build()?;

@@ -58,7 +58,7 @@ impl TrainerBuilder {
             prompt: None,
             reward: Arc::new(F1Reward),
             generator: None,
-            device: Device::default(),
+            device: Device::flex(),
             further_devices: Vec::new(),
             validation: None,
             sinks: Sinks::new(),
@@ -113,7 +113,7 @@ impl TrainerBuilder {
         Self { generator: Some(Box::new(generator)), ..self }
     }
 
-    /// The device of the updates; [`Device::default`] by default.
+    /// The device that the policy is decoded and trained on; the CPU by default.
     #[must_use]
     pub fn device(self, device: Device) -> Self {
         Self { device, ..self }
@@ -199,7 +199,7 @@ impl TrainerBuilder {
         let is_current = generator.is_none() && config.lora.is_none();
         let mut generator = match generator {
             Some(generator) => generator,
-            None => generator_for(&policy, &device, config.rollout_dtype.unwrap_or_default())?,
+            None => generator_for(&policy, &device, config.rollout_dtype_on(&device))?,
         };
         generator.limit_cache(config.kv_cache_memory_bytes.unwrap_or(usize::MAX));
         let codec = policy.codec.clone();

@@ -1,5 +1,6 @@
 //! Everything that decides what a training run does, with the paper's values as defaults.
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use zerosearch_algorithms::{AlgorithmConfig, ImportanceSampling, KlReward};
 use zerosearch_curriculum::CurriculumConfig;
@@ -62,12 +63,12 @@ pub struct TrainConfig {
     /// of one layer's instead of all, the same gradients, for one more forward pass.
     pub gradient_checkpointing: bool,
     /// Whether the products of forward and backward passes are computed in bf16; sums, softmaxes, parameters, gradients and the
-    /// optimizer stay in f32. Left out: on a GPU, not on the CPU.
+    /// optimizer stay in f32. Left out: on a GPU that has bf16, not on the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bf16: Option<bool>,
     /// The type of the weights that rollouts are sampled with: `f32`, or `bf16` for half the memory and, with few rollouts at a
     /// time, nearly half the time of decoding. The training passes round the weights in the same way; parameters, gradients
-    /// and checkpoints stay in f32. Left out: f32.
+    /// and checkpoints stay in f32. Left out: f32, and on a GPU the type of its products.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout_dtype: Option<WeightDtype>,
     /// Most bytes that the generator's caches hold; unbounded where it is left out. Rollouts that do not fit wait, or are computed
@@ -193,6 +194,14 @@ impl TrainConfig {
     pub(crate) fn critic_learning_rate_at(&self, step: u64) -> f64 {
         let (peak, warmup_ratio) = (self.critic_learning_rate, self.critic_warmup_ratio);
         self.critic_lr_scheduler_type.rate(peak, warmup_ratio, step, self.steps)
+    }
+
+    /// The type of the weights that a generator on a device samples with.
+    pub(crate) fn rollout_dtype_on(&self, device: &Device) -> WeightDtype {
+        self.rollout_dtype.unwrap_or_else(|| match self.bf16 {
+            Some(false) => WeightDtype::F32,
+            _ => WeightDtype::default_on(device),
+        })
     }
 
     /// A decoder that computes as this configuration says.

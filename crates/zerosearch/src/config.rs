@@ -2,17 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use zerosearch_files::{FileError, read_text};
 use zerosearch_grammar::EpisodeFormat;
-use zerosearch_lm::LanguageModel;
+use zerosearch_lm::{LanguageModel, LocalCompleter};
 use zerosearch_remote::SglangGenerator;
 use zerosearch_reward::RewardConfig;
 use zerosearch_search::{Bm25Index, Dialect, RetrieverServer, SearchEngine, SearchError, WebProvider, WebSearch};
-use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError};
+use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError, SimulatorPrompt};
 use zerosearch_train::TrainConfig;
 
 use crate::ServedPolicy;
+use crate::device::DeviceName;
 
 /// A TOML file that describes the RL stage. Unknown keys are refused; everything but `model`, `questions`,
 /// `out` and `engine` has a default.
@@ -49,6 +51,9 @@ pub struct RunConfig {
     pub reward: RewardConfig,
     /// What answers the searches.
     pub engine: EngineConfig,
+    /// The device that policy and simulator are decoded on and the policy is trained on: `auto`, `cpu`, `cuda:N` or `webgpu`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub device: DeviceName,
     /// Where the policy is decoded; in this process if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generator: Option<GeneratorConfig>,
@@ -149,8 +154,20 @@ impl EngineConfig {
     /// # Errors
     /// When a file is missing or broken, or there is no key for the web service.
     pub fn read(&self) -> Result<Box<dyn SearchEngine>, EngineError> {
+        self.read_on(&Device::flex())
+    }
+
+    /// As [`read`](Self::read); a simulator is decoded on a device.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_on(&self, device: &Device) -> Result<Box<dyn SearchEngine>, EngineError> {
         Ok(match self {
-            Self::Simulator { model, simulation } => Box::new(SimulatedEngine::read(model)?.with_config(*simulation)),
+            Self::Simulator { model: folder, simulation } => {
+                let model = LanguageModel::read(folder).map_err(SimulatorError::from)?;
+                let completer = LocalCompleter::on(&model, device).map_err(SimulatorError::from)?;
+                Box::new(SimulatedEngine::new(completer, SimulatorPrompt::for_model(folder)?, *simulation))
+            }
             Self::Bm25 { corpus } => Box::new(Bm25Index::read(corpus)?),
             Self::Retriever { url, dialect } => Box::new(RetrieverServer::new(url, *dialect)),
             Self::Web { provider } => Box::new(WebSearch::from_env(*provider)?),

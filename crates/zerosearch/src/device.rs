@@ -88,7 +88,11 @@ fn cuda(index: usize) -> Result<Device, DeviceError> {
 fn gpu_by_wgpu(name: DeviceName) -> Result<Device, DeviceError> {
     let software = Device::wgpu(burn::tensor::DeviceKind::Cpu);
     let all = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
-    if all.iter().any(|device| *device != software) { any_by_wgpu(name) } else { Err(DeviceError::Missing { name, found: 0 }) }
+    if all.iter().any(|device| *device != software) {
+        any_by_wgpu(name)
+    } else {
+        Err(DeviceError::Missing { name, found: 0 })
+    }
 }
 
 #[cfg(feature = "webgpu")]

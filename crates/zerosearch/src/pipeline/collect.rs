@@ -1,5 +1,6 @@
 //! The base policy meets the real engine; what it asks and gets becomes the simulator's lesson.
 
+use burn::tensor::Device;
 use rand::seq::SliceRandom;
 use zerosearch_curriculum::{Constant, Progress};
 use zerosearch_data::Question;
@@ -17,6 +18,7 @@ pub(super) struct Collector<'a> {
     pub(super) model: &'a LanguageModel,
     pub(super) prompt: &'a PromptTemplate,
     pub(super) engine: &'a dyn SearchEngine,
+    pub(super) device: &'a Device,
     pub(super) rollout: RolloutConfig,
     pub(super) seed: u64,
 }
@@ -41,7 +43,7 @@ impl Collector<'_> {
         // A real engine ignores the context.
         let noise = Noise::Curriculum { curriculum: &silent, progress: Progress::at(0, 1) };
         let rollouts = RolloutPlan { seed, ..RolloutPlan::search(self.engine, noise, &self.model.codec, self.rollout) };
-        let mut generator = LocalGenerator::for_model(self.model)?;
+        let mut generator = LocalGenerator::for_model_on(self.model, self.device)?;
         let bar = ProgressBar::new(label, tasks.len() as u64);
         let mut finished = 0;
         let rollouts = rollouts.run(&mut generator, tasks, &mut |now| {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use zerosearch_data::Question;
 use zerosearch_eval::{EvalConfig, Prediction, Scores, Strategy, evaluate, write_predictions};
@@ -58,6 +59,7 @@ pub struct Outcome {
 
 pub(super) struct Examination<'a> {
     pub(super) engine: &'a dyn SearchEngine,
+    pub(super) device: &'a Device,
     pub(super) questions: &'a [Question],
     pub(super) rollout: RolloutConfig,
     pub(super) seed: u64,
@@ -77,7 +79,7 @@ impl Examination<'_> {
         let rollout = RolloutConfig { max_turns, max_new_tokens, max_observation_tokens, top_k, format, ..greedy };
         let config = EvalConfig { strategy, rollout, seed: self.seed, chunk: 128 };
         let prompt = strategy.prompt(&model.codec, &format.into())?;
-        let mut generator = LocalGenerator::for_model(model)?;
+        let mut generator = LocalGenerator::for_model_on(model, self.device)?;
         let bar = ProgressBar::new(label, self.questions.len() as u64);
         let result = evaluate(&mut generator, Some(self.engine), &model.codec, &prompt, self.questions, &config, &bar)?;
         bar.finish();

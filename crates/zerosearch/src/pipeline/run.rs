@@ -39,7 +39,7 @@ pub struct Pipeline<'a> {
     pub resume: bool,
     /// Labels the interactions.
     pub judge: &'a dyn Judge,
-    /// Where updates are computed.
+    /// The device that policy and simulator are decoded and trained on.
     pub device: Device,
 }
 
@@ -67,10 +67,10 @@ struct Collected {
 }
 
 impl<'a> Pipeline<'a> {
-    /// The method as published: the exact rule judges. Updates are computed on the first GPU of a build with `cuda` or
-    /// `vulkan`, else on the CPU; `BURN_DEVICE` overrides that.
+    /// The method as published: the exact rule judges. Everything is computed on the CPU; see
+    /// [`DeviceName`](crate::device::DeviceName) for a GPU.
     pub fn new(config: PipelineConfig, model: &'a Path, material: &'a Material, out: &'a Path) -> Self {
-        Self { config, model, material, out, resume: false, judge: &RuleJudge, device: Device::default() }
+        Self { config, model, material, out, resume: false, judge: &RuleJudge, device: Device::flex() }
     }
 
     /// Runs every stage that is not done yet. `interrupted` is looked at before every training step.
@@ -109,7 +109,7 @@ impl<'a> Pipeline<'a> {
             say(format!("  {name:28} {:5.1} % {:5.1} %", 100.0 * o.useful_contains, 100.0 * o.noisy_contains));
         }
 
-        let simulated = engine(self.config.simulation, &simulator, &simulator_prompt)?;
+        let simulated = engine(self.config.simulation, &simulator, &simulator_prompt, &self.device)?;
         if interrupted.load(Ordering::Relaxed) {
             return Ok(PipelineEnd::Interrupted);
         }
@@ -121,6 +121,7 @@ impl<'a> Pipeline<'a> {
 
         let examination = Examination {
             engine: &real,
+            device: &self.device,
             questions: &self.material.held_out,
             rollout: self.config.train.rollout,
             seed: self.config.train.seed,
@@ -192,7 +193,8 @@ impl<'a> Pipeline<'a> {
             return Ok((LanguageModel::read(&folder)?, self.read("simulator.json")?));
         }
         let seed = self.config.train.seed;
-        let collector = Collector { model: base, prompt, engine: real, rollout: self.config.train.rollout, seed };
+        let (rollout, device) = (self.config.train.rollout, &self.device);
+        let collector = Collector { model: base, prompt, engine: real, device, rollout, seed };
         let rows = self.labelled(&collector)?;
         let held_out = collector.collect(
             "queries of held-out questions",
@@ -202,7 +204,7 @@ impl<'a> Pipeline<'a> {
         )?;
         let used = self.config.simulation;
         let obedience = |model: &LanguageModel, attempts: usize| {
-            let engine = engine(SimulationConfig { attempts, ..used }, model, template)?;
+            let engine = engine(SimulationConfig { attempts, ..used }, model, template, &self.device)?;
             Ok::<_, PipelineError>(measure_obedience(&engine, &held_out, self.config.train.rollout.top_k, seed)?)
         };
         let before = obedience(base, 1)?;

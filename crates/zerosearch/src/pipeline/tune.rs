@@ -46,6 +46,7 @@ pub(super) fn engine(
     simulation: SimulationConfig,
     model: &LanguageModel,
     prompt: &SimulatorPrompt,
+    device: &Device,
 ) -> Result<SimulatedEngine<LocalCompleter>, LmError> {
-    Ok(SimulatedEngine::new(LocalCompleter::new(model)?, prompt.clone(), simulation))
+    Ok(SimulatedEngine::new(LocalCompleter::on(model, device)?, prompt.clone(), simulation))
 }

@@ -92,8 +92,7 @@ fn rule(draw: &Draw<'_>) -> DrawRule {
 
 /// The drawn token as the host records it: the second log-probability only where it may differ from the first.
 fn token(draw: &Draw<'_>, drawn: Drawn) -> SampledToken {
-    let untouched = Sampling { min_new_tokens: draw.sampling.min_new_tokens, ..Sampling::default() };
-    let same = draw.banned.is_empty() && *draw.sampling == untouched;
+    let same = draw.banned.is_empty() && draw.sampling.is_untouched();
     let sampling_logprob = (!same).then_some(drawn.sampling_logprob);
     SampledToken { id: drawn.token, logprob: drawn.logprob, sampling_logprob }
 }
