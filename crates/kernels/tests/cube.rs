@@ -107,14 +107,24 @@ fn products_of_rows() {
 #[test]
 fn gated_products() {
     let (gpu, mut rng) = (gpu(), ChaCha8Rng::seed_from_u64(3));
-    for (inner, width, rows, to_bf16) in [(64, 48, 2, false), (20, 7, 10, false), (20, 40, 6, true)] {
+    for (inner, width, rows, with_bias, to_bf16) in
+        [(64, 48, 2, false, false), (20, 7, 10, true, false), (20, 40, 6, true, true)]
+    {
         let [gate, up] = [(); 2].map(|()| floats(&mut rng, width * inner));
         let x = floats(&mut rng, rows * inner);
-        let linear = Linear::new(&gpu, inner, 2 * width, LinearParts::Gated, to_bf16);
+        let bias = floats(&mut rng, 2 * width);
+        let mut linear = Linear::new(&gpu, inner, 2 * width, LinearParts::Gated, to_bf16);
+        linear.set_bias(with_bias.then(|| gpu.upload(&bias)));
         linear.fill(&gpu, &[&gpu.upload(&gate), &gpu.upload(&up)]);
         let out = unwritten(&gpu, rows * width);
         linear.forward(&gpu, &gpu.upload(&x), rows, LinearOutput::Gated, &out);
-        let [gates, ups] = [&gate, &up].map(|matrix| products(matrix, &x, inner, to_bf16));
+        let [gates, ups] = [(&gate, &bias[..width]), (&up, &bias[width..])].map(|(matrix, bias)| {
+            let mut products = products(matrix, &x, inner, to_bf16);
+            if with_bias {
+                products.iter_mut().zip(bias.iter().cycle()).for_each(|(y, bias)| *y += f64::from(*bias));
+            }
+            products
+        });
         let expected: Vec<f64> = gates.iter().zip(ups).map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up).collect();
         assert_close(&gpu.read(&out).unwrap(), &expected, &format!("{inner} to {width}"));
     }

@@ -142,7 +142,7 @@ fn a_policy_on_the_device_is_decoded_with_its_present_weights() {
     let first = Decoder::frozen(&config, &weights, &device).unwrap();
     let second = Decoder::frozen(&config, HostWeights::init(&config, 6), &device).unwrap();
     let mut generator = LocalGenerator::of(&first, &[]).unwrap();
-    let mut greedy = |generator: &mut LocalGenerator| {
+    let greedy = |generator: &mut LocalGenerator| {
         let request = Request { prompt: &[3, 1, 4], sampling: Sampling::greedy(), turn: turn(0, 12) };
         let id = generator.start(request).unwrap();
         let tokens = generator.poll().unwrap().remove(0).tokens;

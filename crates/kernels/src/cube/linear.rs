@@ -103,7 +103,7 @@ impl Linear {
         }
     }
 
-    /// Adds this to every product. `[outer]`.
+    /// Adds this to every product. `[outer]`: where there are gates, theirs first.
     pub fn set_bias(&mut self, bias: Option<GpuBuffer>) {
         self.bias = bias;
     }
@@ -314,8 +314,12 @@ fn product(
                 let column = tile * 16 + lane;
                 if lane < 16 {
                     if column < width {
-                        let gate = all_slices(&shared, lane);
-                        let up = all_slices(&shared, lane + 16);
+                        let mut gate = all_slices(&shared, lane);
+                        let mut up = all_slices(&shared, lane + 16);
+                        if comptime!(variant.bias) {
+                            gate += F4::new(bias[column]);
+                            up += F4::new(bias[width + column]);
+                        }
                         #[unroll]
                         for r in 0..4usize {
                             if row + r < rows {

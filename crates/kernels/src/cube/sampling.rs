@@ -5,15 +5,15 @@
 //! one order as well.
 
 mod cut;
+mod draw;
 mod measure;
-mod pick;
 mod rule;
 
 use cubecl::prelude::*;
 
 use self::cut::find_cut;
+use self::draw::{pick, sum_kept};
 use self::measure::measure_tiles;
-use self::pick::{pick, sum_kept};
 use super::{Gpu, GpuBuffer, GpuError};
 
 /// Logits of one tile.

@@ -54,13 +54,13 @@ impl Step<'_> {
         let Some(tables) = &self.rotary.tables else { return gpu.empty(0) };
         for (index, layer) in weights.layers.iter().enumerate() {
             let cache = self.store.layer(index);
-            rms_norm(gpu, &x, &layer.input_norm, c.rms_norm_eps, rows, &normed);
+            rms_norm(gpu, &x, &layer.input_norm, c.rms_norm_eps as f32, rows, &normed);
             layer.qkv.forward(gpu, &normed, rows, LinearOutput::Store, &qkv);
             let (shape, norms) = (self.store.shape(), layer.head_norms.as_ref());
             rotate_and_append(gpu, shape, &paged, tables.each_ref(), norms, &qkv, &queries, cache);
             attend(gpu, shape, &paged, &queries, cache, &attended);
             layer.o.forward(gpu, &attended, rows, LinearOutput::Add, &x);
-            rms_norm(gpu, &x, &layer.post_norm, c.rms_norm_eps, rows, &normed);
+            rms_norm(gpu, &x, &layer.post_norm, c.rms_norm_eps as f32, rows, &normed);
             layer.gate_up.forward(gpu, &normed, rows, LinearOutput::Gated, &gated);
             layer.down.forward(gpu, &gated, rows, LinearOutput::Add, &x);
         }
@@ -103,7 +103,7 @@ impl Step<'_> {
         if draws > 0 {
             let (chosen, normed) = (gpu.empty(draws * c.hidden_size), gpu.empty(draws * c.hidden_size));
             select_rows(gpu, x, c.hidden_size, &gpu.upload_words(&last), &chosen);
-            rms_norm(gpu, &chosen, &weights.norm, c.rms_norm_eps, draws, &normed);
+            rms_norm(gpu, &chosen, &weights.norm, c.rms_norm_eps as f32, draws, &normed);
             let head = weights.head.as_ref().unwrap_or(&weights.embedding);
             head.forward(gpu, &normed, draws, LinearOutput::Store, &logits);
         }

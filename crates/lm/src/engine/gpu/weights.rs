@@ -41,7 +41,7 @@ impl DeviceNetwork {
             post_norm: gpu.empty(hidden),
             gate_up: linear(hidden, 2 * config.intermediate_size, LinearParts::Gated),
             down: linear(config.intermediate_size, hidden, LinearParts::Stacked),
-            epsilon: config.rms_norm_eps,
+            epsilon: config.rms_norm_eps as f32,
         };
         Self {
             embedding: table(),
