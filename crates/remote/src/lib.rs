@@ -24,12 +24,14 @@
 
 #![forbid(unsafe_code)]
 
+mod models;
 mod openai;
 mod openai_answer;
 mod sglang;
 mod sglang_server;
 mod wire;
 
+pub use models::served_models;
 pub use openai::OpenAiServer;
 pub use sglang::SglangGenerator;
 pub use zerosearch_http::RetryPolicy;

@@ -1,18 +1,42 @@
-//! A training run as a TOML file: what to train, on what, against which engine.
+//! TOML files: what to train, on what, against which engine, and where the models are decoded.
+//!
+//! [`Tables`] is what may stand in a file, [`RunConfig`] the part of it that a training run needs.
+
+mod assignment;
+mod engine_keys;
+mod judge;
+mod keys;
+mod parse;
+mod policy;
+mod print;
+mod server;
+mod simulator;
+mod tables;
+mod wrap;
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use zerosearch_files::{FileError, read_text};
+use zerosearch_generate::{GenerateError, Generator, WeightVersion};
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{LanguageModel, LocalCompleter};
 use zerosearch_remote::SglangGenerator;
 use zerosearch_reward::RewardConfig;
-use zerosearch_search::{Bm25Index, Dialect, RetrieverServer, SearchEngine, SearchError, WebProvider, WebSearch};
+use zerosearch_search::{
+    Bm25Index, Dialect, Document, Query, RetrieverServer, SearchEngine, SearchError, WebProvider, WebSearch,
+};
 use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError, SimulatorPrompt};
 use zerosearch_train::TrainConfig;
 
+use self::engine_keys::EngineKeys;
+pub use self::judge::JudgeConfig;
+pub use self::policy::PolicyConfig;
+pub use self::server::{Api, ServerConfig, ServerKind};
+pub use self::simulator::{SimulatorConfig, SimulatorMode};
+pub use self::tables::Tables;
+pub use self::wrap::WrapConfig;
 use crate::ServedPolicy;
 use crate::device::DeviceName;
 
@@ -38,7 +62,7 @@ use crate::device::DeviceName;
 /// # Ok::<(), zerosearch::config::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Tables", into = "Tables")]
 pub struct RunConfig {
     /// The policy's folder.
     pub model: PathBuf,
@@ -47,21 +71,16 @@ pub struct RunConfig {
     /// The run's folder.
     pub out: PathBuf,
     /// The score of a rollout: `"f1"`, `"em"`, `"contains"`, `"format"`, or a list of `{ name, weight }`.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub reward: RewardConfig,
     /// What answers the searches.
     pub engine: EngineConfig,
     /// The device that policy and simulator are decoded on and the policy is trained on: `auto`, `cpu`, `cuda:N` or `webgpu`.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub device: DeviceName,
-    /// Where the policy is decoded; in this process if it is left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Where the policy is decoded, the table `policy` of the file; in this process if it is left out.
     pub generator: Option<GeneratorConfig>,
     /// How to train.
-    #[serde(default)]
     pub train: TrainConfig,
     /// What to validate on, every `train.validate_every` steps.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationConfig>,
 }
 
@@ -80,16 +99,17 @@ pub struct ValidationConfig {
 
 /// An engine to train against or to evaluate with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(try_from = "EngineKeys", into = "EngineKeys")]
 pub enum EngineConfig {
-    /// A fine-tuned model that plays the engine: the method.
+    /// A fine-tuned model of this process that plays the engine: the method.
     Simulator {
         /// Its folder.
         model: PathBuf,
         /// How it samples.
-        #[serde(default)]
         simulation: SimulationConfig,
     },
+    /// A simulator with a mode, a template or a server of its own.
+    Simulated(Box<SimulatorConfig>),
     /// BM25 over a corpus: the Search-R1 baseline.
     Bm25 {
         /// JSONL or Parquet rows `id?, title?, contents`.
@@ -100,13 +120,21 @@ pub enum EngineConfig {
         /// Its address.
         url: String,
         /// The form of its requests, `search_r1` or `zerosearch`.
-        #[serde(default, skip_serializing_if = "is_default")]
         dialect: Dialect,
     },
-    /// Google through a service, whose key is read from `SERPAPI_API_KEY` or `SERPER_API_KEY`.
+    /// Google through a service, whose key is read from `SERPAPI_API_KEY`, `SERPER_API_KEY`, or `GOOGLE_API_KEY` and `GOOGLE_CSE_ID`.
     Web {
-        /// The service, `serpapi` or `serper`.
+        /// The service, `serpapi`, `serper` or `google_cse`.
         provider: WebProvider,
+    },
+    /// No engine: reinforcement learning without search (R1). Episodes have one turn, and a search in it is not executed.
+    None,
+    /// An engine with something around it, such as a cache.
+    Wrapped {
+        /// The engine.
+        engine: Box<EngineConfig>,
+        /// What stands around it.
+        wrap: WrapConfig,
     },
 }
 
@@ -142,6 +170,29 @@ impl GeneratorConfig {
         let folder = folder.clone().unwrap_or_else(|| out.as_ref().join("served"));
         ServedPolicy::new(server, model, folder)
     }
+
+    /// A generator for a policy that does not change: the server is made to load the model's own folder, under the path that it has
+    /// here.
+    ///
+    /// # Errors
+    /// When the server cannot load it.
+    pub fn generator_of(
+        &self,
+        model: &LanguageModel,
+        folder: &Path,
+        format: &EpisodeFormat,
+    ) -> Result<Box<dyn Generator>, GenerateError> {
+        let Self::Sglang { url, seeds, .. } = self;
+        let server = SglangGenerator::new(url, model.config.max_positions).with_stop_strings(format.stop_tags());
+        let mut server = if *seeds { server.with_seeds() } else { server };
+        let absolute = std::path::absolute(folder).ok();
+        let path = absolute.as_deref().and_then(Path::to_str).ok_or_else(|| GenerateError::Remote {
+            endpoint: url.clone(),
+            message: format!("{} has no absolute path in UTF-8, which the server could be told", folder.display()),
+        })?;
+        server.refit(path, WeightVersion::default())?;
+        Ok(Box::new(server))
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -171,7 +222,28 @@ impl EngineConfig {
             Self::Bm25 { corpus } => Box::new(Bm25Index::read(corpus)?),
             Self::Retriever { url, dialect } => Box::new(RetrieverServer::new(url, *dialect)),
             Self::Web { provider } => Box::new(WebSearch::from_env(*provider)?),
+            Self::Simulated(simulator) => simulator.read_on(device)?,
+            Self::None => Box::new(Absent),
+            Self::Wrapped { engine, wrap } => wrap.around(|| engine.read_on(device))?,
         })
+    }
+
+    /// Whether a model plays the engine, which then must be told question and answers.
+    pub fn is_simulated(&self) -> bool {
+        match self {
+            Self::Simulator { .. } | Self::Simulated(_) => true,
+            Self::Wrapped { engine, .. } => engine.is_simulated(),
+            Self::Bm25 { .. } | Self::Retriever { .. } | Self::Web { .. } | Self::None => false,
+        }
+    }
+}
+
+/// Stands where nothing is searched.
+struct Absent;
+
+impl SearchEngine for Absent {
+    fn search(&self, _: &Query<'_>) -> Result<Vec<Document>, SearchError> {
+        Err(SearchError::Index("there is no engine (kind = \"none\")".into()))
     }
 }
 
@@ -184,6 +256,28 @@ pub enum EngineError {
     /// The corpus, or the key of a web service.
     #[error(transparent)]
     Search(#[from] SearchError),
+    /// A server that does not answer as it should.
+    #[error(transparent)]
+    Server(#[from] GenerateError),
+    /// A server's key is not where `key_env` says.
+    #[error("the environment variable {0} is not set: put the server's key there, or leave `key_env` out")]
+    Key(String),
+    /// A server that offers no model, or several.
+    #[error("{url} does not offer exactly one model, but [{offered}]: say which with `served_model`")]
+    ModelName {
+        /// The address.
+        url: String,
+        /// The models that it lists.
+        offered: String,
+    },
+    /// More addresses than are taken.
+    #[error("`urls` has {found} addresses, expected one for {what}")]
+    Addresses {
+        /// The role of the server.
+        what: String,
+        /// How many there are.
+        found: usize,
+    },
 }
 
 /// A configuration file that cannot be used.
@@ -200,6 +294,18 @@ pub enum ConfigError {
         /// What is wrong, with line and column.
         message: String,
     },
+    /// An evaluation that names a simulator.
+    #[error(
+        "`{table}` is a simulator, which needs to be told the answers: an evaluation takes a real engine, for example \
+         [validation] engine = {{ kind = \"bm25\", corpus = \"corpus.jsonl\" }}"
+    )]
+    Simulated {
+        /// Where it stands.
+        table: &'static str,
+    },
+    /// A configuration that TOML cannot hold.
+    #[error("the configuration cannot be printed: {0}")]
+    Print(String),
     /// A `key=value` without `=`, or with a key that leads nowhere.
     #[error("--set {assignment}: {message}; expected key.path=value, such as train.steps=50")]
     Assignment {
@@ -226,82 +332,9 @@ impl RunConfig {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn parse(path: impl AsRef<Path>, text: &str, assignments: &[String]) -> Result<Self, ConfigError> {
-        let failed = |message: String| ConfigError::Parse { path: path.as_ref().into(), message };
-        if assignments.is_empty() {
-            // Straight from the text, so that messages have line and column.
-            return toml::from_str(text).map_err(|error| failed(error.to_string()));
-        }
-        let table: toml::Table = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
-        let assignments = assignments.iter().map(|assignment| Assignment::parse(assignment));
-        let assignments = assignments.collect::<Result<Vec<_>, _>>()?;
-        // Only the keys' types tell a date from a text that looks like one: the first reading that fits them all counts.
-        let doubtful = assignments.iter().filter(|assignment| assignment.is_doubtful()).count().min(MOST_DOUBTFUL);
-        let mut first_error = None;
-        for as_text in 0..1_u32 << doubtful {
-            let mut table = table.clone();
-            let mut index = 0;
-            for assignment in &assignments {
-                let is_text = assignment.is_doubtful() && index < doubtful && as_text >> index & 1 == 1;
-                index += usize::from(assignment.is_doubtful());
-                assignment.apply(&mut table, is_text)?;
-            }
-            match table.try_into() {
-                Ok(config) => return Ok(config),
-                Err(error) => drop(first_error.get_or_insert(error)),
-            }
-        }
-        Err(failed(first_error.map(|error: toml::de::Error| error.to_string()).unwrap_or_default()))
+        let run = Tables::parse(&path, text, assignments)?.into_run();
+        run.map_err(|message| ConfigError::Parse { path: path.as_ref().into(), message })
     }
-}
-
-/// So many values that may be texts or something else are tried in all combinations.
-const MOST_DOUBTFUL: usize = 12;
-
-/// A `key.path=value`.
-struct Assignment<'a> {
-    whole: &'a str,
-    path: &'a str,
-    text: &'a str,
-    value: toml::Value,
-}
-
-impl<'a> Assignment<'a> {
-    fn parse(whole: &'a str) -> Result<Self, ConfigError> {
-        let (path, text) = whole.split_once('=').ok_or_else(|| failed(whole, "has no ="))?;
-        let (path, text) = (path.trim(), text.trim());
-        if path.is_empty() {
-            return Err(failed(whole, "has no key"));
-        }
-        if text.is_empty() {
-            return Err(failed(whole, "has no value"));
-        }
-        // A value that is no TOML is a text: --set model=models/other needs no quotes.
-        let parsed = toml::from_str::<toml::Table>(&format!("v = {text}")).ok().filter(|parsed| parsed.len() == 1);
-        let value = parsed.and_then(|mut parsed| parsed.remove("v"));
-        Ok(Self { whole, path, text, value: value.unwrap_or_else(|| text.into()) })
-    }
-
-    /// Whether the value has another reading, as a text.
-    fn is_doubtful(&self) -> bool {
-        !self.value.is_str() && !self.value.is_table()
-    }
-
-    fn apply(&self, table: &mut toml::Table, as_text: bool) -> Result<(), ConfigError> {
-        let mut keys: Vec<&str> = self.path.split('.').map(str::trim).collect();
-        let last = keys.pop().filter(|key| !key.is_empty()).ok_or_else(|| failed(self.whole, "has no key"))?;
-        let mut table = table;
-        for key in keys {
-            let entry = table.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-            table = entry.as_table_mut().ok_or_else(|| failed(self.whole, "goes through a key that is no table"))?;
-        }
-        let value = if as_text { self.text.into() } else { self.value.clone() };
-        table.insert(last.to_string(), value);
-        Ok(())
-    }
-}
-
-fn failed(assignment: &str, message: &str) -> ConfigError {
-    ConfigError::Assignment { assignment: assignment.into(), message: message.into() }
 }
 
 #[cfg(test)]

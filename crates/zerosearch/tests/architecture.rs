@@ -52,6 +52,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "files",
             "generate",
             "grammar",
+            "http",
             "kernels",
             "lm",
             "metrics",
