@@ -50,8 +50,8 @@ struct Arguments {
     /// Asks an engine that is a simulator for noisy documents.
     #[arg(long)]
     noisy: bool,
-    #[arg(required_unless_present = "print_config", default_value = "")]
-    question: String,
+    #[arg(required_unless_present = "print_config")]
+    question: Option<String>,
 }
 
 impl Arguments {
@@ -79,6 +79,7 @@ fn main() -> Result<(), Failure> {
         say(tables.effective()?);
         return Ok(());
     }
+    let question = arguments.question.unwrap_or_default();
     let folder = tables.model.ok_or_else(|| Failure::message("no model: give --model DIR, or `model` in the file"))?;
     let engine =
         tables.engine.ok_or_else(|| Failure::message("no engine: give --corpus FILE, or `engine` in the file"))?;
@@ -88,7 +89,7 @@ fn main() -> Result<(), Failure> {
     let (codec, format) = (&model.codec, EpisodeFormat::from(rollout.format));
     let engine = engine.read_on(&device)?;
     let strategy = if has_engine { Strategy::Search } else { Strategy::Cot };
-    let text = strategy.prompt(codec, &format)?.render(&arguments.question)?;
+    let text = strategy.prompt(codec, &format)?.render(&question)?;
     let mut transcript = Transcript::stdout();
     transcript.write(Author::Prompt, &format!("{text}\n"));
 
@@ -98,7 +99,7 @@ fn main() -> Result<(), Failure> {
     };
     let turn = || turn(&model, &format, rollout.max_new_tokens);
     let quality = if arguments.noisy { Quality::Noisy } else { Quality::Useful };
-    let told = SimulationContext { question: &arguments.question, answers: &arguments.answers, quality, seed: 0 };
+    let told = SimulationContext { question: &question, answers: &arguments.answers, quality, seed: 0 };
     let prompt = codec.encode(&text);
     let id = generator.start(Request { prompt: &prompt, sampling: Sampling::greedy(), turn: turn() })?;
     for number in 1..=rollout.max_turns {

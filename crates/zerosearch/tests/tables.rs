@@ -1,6 +1,6 @@
 //! Engines, policies and judges as they stand in a file, against servers in this process.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -180,7 +180,7 @@ impl<C: Completer> Completer for Recorder<C> {
 fn three_steps_against_a_served_simulator_are_those_against_a_local_one_to_the_bit() {
     let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/base");
     let train = "[train]\nsteps = 3\nquestions_per_step = 2\nsamples_per_question = 2\nlearning_rate = 1e-4\nwarmup_ratio = 0.0\n\
-         algorithm = { name = \"grpo\" }\n[train.rollout]\nmax_turns = 2\nmax_new_tokens = 24\nmax_observation_tokens = 60\ntop_k = 2\n";
+         algorithm = { name = \"grpo\" }\n[train.rollout]\nmax_turns = 2\nmax_new_tokens = 64\nmax_observation_tokens = 60\ntop_k = 2\n";
     let engine = "[engine]\nkind = \"simulator\"\nsimulation.max_new_tokens = 16\n";
     let head = format!("model = {base:?}\nquestions = \"q.jsonl\"\nout = \"o\"\n");
     let local = tables(&format!("{head}{engine}model = {base:?}\n{train}")).into_run().unwrap();
@@ -220,4 +220,151 @@ fn three_steps_against_a_served_simulator_are_those_against_a_local_one_to_the_b
     }
     assert!(log.lock().unwrap().len() > 3);
     assert!(here.into_model().unwrap().weights == there.into_model().unwrap().weights);
+}
+
+/// The keys that a table knows: what a key that nobody knows is answered with.
+fn keys(table: &str) -> BTreeSet<String> {
+    let assignment = match table {
+        "" => "no_such_key=1".to_string(),
+        table => format!("{table}.no_such_key=1"),
+    };
+    let kinds = ["engine.kind=web", "judge.kind=rule", "validation.engine={kind=\"none\"}", "validation.questions=q"];
+    let needed = kinds.iter().filter(|kind| kind.starts_with(table) && !table.is_empty());
+    let assignments: Vec<String> = needed.map(|kind| kind.to_string()).chain([assignment]).collect();
+    let message = Tables::parse("page", "", &assignments).unwrap_err().to_string();
+    let (_, expected) = message.split_once("expected").unwrap_or_else(|| panic!("{table}: {message}"));
+    expected.lines().next().unwrap().split('`').skip(1).step_by(2).map(String::from).collect()
+}
+
+#[test]
+fn the_page_names_every_key_and_no_other() {
+    let page = include_str!("../../../docs/src/configuration.md");
+    let (_, tables) = page.split_once("## The file").unwrap();
+    // The first column of a table of keys, and every word in code for those that stand in a text.
+    let first_column = tables.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let words =
+        |text: &str| -> Vec<String> { format!("`{text}").split('`').skip(1).step_by(2).map(String::from).collect() };
+    let documented: BTreeSet<String> =
+        first_column.flat_map(words).filter(|word| !word.starts_with('"') && word != "kind").collect();
+    let anywhere: BTreeSet<&str> =
+        tables.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect();
+    let mut known = BTreeSet::new();
+    for table in [
+        "",
+        "engine",
+        "engine.wrap",
+        "engine.simulation",
+        "judge",
+        "validation",
+        "train",
+        "train.rollout",
+        "train.rollout.sampling",
+        "train.optimizer",
+        "train.lora",
+        "train.kl_reward",
+        "train.importance_sampling",
+    ] {
+        let keys = keys(table);
+        assert!(keys.len() > 1, "{table}: {keys:?}");
+        for key in &keys {
+            assert!(anywhere.contains(key.as_str()), "docs/src/configuration.md does not name `{key}` of [{table}]");
+        }
+        known.extend(keys);
+    }
+    let unknown: Vec<_> = documented.difference(&known).collect();
+    assert!(unknown.is_empty(), "docs/src/configuration.md names keys that do not exist: {unknown:?}");
+}
+
+#[test]
+fn what_does_not_go_together_is_refused_with_its_line() {
+    for (text, expected, line) in [
+        ("[engine]\nkind = \"bm25\"\ncorpus = \"c\"\nmode = \"prompt\"", "`mode` does not go with kind = \"bm25\"", 4),
+        ("[engine]\nkind = \"simulator\"\nbackend = \"openai\"", "`urls` is missing: backend = \"openai\"", 1),
+        (
+            "[engine]\nkind = \"simulator\"\nmodel = \"m\"\nurls = [\"h\"]",
+            "`urls` does not go with backend = \"local\"",
+            4,
+        ),
+        ("[engine]\nkind = \"simulator\"", "`model` is missing", 1),
+        ("[engine]\nkind = \"simulator\"\nbackend = \"tgi\"", "expected one of `local`, `openai`, `sglang`, `vllm`", 3),
+        ("[engine]\nkind = \"bm24\"", "expected one of `simulator`, `bm25`", 2),
+        ("[engine]\nkind = \"bm25\"\ncorpus = 1", "expected path string", 3),
+        ("[engine]\nkind = \"bm25\"\ncorpsu = \"c\"", "unknown field `corpsu`, expected one of", 3),
+        ("[engine]\nkind = \"none\"\ncorpus = \"c\"", "`corpus` does not go with kind = \"none\"", 3),
+        (
+            "[engine]\nkind = \"simulator\"\nbackend = \"vllm\"\nurls = [\"h\"]\napi = \"completions\"\nsystem = \"s\"",
+            "`system` goes with api = \"chat\"",
+            6,
+        ),
+        ("[engine]\nkind = \"simulator\"\nmodel = \"m\"\n[engine.wrap]\ncache = \"f\"", "`wrap.cache` does not go", 1),
+        (
+            "[judge]\nkind = \"rule\"\nmodel = \"m\"",
+            "`model` does not go with kind = \"rule\", which takes no other key",
+            3,
+        ),
+        ("[judge]\nkind = \"llm\"", "`model` is missing", 1),
+        ("[policy]\nbackend = \"local\"\nurls = [\"h\"]", "`urls` does not go with backend = \"local\"", 3),
+        ("[policy]\nbackend = \"sglang\"", "missing field `url", 1),
+        ("[policy]\nbackend = \"tgi\"", "unknown variant `tgi`", 1),
+    ] {
+        let message = Tables::parse("run.toml", text, &[]).unwrap_err().to_string();
+        let place = format!("run.toml: TOML parse error at line {line},");
+        assert!(
+            message.starts_with(&place) && message.contains(expected),
+            "{message}\nexpected: line {line}: {expected}"
+        );
+    }
+    // A key of the file is found when there are assignments, too.
+    let text = "[engine]\nkind = \"bm25\"\ncorpus = \"c\"\n";
+    let message = Tables::parse("run.toml", &format!("{text}mode = \"sft\""), &["train.steps=1".into()]).unwrap_err();
+    assert!(message.to_string().contains("line 4"), "{message}");
+    let message = Tables::parse("run.toml", text, &["engine.mode=sft".into()]).unwrap_err();
+    assert!(message.to_string().contains("`mode` does not go with kind = \"bm25\""), "{message}");
+}
+
+#[test]
+fn policy_and_generator_are_two_names_of_one_table() {
+    let policy = tables("[policy]\nbackend = \"sglang\"\nurls = [\"http://h:1\"]\nseeds = false\n").policy;
+    assert_eq!(policy, tables("[generator]\nkind = \"sglang\"\nurl = \"http://h:1\"\nseeds = false\n").policy);
+    assert!(policy.0.is_some() && tables("policy.backend = \"local\"").policy.0.is_none());
+    let both = "generator = { kind = \"sglang\", url = \"h\" }\npolicy = { backend = \"sglang\", url = \"h\" }";
+    assert!(Tables::parse("f", both, &[]).unwrap_err().to_string().contains("stands beside `policy`"));
+}
+
+#[test]
+fn what_is_printed_has_the_defaults_no_secret_and_is_read_back() {
+    let text = "model = \"m\"\n[engine]\nkind = \"simulator\"\nbackend = \"vllm\"\nurls = [\"http://me:secret@h:1/v1\"]\n\
+         key_env = \"KEY\"\n[policy]\nbackend = \"sglang\"\nurls = [\"http://h:2/\"]\n[validation]\nquestions = \"q\"\n\
+         engine = { kind = \"retriever\", url = \"http://h:3/retrieve\" }\n";
+    let printed = tables(text).effective().unwrap();
+    for expected in [
+        "mode = \"sft\"",
+        "api = \"chat\"",
+        "reward = \"f1\"",
+        "device = \"auto\"",
+        "dialect = \"search_r1\"",
+        "format = \"default\"",
+        "steps = 203",
+        "kind = \"rule\"",
+        "seeds = true",
+        "key_env = \"KEY\"",
+        "temperature = 0.8",
+    ] {
+        assert!(printed.contains(expected), "{expected}: {printed}");
+    }
+    assert!(!printed.contains("secret"), "{printed}");
+    assert_eq!(tables(&printed).effective().unwrap(), printed);
+    let without = text.replace("me:secret@", "");
+    assert_eq!(tables(&tables(&without).effective().unwrap()), tables(&without));
+}
+
+#[test]
+fn without_an_engine_an_episode_has_one_turn_and_nothing_is_searched() {
+    let run = tables("engine.kind = \"none\"");
+    assert_eq!(run.train.rollout.max_turns, 1);
+    assert!(run.engine_of_evaluation().unwrap().is_none());
+    let simulated = tables("engine = { kind = \"simulator\", model = \"m\" }");
+    assert!(simulated.engine_of_evaluation().unwrap_err().to_string().contains("a real engine"));
+    let text = "engine = { kind = \"simulator\", model = \"m\" }\nvalidation = { questions = \"q\", engine = { kind = \"bm25\", corpus = \"c\" } }";
+    assert!(matches!(tables(text).engine_of_evaluation().unwrap(), Some(EngineConfig::Bm25 { .. })));
 }

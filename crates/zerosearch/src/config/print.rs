@@ -60,7 +60,7 @@ fn complete(table: Option<&mut Value>) {
     }
 }
 
-/// Addresses as they may be shown.
+/// Addresses as they may be shown, and single-precision numbers in their own digits.
 fn shown(table: &mut Table) {
     for (key, value) in table.iter_mut() {
         match value {
@@ -73,7 +73,14 @@ fn shown(table: &mut Table) {
                     }
                 }
             }
+            Value::Float(number) => *number = in_own_digits(*number),
             _ => {}
         }
     }
+}
+
+/// 0.8, where 0.800000011920929 is the same number in single precision.
+fn in_own_digits(number: f64) -> f64 {
+    let single = number as f32;
+    if f64::from(single) == number { single.to_string().parse().unwrap_or(number) } else { number }
 }
