@@ -1,8 +1,8 @@
 //! The default material: the world of facts, its passages and its questions, split by entity.
 
 use zerosearch_data::Question;
-use zerosearch_data::world::{Split, World};
 use zerosearch_search::Document;
+use zerosearch_world::{Split, World};
 
 use super::PipelineError;
 

@@ -6,9 +6,9 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::phrases::{ACROSS, asides, render, sentence, topics};
-use super::split::names_within;
-use super::{Entity, Field, Kind, World, draw};
+use crate::phrases::{ACROSS, asides, render, sentence, topics};
+use crate::split::names_within;
+use crate::{Entity, Field, Kind, World, draw};
 
 /// How many passages state a topic of an entity, each in other words.
 const TELLINGS: usize = 4;

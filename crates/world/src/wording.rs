@@ -3,45 +3,45 @@
 //! A question of several hops is a question about an entity whose name is replaced by a description
 //! ("the country whose capital is Tirana"), which may hold a description itself.
 
-use super::{Field, Kind};
+use crate::{Field, Kind};
 
 /// A relation from an entity to a value: what it is called in kinds, and how it is asked for.
-pub(super) struct Target {
-    pub(super) field: Field,
-    pub(super) kind: Kind,
+pub(crate) struct Target {
+    pub(crate) field: Field,
+    pub(crate) kind: Kind,
     /// The name in a question's kind.
-    pub(super) key: &'static str,
+    pub(crate) key: &'static str,
     /// Questions; `{e}` is the entity or a description of it.
-    pub(super) questions: &'static [&'static str],
+    pub(crate) questions: &'static [&'static str],
     /// The search; `{e}` is the entity.
-    pub(super) query: &'static str,
+    pub(crate) query: &'static str,
 }
 
 /// A relation from a value back to the one entity that has it.
-pub(super) struct Bridge {
-    pub(super) field: Field,
-    pub(super) kind: Kind,
-    pub(super) key: &'static str,
+pub(crate) struct Bridge {
+    pub(crate) field: Field,
+    pub(crate) kind: Kind,
+    pub(crate) key: &'static str,
     /// The name of the question that asks for the entity itself.
-    pub(super) reverse: &'static str,
+    pub(crate) reverse: &'static str,
     /// Questions for the entity; `{v}` is the value.
-    pub(super) questions: &'static [&'static str],
+    pub(crate) questions: &'static [&'static str],
     /// Descriptions of the entity.
-    pub(super) descriptions: &'static [&'static str],
+    pub(crate) descriptions: &'static [&'static str],
     /// The search.
-    pub(super) query: &'static str,
+    pub(crate) query: &'static str,
 }
 
 /// A relation from a country to another one.
-pub(super) struct Neighbour {
-    pub(super) field: Field,
-    pub(super) key: &'static str,
-    pub(super) questions: &'static [&'static str],
-    pub(super) descriptions: &'static [&'static str],
-    pub(super) query: &'static str,
+pub(crate) struct Neighbour {
+    pub(crate) field: Field,
+    pub(crate) key: &'static str,
+    pub(crate) questions: &'static [&'static str],
+    pub(crate) descriptions: &'static [&'static str],
+    pub(crate) query: &'static str,
 }
 
-pub(super) const TARGETS: &[Target] = &[
+pub(crate) const TARGETS: &[Target] = &[
     Target {
         field: Field::Capital,
         kind: Kind::Country,
@@ -159,7 +159,7 @@ pub(super) const TARGETS: &[Target] = &[
     },
 ];
 
-pub(super) const BRIDGES: &[Bridge] = &[
+pub(crate) const BRIDGES: &[Bridge] = &[
     Bridge {
         field: Field::Capital,
         kind: Kind::Country,
@@ -226,7 +226,7 @@ pub(super) const BRIDGES: &[Bridge] = &[
     },
 ];
 
-pub(super) const NEIGHBOURS: &[Neighbour] = &[
+pub(crate) const NEIGHBOURS: &[Neighbour] = &[
     Neighbour {
         field: Field::OnlyBorder,
         key: "border",
@@ -253,7 +253,7 @@ pub(super) const NEIGHBOURS: &[Neighbour] = &[
 ];
 
 /// Questions of two hops: from what is given, to what is asked.
-pub(super) const TWO_HOPS: &[(&str, &[&str])] = &[
+pub(crate) const TWO_HOPS: &[(&str, &[&str])] = &[
     ("capital", &["peak", "peak_height", "independence", "anthem", "symbol", "tld"]),
     ("tld", &["capital", "peak", "peak_height", "independence", "anthem", "symbol"]),
     ("peak", &["capital", "independence", "symbol"]),
@@ -263,7 +263,7 @@ pub(super) const TWO_HOPS: &[(&str, &[&str])] = &[
 ];
 
 /// What is asked of a neighbour, and which descriptions of a country come before it in questions of three hops.
-pub(super) const OVER_BORDERS: &[(&str, &[&str])] = &[
+pub(crate) const OVER_BORDERS: &[(&str, &[&str])] = &[
     ("capital", &["capital", "tld", "peak"]),
     ("peak", &["capital", "tld"]),
     ("peak_height", &[]),

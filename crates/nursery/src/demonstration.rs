@@ -7,12 +7,12 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
-use zerosearch_data::world::WorldQuestion;
 use zerosearch_grammar::{EpisodeFormat, SEARCH_TAG, closing_tag, opening_tag};
 use zerosearch_lm::SftExample;
 use zerosearch_search::{Query, SearchEngine, SearchError};
 use zerosearch_simulator::mentions;
 use zerosearch_text::{Codec, encode_information};
+use zerosearch_world::WorldQuestion;
 
 /// One part of a scripted episode.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use zerosearch_data::world::{Entity, Field, Kind, NameSource, Passage, Split, World, WorldQuestion};
 use zerosearch_search::{Bm25Index, Document, Query, SearchEngine};
+use zerosearch_world::{Entity, Field, Kind, NameSource, Passage, Split, World, WorldQuestion};
 
 /// An engine over a corpus, with the normalised texts beside it.
 struct Corpus {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::phrases::named;
-use super::{Fact, Field, Kind, World};
+use crate::phrases::named;
+use crate::{Fact, Field, Kind, World};
 
 impl World {
     /// Rewrites the derived border facts of every country.
     ///
     /// Where two borders tie for the longest, none is said to be.
-    pub(super) fn derive_borders(&mut self) {
+    pub(crate) fn derive_borders(&mut self) {
         let aliases: BTreeMap<String, Vec<String>> =
             self.entities.iter().map(|entity| (entity.name.clone(), entity.aliases.clone())).collect();
         let border =
@@ -35,7 +35,7 @@ impl World {
 }
 
 /// `1234.5` as `1,234.5`.
-pub(super) fn grouped(number: f64) -> String {
+pub(crate) fn grouped(number: f64) -> String {
     let text = format!("{number}");
     let (whole, rest) = match text.split_once('.') {
         Some((whole, rest)) => (whole, format!(".{rest}")),

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::split::words;
-use super::{Fact, Field, Kind, World, draw};
+use crate::split::words;
+use crate::{Fact, Field, Kind, World, draw};
 
 /// What a name is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,8 +40,8 @@ pub struct NameSource {
     all: Chain,
     vocabulary: Vec<String>,
     forbidden: BTreeSet<String>,
-    pub(super) values: BTreeMap<(Kind, Field), Vec<Fact>>,
-    pub(super) regions: Vec<String>,
+    pub(crate) values: BTreeMap<(Kind, Field), Vec<Fact>>,
+    pub(crate) regions: Vec<String>,
 }
 
 impl NameSource {

@@ -6,12 +6,12 @@
 
 use std::borrow::Cow;
 
-use super::{Entity, Field, Kind};
+use crate::{Entity, Field, Kind};
 
 /// What can be searched for: a passage holds one topic, never two, so that a question that needs two takes two searches.
-pub(super) struct Topic {
-    pub(super) name: &'static str,
-    pub(super) phrases: &'static [&'static str],
+pub(crate) struct Topic {
+    pub(crate) name: &'static str,
+    pub(crate) phrases: &'static [&'static str],
 }
 
 const fn topic(name: &'static str, phrases: &'static [&'static str]) -> Topic {
@@ -19,7 +19,7 @@ const fn topic(name: &'static str, phrases: &'static [&'static str]) -> Topic {
 }
 
 /// The topics of a kind of entity.
-pub(super) fn topics(kind: Kind) -> &'static [Topic] {
+pub(crate) fn topics(kind: Kind) -> &'static [Topic] {
     match kind {
         Kind::Country => COUNTRY_TOPICS,
         Kind::Element => ELEMENT_TOPICS,
@@ -27,7 +27,7 @@ pub(super) fn topics(kind: Kind) -> &'static [Topic] {
 }
 
 /// Facts that no question of several hops rests on: a passage holds one or two of them beside its topic.
-pub(super) fn asides(kind: Kind) -> &'static [&'static [&'static str]] {
+pub(crate) fn asides(kind: Kind) -> &'static [&'static [&'static str]] {
     match kind {
         Kind::Country => COUNTRY_ASIDES,
         Kind::Element => ELEMENT_ASIDES,
@@ -35,7 +35,7 @@ pub(super) fn asides(kind: Kind) -> &'static [&'static [&'static str]] {
 }
 
 /// What a fact about a neighbour begins with.
-pub(super) const ACROSS: &[&str] =
+pub(crate) const ACROSS: &[&str] =
     &["Across the border, ", "Next door, ", "Over the frontier, ", "Among its neighbours, ", "Not far away, "];
 
 const COUNTRY_TOPICS: &[Topic] = &[
@@ -234,7 +234,7 @@ const ELEMENT_ASIDES: &[&[&str]] = &[
 ];
 
 /// The phrase for an entity, its first letter as the phrase has it; `None` if the entity lacks a value.
-pub(super) fn render(phrase: &str, entity: &Entity) -> Option<String> {
+pub(crate) fn render(phrase: &str, entity: &Entity) -> Option<String> {
     let mut out = String::new();
     let mut rest = phrase;
     while let Some((before, after)) = rest.split_once('{') {
@@ -261,7 +261,7 @@ pub(super) fn render(phrase: &str, entity: &Entity) -> Option<String> {
 }
 
 /// The name as it stands in a sentence: `the Netherlands`, `the United States`, but `Chad`.
-pub(super) fn named(name: &str) -> Cow<'_, str> {
+pub(crate) fn named(name: &str) -> Cow<'_, str> {
     const PLURALS: &[&str] = &[
         "Bahamas",
         "Comoros",
@@ -296,7 +296,7 @@ pub(super) fn named(name: &str) -> Cow<'_, str> {
 }
 
 /// The text with its first letter as a capital.
-pub(super) fn sentence(text: &str) -> String {
+pub(crate) fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     match letters.next() {
         // A code such as `.td` and a title in quotation marks stay as they are.
@@ -308,7 +308,7 @@ pub(super) fn sentence(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::World;
+    use crate::World;
 
     #[test]
     fn every_placeholder_is_a_field() {

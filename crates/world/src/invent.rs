@@ -6,10 +6,10 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::borders::grouped;
-use super::names::{NameClass, NameSource};
-use super::split::words;
-use super::{Entity, Fact, Field, Kind, Split, World, draw};
+use crate::borders::grouped;
+use crate::names::{NameClass, NameSource};
+use crate::split::words;
+use crate::{Entity, Fact, Field, Kind, Split, World, draw};
 
 /// Share of invented countries without a land border, in hundredths.
 const ISLANDS: u32 = 25;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use zerosearch_data::world::WorldQuestion;
 use zerosearch_generate::{GenerateError, Generator, Request, Sampling, Stream, TokenId, Turn};
 use zerosearch_grammar::{EpisodeFormat, SEARCH_TAG, closing_tag, opening_tag};
 use zerosearch_lm::{LanguageModel, LocalGenerator};
 use zerosearch_search::SearchEngine;
 use zerosearch_text::{PromptTemplate, StopScanner};
+use zerosearch_world::WorldQuestion;
 
 use crate::demonstration::{Habits, ScriptedTurn, demonstrate, encode_demonstration};
 use crate::pretraining::PretrainingError;

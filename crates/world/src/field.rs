@@ -68,7 +68,7 @@ pub enum Field {
 
 impl Field {
     /// The name as it stands in the facts file and in phrases.
-    pub(super) fn from_key(key: &str) -> Option<Field> {
+    pub(crate) fn from_key(key: &str) -> Option<Field> {
         use serde::de::IntoDeserializer;
         use serde::de::value::{Error, StrDeserializer};
         let key: StrDeserializer<'_, Error> = key.into_deserializer();
@@ -76,13 +76,13 @@ impl Field {
     }
 
     /// Whether the value is a name that can want an article: a country, a sea or a river.
-    pub(super) fn takes_article(self) -> bool {
+    pub(crate) fn takes_article(self) -> bool {
         use Field::{Customer, IndependenceFrom, LongestBorder, Lowest, OnlyBorder, Supplier};
         matches!(self, LongestBorder | OnlyBorder | IndependenceFrom | Customer | Supplier | Lowest)
     }
 
     /// Fields that follow from the neighbours rather than standing in the file.
-    pub(super) fn is_derived(self) -> bool {
+    pub(crate) fn is_derived(self) -> bool {
         matches!(self, Field::LongestBorder | Field::OnlyBorder | Field::BorderLength | Field::OtherNeighbours)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::{Entity, Field, Kind, World, draw};
+use crate::{Entity, Field, Kind, World, draw};
 
 /// Fixed for good: figures are comparable only on the same split.
 const SPLIT_SEED: u64 = 20;
@@ -26,7 +26,7 @@ impl World {
     ///
     /// A family holds the entities that one question can name together (a country and the neighbour
     /// with its longest or only border) and those whose names contain each other (Niger, Nigeria).
-    pub(super) fn assign_splits(&mut self) {
+    pub(crate) fn assign_splits(&mut self) {
         for kind in [Kind::Country, Kind::Element] {
             let members: Vec<usize> = (0..self.entities.len()).filter(|&i| self.entities[i].kind == kind).collect();
             let wanted = (members.len() as f64 * TEST_SHARE).round() as usize;
@@ -84,13 +84,13 @@ fn related(a: &Entity, b: &Entity) -> bool {
 }
 
 /// Whether `text` names `name`, whole words, whatever the case and punctuation.
-pub(super) fn names_within(text: &str, name: &str) -> bool {
+pub(crate) fn names_within(text: &str, name: &str) -> bool {
     let (text, name) = (format!(" {} ", words(text)), words(name));
     !name.is_empty() && text.contains(&format!(" {name} "))
 }
 
 /// Lower-case words divided by single blanks.
-pub(super) fn words(text: &str) -> String {
+pub(crate) fn words(text: &str) -> String {
     let lower = text.to_lowercase();
     lower.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ")
 }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::phrases::{named, sentence};
-use super::split::words;
-use super::wording::{BRIDGES, Bridge, NEIGHBOURS, Neighbour, OVER_BORDERS, TARGETS, TWO_HOPS, Target};
-use super::{Entity, Kind, Split, World, draw};
+use crate::phrases::{named, sentence};
+use crate::split::words;
+use crate::wording::{BRIDGES, Bridge, NEIGHBOURS, Neighbour, OVER_BORDERS, TARGETS, TWO_HOPS, Target};
+use crate::{Entity, Kind, Split, World, draw};
 
 /// A question about a world.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,6 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 use zerosearch_data::DataError;
-use zerosearch_data::world::{NameClass, NameSource, Split, World, WorldQuestion};
 use zerosearch_generate::Stream;
 use zerosearch_grammar::{SEARCH_TAG, closing_tag, opening_tag};
 use zerosearch_lm::SftExample;
@@ -14,6 +13,7 @@ use zerosearch_simulator::{
     sft_examples,
 };
 use zerosearch_text::{Codec, PromptTemplate, TextError};
+use zerosearch_world::{NameClass, NameSource, Split, World, WorldQuestion};
 
 use crate::demonstration::{Habits, ScriptedTurn, demonstrate, encode_demonstration};
 

@@ -7,7 +7,7 @@
 //! the corpus without learning a single fact of it.
 //!
 //! ```
-//! use zerosearch_data::world::{NameSource, Split, World};
+//! use zerosearch_world::{NameSource, Split, World};
 //!
 //! let real = World::real()?;
 //! let train = real.restricted(Split::Train);
@@ -19,6 +19,8 @@
 //! assert!(invented.questions().iter().any(|question| question.hops == 3));
 //! # Ok::<(), zerosearch_data::DataError>(())
 //! ```
+
+#![forbid(unsafe_code)]
 
 mod borders;
 mod draw;
@@ -41,9 +43,9 @@ pub use passages::Passage;
 pub use questions::{Step, WorldQuestion};
 pub use split::Split;
 
-use crate::error::{DataError, Position};
+use zerosearch_data::{DataError, Position};
 
-const FACTS: &str = include_str!("../../facts/world.json");
+const FACTS: &str = include_str!("../facts/world.json");
 
 /// Entities and what is true of them.
 #[derive(Clone, Debug, Default, PartialEq)]
