@@ -20,7 +20,7 @@ pub struct CompletionRequest {
 /// A completed text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// What the model wrote after the prompt, stop strings cut off.
+    /// The text after the prompt, stop strings cut off.
     pub text: String,
     /// Number of sampled tokens.
     pub tokens: usize,

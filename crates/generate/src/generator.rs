@@ -46,7 +46,7 @@ pub struct Request<'a> {
 pub struct Finished {
     /// Whose turn it was.
     pub id: SequenceId,
-    /// What was sampled, the stopping token included.
+    /// The sampled tokens, the stopping one included.
     pub tokens: Vec<SampledToken>,
     /// Why it ended.
     pub finish: Finish,

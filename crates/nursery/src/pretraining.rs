@@ -17,7 +17,7 @@ use zerosearch_world::{NameClass, NameSource, Split, World, WorldQuestion};
 
 use crate::demonstration::{Habits, ScriptedTurn, demonstrate, encode_demonstration};
 
-/// What can go wrong while a base model's text is made.
+/// Errors in making a base model's text.
 #[derive(Debug, thiserror::Error)]
 pub enum PretrainingError {
     /// The facts cannot be read.

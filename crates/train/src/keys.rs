@@ -7,7 +7,7 @@ use zerosearch_lm::WeightDtype;
 
 use crate::TrainConfig;
 
-/// What a key has an influence on.
+/// The influence of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decides {
     /// Which tokens are sampled and what is learnt from them, or the figures and the end of the run.
@@ -61,7 +61,7 @@ const KEYS: [(&str, Decides); 43] = [
     ("importance_sampling", Decides::Results),
     ("checkpoint_every", Decides::Resources),
     ("keep_checkpoints", Decides::Resources),
-    // What validations find decides which checkpoint is the best, and when a run ends early.
+    // Validations decide which checkpoint is the best, and when a run ends early.
     ("validate_every", Decides::Results),
     ("early_stop_patience", Decides::Results),
     ("skipped_updates", Decides::Resources),

@@ -8,7 +8,7 @@ use crate::{Fact, Field, Kind, World};
 impl World {
     /// Rewrites the derived border facts of every country.
     ///
-    /// Where two borders tie for the longest, none is said to be.
+    /// If two borders tie for the longest, none is called so.
     pub(crate) fn derive_borders(&mut self) {
         let aliases: BTreeMap<String, Vec<String>> =
             self.entities.iter().map(|entity| (entity.name.clone(), entity.aliases.clone())).collect();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a fact says about its entity.
+/// The attribute of an entity that a fact states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it; units stand in the values")]

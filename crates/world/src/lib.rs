@@ -59,13 +59,13 @@ pub struct World {
 pub struct Entity {
     /// How passages and questions name it.
     pub name: String,
-    /// What kind of thing it is.
+    /// Country or element.
     pub kind: Kind,
     /// Other names that are accepted as answers.
     pub aliases: Vec<String>,
     /// The part of the world it lies in (countries, where known).
     pub region: Option<String>,
-    /// What is true of it.
+    /// Its facts, by attribute.
     pub facts: BTreeMap<Field, Fact>,
     /// The countries it shares a land border with, and the border's length in kilometres.
     pub neighbours: Vec<(String, f64)>,

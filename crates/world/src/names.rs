@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::split::words;
 use crate::{Fact, Field, Kind, World, draw};
 
-/// What a name is for.
+/// The kind of thing that a name is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NameClass {
     /// A country.

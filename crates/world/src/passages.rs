@@ -47,7 +47,7 @@ impl World {
             for topic in topics(entity.kind) {
                 let mut phrases: Vec<&str> = topic.phrases.to_vec();
                 phrases.shuffle(&mut rng);
-                // What says most is told first.
+                // The most informative phrases first.
                 phrases.sort_by_key(|phrase| std::cmp::Reverse(phrase.matches('{').count()));
                 for phrase in phrases.into_iter().filter_map(|phrase| render(phrase, entity)).take(TELLINGS) {
                     let neighbour = neighbour_aside(entity, &by_name, &mut rng);

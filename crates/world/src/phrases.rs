@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use crate::{Entity, Field, Kind};
 
-/// What can be searched for: a passage holds one topic, never two, so that a question that needs two takes two searches.
+/// A topic of passages: a passage holds one, never two, so that a question that needs two takes two searches.
 pub(crate) struct Topic {
     pub(crate) name: &'static str,
     pub(crate) phrases: &'static [&'static str],
@@ -34,7 +34,7 @@ pub(crate) fn asides(kind: Kind) -> &'static [&'static [&'static str]] {
     }
 }
 
-/// What a fact about a neighbour begins with.
+/// Openings of sentences about a neighbour.
 pub(crate) const ACROSS: &[&str] =
     &["Across the border, ", "Next door, ", "Over the frontier, ", "Among its neighbours, ", "Not far away, "];
 

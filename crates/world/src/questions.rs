@@ -26,18 +26,18 @@ pub struct WorldQuestion {
     pub entities: Vec<String>,
     /// The gold chain; the answer of the last step is the first golden answer.
     pub steps: Vec<Step>,
-    /// What the question is for. All its entities are of this split.
+    /// The split of the question and of all its entities.
     pub split: Split,
 }
 
 /// One link of a gold chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// What has to be found out, as a question.
+    /// The step as a question.
     pub ask: String,
     /// A search query that finds it.
     pub query: String,
-    /// What is found, as passages spell it.
+    /// The step's answer, as passages spell it.
     pub answer: String,
 }
 

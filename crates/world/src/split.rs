@@ -11,7 +11,7 @@ use crate::{Entity, Field, Kind, World, draw};
 const SPLIT_SEED: u64 = 20;
 const TEST_SHARE: f64 = 0.25;
 
-/// What the questions about an entity are for.
+/// The use of an entity's questions: learning or evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {

@@ -262,7 +262,7 @@ pub(crate) const TWO_HOPS: &[(&str, &[&str])] = &[
     ("symbol", &["number", "year", "discoverer"]),
 ];
 
-/// What is asked of a neighbour, and which descriptions of a country come before it in questions of three hops.
+/// Attributes asked of a neighbour, and the descriptions of a country that precede them in questions of three hops.
 pub(crate) const OVER_BORDERS: &[(&str, &[&str])] = &[
     ("capital", &["capital", "tld", "peak"]),
     ("peak", &["capital", "tld"]),

@@ -1,4 +1,4 @@
-//! What the default run rests on: facts are found with one search, chains are not, and the split is clean.
+//! Premises of the default run: facts are found with one search, chains are not, and the split is clean.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -110,7 +110,7 @@ fn no_passage_holds_both_ends_of_a_chain() {
         };
         let holder = world.entity(&question.steps[0].answer).unwrap();
         let (clue, answer) = (holder.value(given).unwrap(), words(&question.steps[1].answer));
-        // What is called like its country stands everywhere.
+        // The name of a capital named after its country stands everywhere.
         if words(&holder.name).contains(&words(clue)) || words(&holder.name).contains(&answer) {
             continue;
         }
