@@ -84,6 +84,7 @@ mod generator;
 mod rollout;
 mod sampling;
 mod stream;
+mod wake;
 
 pub use completer::{Completer, Completion, CompletionRequest};
 pub use epochs::Epochs;
@@ -92,4 +93,5 @@ pub use generator::{Finished, Generator, Request, SequenceId, Stop, Turn, never}
 pub use rollout::{RolloutGenerator, Statistics};
 pub use sampling::Sampling;
 pub use stream::{Stream, stream_seed};
+pub use wake::Wake;
 pub use zerosearch_trajectory::{Finish, SampledToken, TokenId, WeightVersion};
