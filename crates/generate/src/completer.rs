@@ -33,4 +33,11 @@ pub trait Completer: Send + Sync {
     /// # Errors
     /// When the engine fails.
     fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, GenerateError>;
+
+    /// How many calls at a time it is good for. 1, the default, is a model that decodes in batches: it wants the requests that
+    /// wait together in one call. More is a service that answers each request in its own time: that many callers may
+    /// bring a request each.
+    fn concurrency(&self) -> usize {
+        1
+    }
 }

@@ -84,6 +84,7 @@ mod generator;
 mod rollout;
 mod sampling;
 mod stream;
+mod wake;
 mod watched;
 
 pub use completer::{Completer, Completion, CompletionRequest};
@@ -93,5 +94,6 @@ pub use generator::{Finished, Generator, Request, SequenceId, Stop, Turn, never}
 pub use rollout::{RolloutGenerator, Statistics};
 pub use sampling::Sampling;
 pub use stream::{Stream, stream_seed};
+pub use wake::Wake;
 pub use watched::{Growth, Watched};
 pub use zerosearch_trajectory::{Finish, SampledToken, TokenId, WeightVersion};

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use zerosearch_trajectory::{TokenId, WeightVersion};
 
-use crate::{Finished, GenerateError, Generator, Request, SequenceId, Turn};
+use crate::{Finished, GenerateError, Generator, Request, SequenceId, Turn, Wake};
 
 /// The growth of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,10 @@ impl<G: Generator> Generator for Watched<G> {
 
     fn poll(&mut self) -> Result<Vec<Finished>, GenerateError> {
         self.generator.poll()
+    }
+
+    fn poll_until(&mut self, wake: &Wake) -> Result<Vec<Finished>, GenerateError> {
+        self.generator.poll_until(wake)
     }
 
     fn cancel(&mut self, id: SequenceId) {

@@ -28,6 +28,7 @@ mod openai;
 mod openai_answer;
 mod sglang;
 mod sglang_server;
+mod under_way;
 mod wire;
 
 pub use openai::OpenAiServer;

@@ -166,6 +166,10 @@ impl Completer for OpenAiServer {
         let answers = in_parallel(requests, self.concurrency, |request| self.complete_one(request));
         answers.into_iter().map(|answer| answer.map_err(remote)).collect()
     }
+
+    fn concurrency(&self) -> usize {
+        self.concurrency
+    }
 }
 
 /// Servers cut stop strings off themselves; one that does not know `stop` leaves them in.

@@ -1,23 +1,27 @@
 //! A generator whose sequences are decoded by an SGLang server.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 use zerosearch_generate::{
-    Finish, Finished, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, TokenId, Turn,
+    Finish, Finished, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, TokenId, Turn, Wake,
     WeightVersion,
 };
-use zerosearch_http::{RetryPolicy, in_parallel};
+use zerosearch_http::{HttpError, RetryPolicy};
 
 use crate::sglang_server::SglangServer;
+use crate::under_way::UnderWay;
 use crate::wire::{CONCURRENCY, patient, remote, short_seed};
 
 /// A policy behind SGLang's `POST /generate`: token ids in, token ids and log-probabilities out.
 ///
 /// The server holds no sequence for us: a turn sends the whole sequence again, and the server's prefix
-/// cache spares the work. [`poll`](Generator::poll) sends all waiting turns at once, within a bound,
-/// and returns when all are answered.
+/// cache spares the work. All waiting turns are sent at once, within a bound, each in a thread of its own.
+/// [`poll`](Generator::poll) returns when all are answered, [`poll_until`](Generator::poll_until) as soon as one is or the
+/// signal is raised, while the others stay under way.
 ///
 /// **Stops.** A [`Turn::stop`] cannot travel over the network: it is asked about the returned tokens,
 /// and what was sampled after the stopping token is dropped, as if it had never been. To save that
@@ -33,7 +37,7 @@ use crate::wire::{CONCURRENCY, patient, remote, short_seed};
 /// **Seeds** reach the server only with [`with_seeds`](Self::with_seeds); without them a rollout does
 /// not repeat.
 pub struct SglangGenerator {
-    server: SglangServer,
+    server: Arc<SglangServer>,
     context: usize,
     stop: Vec<String>,
     seeds: bool,
@@ -41,6 +45,16 @@ pub struct SglangGenerator {
     weights: WeightVersion,
     next: u64,
     sequences: BTreeMap<SequenceId, Sequence>,
+    under_way: UnderWay<Answer>,
+    /// Requests sent so far.
+    sent: u64,
+}
+
+/// What came of a request.
+struct Answer {
+    id: SequenceId,
+    request: u64,
+    result: Result<(Vec<SampledToken>, Finish), HttpError>,
 }
 
 struct Sequence {
@@ -52,6 +66,8 @@ struct Sequence {
 enum State {
     /// Its turn is to be sent.
     Decoding(Turn),
+    /// This request asks for its turn. Answers to earlier ones, of turns that were cancelled, are dropped.
+    Sent(Turn, u64),
     /// Its turn ended and `poll` has not said so yet.
     Ended(Vec<SampledToken>, Finish),
     /// Waits for an observation.
@@ -62,7 +78,7 @@ impl SglangGenerator {
     /// A server at this address whose model's context holds `context` tokens. Nothing is sent yet.
     pub fn new(url: &str, context: usize) -> Self {
         Self {
-            server: SglangServer::new(url, patient()),
+            server: Arc::new(SglangServer::new(url, patient())),
             context,
             stop: Vec::new(),
             seeds: false,
@@ -70,6 +86,8 @@ impl SglangGenerator {
             weights: WeightVersion::default(),
             next: 0,
             sequences: BTreeMap::new(),
+            under_way: UnderWay::new(),
+            sent: 0,
         }
     }
 
@@ -91,7 +109,7 @@ impl SglangGenerator {
     /// With other time-outs and retries than the default: 3 attempts of 300 s.
     #[must_use]
     pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
-        self.server = SglangServer::new(self.server.url(), retry);
+        self.server = Arc::new(SglangServer::new(self.server.url(), retry));
         self
     }
 
@@ -143,39 +161,23 @@ impl SglangGenerator {
         json!({"input_ids": sequence.tokens, "sampling_params": parameters, "return_logprob": true})
     }
 
-    /// Sends the waiting turns and puts the answers into their sequences. A sequence whose request
-    /// failed stays as it was, so that polling again sends it again.
-    fn decode(&mut self) -> Result<(), GenerateError> {
-        let now = Instant::now();
-        for sequence in self.sequences.values_mut() {
-            if matches!(&sequence.state, State::Decoding(turn) if turn.deadline.is_some_and(|deadline| deadline <= now))
-            {
-                sequence.state = State::Ended(Vec::new(), Finish::TimedOut);
-            }
-        }
-        // The closures of the turns stay on this thread; only bodies travel to others.
-        let (this, server) = (&*self, &self.server);
-        let waiting: Vec<(SequenceId, Value)> = this
-            .sequences
-            .iter()
-            .filter_map(|(id, sequence)| match &sequence.state {
-                State::Decoding(turn) if this.room(sequence, turn) > 0 => Some((*id, this.body(sequence, turn))),
-                _ => None,
-            })
-            .collect();
-        let answers = in_parallel(&waiting, this.concurrency, |(_, body)| server.generate(body));
-        let mut answers: BTreeMap<SequenceId, _> = waiting.into_iter().map(|(id, _)| id).zip(answers).collect();
-
+    /// Puts the answers that have come into their sequences. A sequence whose request failed is to be sent again.
+    fn receive(&mut self) -> Result<(), GenerateError> {
         let mut failure = None;
-        for (id, sequence) in &mut self.sequences {
-            let State::Decoding(turn) = &mut sequence.state else { continue };
-            let full = sequence.tokens.len() + turn.max_new_tokens > self.context;
-            let limit = if full { Finish::Context } else { Finish::Length };
-            let (mut tokens, finish) = match answers.remove(id) {
-                None => (Vec::new(), limit),
-                Some(Ok((tokens, Finish::Length))) => (tokens, limit),
-                Some(Ok(answer)) => answer,
-                Some(Err(error)) => {
+        for Answer { id, request, result } in self.under_way.take() {
+            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
+            let mut turn = match std::mem::replace(&mut sequence.state, State::Waiting) {
+                State::Sent(turn, asked) if asked == request => turn,
+                other => {
+                    sequence.state = other;
+                    continue;
+                }
+            };
+            let (mut tokens, finish) = match result {
+                Ok((tokens, Finish::Length)) => (tokens, limit(sequence, &turn, self.context)),
+                Ok(answer) => answer,
+                Err(error) => {
+                    sequence.state = State::Decoding(turn);
                     failure.get_or_insert(error);
                     continue;
                 }
@@ -193,6 +195,96 @@ impl SglangGenerator {
         }
         failure.map_or(Ok(()), |error| Err(remote(error)))
     }
+
+    /// Sends turns, as many as may be under way, and ends those for which there is no time or no room.
+    fn send(&mut self) -> Result<(), GenerateError> {
+        let now = Instant::now();
+        let waiting: Vec<SequenceId> =
+            self.sequences.iter().filter(|(_, it)| it.is_unsent()).map(|(id, _)| *id).collect();
+        for id in waiting {
+            let Some(sequence) = self.sequences.get(&id) else { continue };
+            let State::Decoding(turn) = &sequence.state else { continue };
+            let ended = match turn.deadline.is_some_and(|deadline| deadline <= now) {
+                true => Some(Finish::TimedOut),
+                false => (self.room(sequence, turn) == 0).then(|| limit(sequence, turn, self.context)),
+            };
+            let body = match ended {
+                None if self.under_way.count() < self.concurrency.max(1) => self.body(sequence, turn),
+                None => continue,
+                Some(_) => Value::Null,
+            };
+            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
+            if let Some(finish) = ended {
+                sequence.state = State::Ended(Vec::new(), finish);
+            } else {
+                self.sent += 1;
+                let (server, request) = (Arc::clone(&self.server), self.sent);
+                let sent = self.under_way.send(move || {
+                    // The closures of the turns stay on the caller's thread; only bodies travel.
+                    let result = catch_unwind(AssertUnwindSafe(|| server.generate(&body)));
+                    let result = result.unwrap_or_else(|_| Err(HttpError::new(server.url(), "the request panicked")));
+                    Answer { id, request, result }
+                });
+                match sent {
+                    Ok(()) => sequence.sent(request),
+                    // Goes on with those that there are.
+                    Err(_) if self.under_way.count() > 0 => {}
+                    Err(error) => return Err(GenerateError::Engine(format!("no thread for a request: {error}"))),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends and receives: until all turns have ended, or else until one has or the signal is raised.
+    fn decode(&mut self, wake: &Wake, until_all: bool) -> Result<Vec<Finished>, GenerateError> {
+        self.under_way.announce_to(wake);
+        loop {
+            if until_all {
+                wake.lower();
+            }
+            self.receive()?;
+            self.send()?;
+            let mut states = self.sequences.values().map(|sequence| &sequence.state);
+            let is_open = states.clone().any(|state| matches!(state, State::Decoding(_) | State::Sent(..)));
+            let has_ended = states.any(|state| matches!(state, State::Ended(..)));
+            if !is_open || (!until_all && (has_ended || wake.is_raised())) {
+                return Ok(self.ended());
+            }
+            wake.wait();
+        }
+    }
+
+    fn ended(&mut self) -> Vec<Finished> {
+        let ended = self.sequences.iter_mut().filter_map(|(id, sequence)| {
+            match std::mem::replace(&mut sequence.state, State::Waiting) {
+                State::Ended(tokens, finish) => Some(Finished { id: *id, tokens, finish }),
+                other => {
+                    sequence.state = other;
+                    None
+                }
+            }
+        });
+        ended.collect()
+    }
+}
+
+impl Sequence {
+    fn is_unsent(&self) -> bool {
+        matches!(self.state, State::Decoding(_))
+    }
+
+    fn sent(&mut self, request: u64) {
+        self.state = match std::mem::replace(&mut self.state, State::Waiting) {
+            State::Decoding(turn) => State::Sent(turn, request),
+            other => other,
+        };
+    }
+}
+
+/// Why a turn ends that was given all the tokens that it may have.
+fn limit(sequence: &Sequence, turn: &Turn, context: usize) -> Finish {
+    if sequence.tokens.len() + turn.max_new_tokens > context { Finish::Context } else { Finish::Length }
 }
 
 impl Generator for SglangGenerator {
@@ -231,23 +323,17 @@ impl Generator for SglangGenerator {
     /// [`GenerateError::Remote`] when a request failed. Turns that ended meanwhile are not lost: the
     /// next `poll` returns them and sends the failed ones again.
     fn poll(&mut self) -> Result<Vec<Finished>, GenerateError> {
-        self.decode()?;
-        let finished = self.sequences.iter_mut().filter_map(|(id, sequence)| {
-            match std::mem::replace(&mut sequence.state, State::Waiting) {
-                State::Ended(tokens, finish) => Some(Finished { id: *id, tokens, finish }),
-                other => {
-                    sequence.state = other;
-                    None
-                }
-            }
-        });
-        Ok(finished.collect())
+        self.decode(&Wake::default(), true)
     }
 
-    /// Ends a turn that has not been sent yet.
+    fn poll_until(&mut self, wake: &Wake) -> Result<Vec<Finished>, GenerateError> {
+        self.decode(wake, false)
+    }
+
+    /// Ends a turn without tokens. What the server may still answer to it is dropped.
     fn cancel(&mut self, id: SequenceId) {
         if let Some(sequence) = self.sequences.get_mut(&id)
-            && matches!(sequence.state, State::Decoding(_))
+            && matches!(sequence.state, State::Decoding(_) | State::Sent(..))
         {
             sequence.state = State::Ended(Vec::new(), Finish::Cancelled);
         }

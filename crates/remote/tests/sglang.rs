@@ -10,10 +10,10 @@ use fake::{impatient, server};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use zerosearch_generate::{
-    Finish, Finished, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, TokenId, Turn,
+    Finish, Finished, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, TokenId, Turn, Wake,
     WeightVersion, never,
 };
-use zerosearch_remote::SglangGenerator;
+use zerosearch_remote::{RetryPolicy, SglangGenerator};
 
 /// An answer in SGLang's form: these tokens, each with a log-probability made from its id.
 fn answer(tokens: &[TokenId], finish: Value) -> Value {
@@ -139,6 +139,47 @@ fn many_sequences_finish_in_the_order_of_their_ids() {
     let finished = generator.poll().unwrap();
     assert_eq!(finished.iter().map(|finished| finished.id).collect::<Vec<_>>(), started);
     assert_eq!(finished.iter().flat_map(ids).collect::<Vec<_>>(), (1..=12).collect::<Vec<_>>());
+}
+
+#[test]
+fn whoever_is_answered_goes_on_while_others_are_under_way() {
+    let open = Arc::new(AtomicBool::new(false));
+    let state = open.clone();
+    let (url, log) = server(move |_, _, body| {
+        while body["input_ids"][0] == 1 && !state.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        count_on(body)
+    });
+    let patient = RetryPolicy { timeout: Duration::from_secs(60), ..impatient() };
+    let mut generator = SglangGenerator::new(&url, 100).with_retry(patient);
+    let slow = start(&mut generator, &[1], turn(1, None)).unwrap();
+    let quick = start(&mut generator, &[2], turn(1, None)).unwrap();
+    let wake = Wake::default();
+    let mut poll = |generator: &mut SglangGenerator| loop {
+        wake.lower();
+        let finished = generator.poll_until(&wake).unwrap();
+        if !finished.is_empty() {
+            return finished;
+        }
+    };
+    for round in 0..3 {
+        let finished = poll(&mut generator);
+        assert_eq!(finished.iter().map(|finished| finished.id).collect::<Vec<_>>(), [quick], "round {round}");
+        generator.extend(quick, &[7], turn(1, None)).unwrap();
+    }
+    // The signal alone ends a poll, and nothing is sent twice.
+    poll(&mut generator);
+    wake.raise();
+    assert!(generator.poll_until(&wake).unwrap().is_empty());
+    assert!(matches!(generator.extend(slow, &[7], turn(1, None)), Err(GenerateError::NotWaiting(0))));
+    // A turn that was cancelled under way gets no answer, and neither does the next one get its.
+    generator.cancel(slow);
+    assert_eq!(generator.poll().unwrap(), [Finished { id: slow, tokens: vec![], finish: Finish::Cancelled }]);
+    generator.extend(slow, &[50], turn(1, None)).unwrap();
+    open.store(true, Ordering::SeqCst);
+    assert_eq!(ids(&generator.poll().unwrap()[0]), [51]);
+    assert_eq!(log.lock().unwrap().len(), 6);
 }
 
 #[test]

@@ -120,6 +120,10 @@ impl<E: SearchEngine> SearchEngine for Cached<E> {
             })
             .collect()
     }
+
+    fn concurrency(&self) -> usize {
+        self.engine.concurrency()
+    }
 }
 
 #[cfg(test)]

@@ -100,6 +100,16 @@ pub trait SearchEngine: Send + Sync {
     fn search_batch(&self, queries: &[Query<'_>]) -> Vec<Result<Vec<Document>, SearchError>> {
         queries.iter().map(|query| self.search(query)).collect()
     }
+
+    /// How many calls at a time it is good for, from as many threads.
+    ///
+    /// 1, the default, is an engine that computes in this process or answers many queries in one request: while it works, further
+    /// queries gather, and go to [`search_batch`](Self::search_batch) together. More is a service that answers each
+    /// query in its own time: so many queries are under way at once, each in a call of its own. A wrapper says what the
+    /// engine inside says.
+    fn concurrency(&self) -> usize {
+        1
+    }
 }
 
 macro_rules! forward_to_the_engine_behind {
@@ -111,6 +121,10 @@ macro_rules! forward_to_the_engine_behind {
 
             fn search_batch(&self, queries: &[Query<'_>]) -> Vec<Result<Vec<Document>, SearchError>> {
                 (**self).search_batch(queries)
+            }
+
+            fn concurrency(&self) -> usize {
+                (**self).concurrency()
             }
         }
     )+};

@@ -130,6 +130,14 @@ impl SearchEngine for RetrieverServer {
             }
         }
     }
+
+    /// Search-R1's servers answer many queries in one request.
+    fn concurrency(&self) -> usize {
+        match self.dialect {
+            Dialect::SearchR1 => 1,
+            Dialect::ZeroSearch => self.concurrency,
+        }
+    }
 }
 
 #[cfg(test)]

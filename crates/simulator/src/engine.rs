@@ -121,6 +121,10 @@ impl<C: Completer> SearchEngine for SimulatedEngine<C> {
         };
         results.into_iter().map(|result| result.map(documents)).collect()
     }
+
+    fn concurrency(&self) -> usize {
+        self.completer.concurrency()
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use zerosearch_generate::WeightVersion;
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::RewardFn;
-use zerosearch_rollout::{Rollout, RolloutStats};
+use zerosearch_rollout::{Rollout, RolloutStats, RolloutTimes};
 
 use crate::{Experience, TrainError};
 
@@ -24,6 +24,9 @@ pub(crate) struct Collection {
     /// Tokens whose cache the generator gave up meanwhile.
     pub(crate) cache_evicted: u64,
     pub(crate) seconds: f64,
+    /// What they were spent on.
+    #[serde(default)]
+    pub(crate) times: RolloutTimes,
 }
 
 impl Collection {
@@ -96,7 +99,11 @@ impl Collection {
         metrics.insert("rollout/kv_cache_peak_mb", self.cache_peak_bytes as f64 / 1e6);
         metrics.insert("rollout/kv_cache_evicted", self.cache_evicted as f64);
         metrics.insert("rollout/tokens_per_s", self.sampled_tokens() as f64 / self.seconds);
+        metrics.insert("rollout/idle_share", self.times.idle_share());
         metrics.insert("timing_s/rollout", self.seconds);
+        metrics.insert("timing_s/decoding", self.times.decoding_s);
+        metrics.insert("timing_s/search_wait", self.times.waiting_s);
+        metrics.insert("timing_s/search", self.times.searching_s);
     }
 
     /// How dynamic sampling filled the step. A place is given up when no question was found for it.

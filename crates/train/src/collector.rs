@@ -11,7 +11,7 @@ use zerosearch_generate::{Epochs, Sampling, Stream, WeightVersion};
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{Decoder, Refit};
 use zerosearch_reward::RewardFn;
-use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutPlan, Task, Tool};
+use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutPlan, RolloutTimes, Task, Tool};
 use zerosearch_search::SearchEngine;
 use zerosearch_text::{Codec, PromptTemplate};
 
@@ -60,7 +60,7 @@ impl Collector {
             Collection { noise_probability: self.curriculum.noise_probability(progress), ..Collection::default() };
         let (mut asked, mut missing) = (0, wanted);
         while missing > 0 && collection.gen_batches < self.config.max_num_gen_batches {
-            let experiences = self.ask(step, progress, asked..asked + missing)?;
+            let experiences = self.ask(step, progress, asked..asked + missing, &mut collection.times)?;
             collection.experiences.extend(experiences);
             collection.gen_batches += 1;
             asked += missing;
@@ -77,7 +77,13 @@ impl Collector {
     }
 
     /// The rollouts of these places in the step's list of questions.
-    fn ask(&mut self, step: u64, progress: Progress, slots: Range<u64>) -> Result<Vec<Experience>, TrainError> {
+    fn ask(
+        &mut self,
+        step: u64,
+        progress: Progress,
+        slots: Range<u64>,
+        times: &mut RolloutTimes,
+    ) -> Result<Vec<Experience>, TrainError> {
         let tasks = self.tasks(slots)?;
         let greedy_tasks: Vec<Task> =
             tasks.iter().filter(|task| self.greedy_baseline && task.sample == 0).cloned().collect();
@@ -85,9 +91,11 @@ impl Collector {
         let search = RolloutPlan::search(self.engine.as_ref(), noise, &self.codec, self.config.rollout);
         let search = RolloutPlan { seed: self.config.seed, step, ..search };
         let mut plan = with_tools(search, &self.tools, &self.format);
-        let rollouts = plan.run(&mut *self.generator, tasks, &mut |_| {})?;
+        let (rollouts, sampling_times) = plan.run_timed(&mut *self.generator, tasks, &mut |_| {})?;
         plan.config.sampling = Sampling::greedy();
-        let greedy = plan.run(&mut *self.generator, greedy_tasks, &mut |_| {})?;
+        let (greedy, greedy_times) = plan.run_timed(&mut *self.generator, greedy_tasks, &mut |_| {})?;
+        *times += sampling_times;
+        *times += greedy_times;
         let (reward, format) = (self.reward.as_ref(), &self.format);
         let baselines: BTreeMap<u64, f32> =
             greedy.iter().map(|rollout| (rollout.question_index, score(rollout, reward, format))).collect();

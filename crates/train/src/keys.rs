@@ -17,7 +17,7 @@ enum Decides {
 }
 
 /// Every key. One that is missing here decides results.
-const KEYS: [(&str, Decides); 43] = [
+const KEYS: [(&str, Decides); 44] = [
     ("seed", Decides::Results),
     // Learning rates and noise are spread over them.
     ("steps", Decides::Results),
@@ -30,6 +30,7 @@ const KEYS: [(&str, Decides); 43] = [
     ("rollout.format", Decides::Results),
     ("rollout.sampling", Decides::Results),
     ("rollout.search_batch", Decides::Resources),
+    ("rollout.search_concurrency", Decides::Resources),
     ("rollout.concurrency", Decides::Resources),
     // It cuts off tokens.
     ("rollout.turn_timeout_s", Decides::Results),
@@ -150,6 +151,7 @@ mod tests {
                 format: FormatPreset::SearchR1,
                 sampling: Sampling::default(),
                 search_batch: 1,
+                search_concurrency: 1,
                 concurrency: 1,
                 turn_timeout_s: Some(1.0),
             },

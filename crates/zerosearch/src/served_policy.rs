@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use zerosearch_generate::{
-    Finished, GenerateError, Generator, Request, RolloutGenerator, SequenceId, Statistics, TokenId, Turn, WeightVersion,
+    Finished, GenerateError, Generator, Request, RolloutGenerator, SequenceId, Statistics, TokenId, Turn, Wake,
+    WeightVersion,
 };
 use zerosearch_lm::{Decoder, LanguageModel, LmError, ModelFiles, Refit, StoredDtype};
 use zerosearch_remote::SglangGenerator;
@@ -43,6 +44,11 @@ impl ServedPolicy {
     pub fn new(server: SglangGenerator, model: &LanguageModel, folder: impl Into<PathBuf>) -> Self {
         Self { server, files: model.files(), folder: folder.into(), loaded: None, statistics: Statistics::default() }
     }
+
+    fn counted(&mut self, finished: Vec<Finished>) -> Vec<Finished> {
+        self.statistics.sampled += finished.iter().map(|turn| turn.tokens.len() as u64).sum::<u64>();
+        finished
+    }
 }
 
 impl Generator for ServedPolicy {
@@ -56,8 +62,12 @@ impl Generator for ServedPolicy {
 
     fn poll(&mut self) -> Result<Vec<Finished>, GenerateError> {
         let finished = self.server.poll()?;
-        self.statistics.sampled += finished.iter().map(|turn| turn.tokens.len() as u64).sum::<u64>();
-        Ok(finished)
+        Ok(self.counted(finished))
+    }
+
+    fn poll_until(&mut self, wake: &Wake) -> Result<Vec<Finished>, GenerateError> {
+        let finished = self.server.poll_until(wake)?;
+        Ok(self.counted(finished))
     }
 
     fn cancel(&mut self, id: SequenceId) {

@@ -141,7 +141,8 @@ fn without_times(path: &Path) -> Vec<u8> {
     let text = std::fs::read_to_string(path).unwrap();
     let row = |line: &str| {
         let row: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
-        let time = |name: &str| name.starts_with("timing_s") || name == "rollout/tokens_per_s";
+        let time =
+            |name: &str| name.starts_with("timing_s") || ["rollout/tokens_per_s", "rollout/idle_share"].contains(&name);
         row.into_iter().filter(|(name, _)| !time(name)).collect::<serde_json::Map<_, _>>()
     };
     serde_json::to_vec(&text.lines().map(row).collect::<Vec<_>>()).unwrap()

@@ -154,7 +154,9 @@ fn three_steps_through_a_server_are_those_of_this_process_to_the_bit() {
         assert!(versions.map(|(version, _)| version).all(|version| version == WeightVersion(step - 1)));
         let figures = |report: &StepReport| -> BTreeMap<String, f64> {
             let of_the_process = |name: &str| {
-                name.starts_with("timing_s") || name.starts_with("rollout/kv_cache") || name == "rollout/tokens_per_s"
+                name.starts_with("timing_s")
+                    || name.starts_with("rollout/kv_cache")
+                    || ["rollout/tokens_per_s", "rollout/idle_share"].contains(&name)
             };
             let figures = report.metrics.iter().filter(|(name, _)| !of_the_process(name));
             figures.map(|(name, value)| (name.to_string(), value)).collect()

@@ -207,13 +207,15 @@ pub struct Engine<'a> {
     pub answer: Answer<'a>,
     /// Results that are kept from each batch.
     pub loses: usize,
+    /// Callers at a time.
+    pub threads: usize,
     pub asked: Mutex<Vec<Asked>>,
     pub batches: Mutex<Vec<usize>>,
 }
 
 impl<'a> Engine<'a> {
     pub fn new(answer: impl Fn(&Query<'_>) -> Result<Vec<Document>, SearchError> + Send + Sync + 'a) -> Self {
-        Self { answer: Box::new(answer), loses: 0, asked: Mutex::default(), batches: Mutex::default() }
+        Self { answer: Box::new(answer), loses: 0, threads: 1, asked: Mutex::default(), batches: Mutex::default() }
     }
 
     /// As many documents as asked for, naming the query and its seed.
@@ -248,6 +250,10 @@ impl SearchEngine for Engine<'_> {
     fn search_batch(&self, queries: &[Query<'_>]) -> Vec<Result<Vec<Document>, SearchError>> {
         self.batches.lock().unwrap().push(queries.len());
         queries.iter().map(|query| self.search(query)).skip(self.loses).collect()
+    }
+
+    fn concurrency(&self) -> usize {
+        self.threads
     }
 }
 
