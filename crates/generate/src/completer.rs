@@ -33,4 +33,9 @@ pub trait Completer: Send + Sync {
     /// # Errors
     /// When the engine fails.
     fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, GenerateError>;
+
+    /// Figures that only grow, by name, such as the requests to each server behind a network. None by default.
+    fn counters(&self) -> Vec<(String, f64)> {
+        Vec::new()
+    }
 }

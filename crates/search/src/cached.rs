@@ -120,6 +120,10 @@ impl<E: SearchEngine> SearchEngine for Cached<E> {
             })
             .collect()
     }
+
+    fn counters(&self) -> Vec<(String, f64)> {
+        self.engine.counters()
+    }
 }
 
 #[cfg(test)]

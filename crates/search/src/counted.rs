@@ -60,6 +60,10 @@ impl<E: SearchEngine> SearchEngine for Counted<E> {
         self.calls.0.fetch_add(queries.len() as u64, Ordering::SeqCst);
         self.engine.search_batch(queries)
     }
+
+    fn counters(&self) -> Vec<(String, f64)> {
+        self.engine.counters()
+    }
 }
 
 #[cfg(test)]

@@ -100,6 +100,12 @@ pub trait SearchEngine: Send + Sync {
     fn search_batch(&self, queries: &[Query<'_>]) -> Vec<Result<Vec<Document>, SearchError>> {
         queries.iter().map(|query| self.search(query)).collect()
     }
+
+    /// Figures that only grow, by name, such as the requests to each server behind a network. A step's metrics show by how much
+    /// they grew. None by default; a wrapper says what the engine inside says.
+    fn counters(&self) -> Vec<(String, f64)> {
+        Vec::new()
+    }
 }
 
 macro_rules! forward_to_the_engine_behind {
@@ -111,6 +117,10 @@ macro_rules! forward_to_the_engine_behind {
 
             fn search_batch(&self, queries: &[Query<'_>]) -> Vec<Result<Vec<Document>, SearchError>> {
                 (**self).search_batch(queries)
+            }
+
+            fn counters(&self) -> Vec<(String, f64)> {
+                (**self).counters()
             }
         }
     )+};

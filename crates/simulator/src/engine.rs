@@ -121,6 +121,10 @@ impl<C: Completer> SearchEngine for SimulatedEngine<C> {
         };
         results.into_iter().map(|result| result.map(documents)).collect()
     }
+
+    fn counters(&self) -> Vec<(String, f64)> {
+        self.completer.counters()
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The rollouts of one step with their rewards, and what they say about the step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use zerosearch_algorithms::RewardBatch;
@@ -24,6 +24,9 @@ pub(crate) struct Collection {
     /// Tokens whose cache the generator gave up meanwhile.
     pub(crate) cache_evicted: u64,
     pub(crate) seconds: f64,
+    /// By how much the counters of generator and engine grew meanwhile.
+    #[serde(default)]
+    pub(crate) counters: BTreeMap<String, f64>,
 }
 
 impl Collection {
@@ -97,6 +100,7 @@ impl Collection {
         metrics.insert("rollout/kv_cache_evicted", self.cache_evicted as f64);
         metrics.insert("rollout/tokens_per_s", self.sampled_tokens() as f64 / self.seconds);
         metrics.insert("timing_s/rollout", self.seconds);
+        self.counters.iter().for_each(|(name, grown)| metrics.insert(name, *grown));
     }
 
     /// How dynamic sampling filled the step. A place is given up when no question was found for it.
