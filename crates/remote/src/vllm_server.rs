@@ -150,7 +150,7 @@ fn load(server: &Endpoint<'_>, adapter: &Adapter) -> Result<(), AttemptError> {
         Err(error) => match (error.status(), HttpError::from(error.clone()).message) {
             // An answer that was lost: names are never used twice.
             (Some(400), said) if said.contains("already been loaded") => return Ok(()),
-            (Some(404 | 405), said) if said.contains("Not Found") || said.contains("Method Not Allowed") => format!(
+            (Some(404 | 405), said) if !said.contains("adapter") => format!(
                 "{said}; start vLLM with `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
             ),
             (Some(400..500), said) => format!(
