@@ -47,7 +47,15 @@ fn main() -> Result<(), Failure> {
     }
     let (model, questions) = (LanguageModel::read(&config.model)?, read_questions(&config.questions)?);
     let format = config.train.rollout.format.into();
-    let served = config.generator.map(|generator| generator.generator(&model, &format, &config.out));
+    let served = match &config.generator {
+        Some(generator) => {
+            generator.check(&config.train)?;
+            let served = generator.generator(&model, &format, &config.out);
+            served.check()?;
+            Some(served)
+        }
+        None => None,
+    };
     let mut builder = Trainer::builder(model, questions, config.engine.read_on(&device)?)
         .reward(config.reward.build()?)
         .config(config.train)

@@ -40,4 +40,9 @@ pub trait Completer: Send + Sync {
     fn concurrency(&self) -> usize {
         1
     }
+
+    /// Figures that only grow, by name, such as the requests to each server behind a network. None by default.
+    fn counters(&self) -> Vec<(String, f64)> {
+        Vec::new()
+    }
 }

@@ -260,7 +260,7 @@ fn refit_pauses_loads_and_continues() {
     let log = log.lock().unwrap();
     let paths: Vec<&str> = log.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(paths, ["/pause_generation", "/update_weights_from_disk", "/continue_generation"]);
-    assert_eq!(log[1].1, json!({"model_path": "/weights/7", "flush_cache": true}));
+    assert_eq!(log[1].1, json!({"model_path": "/weights/7", "flush_cache": true, "weight_version": "/weights/7"}));
 }
 
 #[test]

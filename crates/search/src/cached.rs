@@ -124,6 +124,10 @@ impl<E: SearchEngine> SearchEngine for Cached<E> {
     fn concurrency(&self) -> usize {
         self.engine.concurrency()
     }
+
+    fn counters(&self) -> Vec<(String, f64)> {
+        self.engine.counters()
+    }
 }
 
 #[cfg(test)]

@@ -64,6 +64,10 @@ impl<E: SearchEngine> SearchEngine for Counted<E> {
     fn concurrency(&self) -> usize {
         self.engine.concurrency()
     }
+
+    fn counters(&self) -> Vec<(String, f64)> {
+        self.engine.counters()
+    }
 }
 
 #[cfg(test)]

@@ -110,6 +110,12 @@ pub trait SearchEngine: Send + Sync {
     fn concurrency(&self) -> usize {
         1
     }
+
+    /// Figures that only grow, by name, such as the requests to each server behind a network. A step's metrics show by how much
+    /// they grew. None by default; a wrapper says what the engine inside says.
+    fn counters(&self) -> Vec<(String, f64)> {
+        Vec::new()
+    }
 }
 
 macro_rules! forward_to_the_engine_behind {
@@ -125,6 +131,10 @@ macro_rules! forward_to_the_engine_behind {
 
             fn concurrency(&self) -> usize {
                 (**self).concurrency()
+            }
+
+            fn counters(&self) -> Vec<(String, f64)> {
+                (**self).counters()
             }
         }
     )+};

@@ -32,4 +32,4 @@ pub use replay::Replay;
 pub use retriever::{Dialect, RetrieverServer};
 pub use web::{WebProvider, WebSearch, key_from_env};
 pub use words::runs_words_together;
-pub use zerosearch_http::RetryPolicy;
+pub use zerosearch_http::{EndpointCounts, RetryPolicy};

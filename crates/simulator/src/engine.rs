@@ -125,6 +125,10 @@ impl<C: Completer> SearchEngine for SimulatedEngine<C> {
     fn concurrency(&self) -> usize {
         self.completer.concurrency()
     }
+
+    fn counters(&self) -> Vec<(String, f64)> {
+        self.completer.counters()
+    }
 }
 
 #[cfg(test)]

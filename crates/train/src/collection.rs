@@ -1,6 +1,6 @@
 //! The rollouts of one step with their rewards, and what they say about the step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use zerosearch_algorithms::RewardBatch;
@@ -27,6 +27,9 @@ pub(crate) struct Collection {
     /// What they were spent on.
     #[serde(default)]
     pub(crate) times: RolloutTimes,
+    /// By how much the counters of generator and engine grew meanwhile.
+    #[serde(default)]
+    pub(crate) counters: BTreeMap<String, f64>,
 }
 
 impl Collection {
@@ -104,6 +107,7 @@ impl Collection {
         metrics.insert("timing_s/decoding", self.times.decoding_s);
         metrics.insert("timing_s/search_wait", self.times.waiting_s);
         metrics.insert("timing_s/search", self.times.searching_s);
+        self.counters.iter().for_each(|(name, grown)| metrics.insert(name, *grown));
     }
 
     /// How dynamic sampling filled the step. A place is given up when no question was found for it.

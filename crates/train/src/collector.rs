@@ -54,6 +54,7 @@ impl Collector {
     pub(crate) fn collect(&mut self, step: u64) -> Result<(), TrainError> {
         let began = Instant::now();
         self.generator.take_statistics();
+        let counted = self.counters();
         let progress = Progress { success_rate: self.success.value(), ..Progress::at(step, self.config.steps) };
         let wanted = self.config.questions_per_step as u64;
         let mut collection =
@@ -69,11 +70,23 @@ impl Collector {
         // Of these rollouts alone: the figures of a resumed run must not show an earlier process.
         let statistics = self.generator.take_statistics();
         (collection.cache_peak_bytes, collection.cache_evicted) = (statistics.peak_cache_bytes, statistics.evicted);
+        let grown = self.counters().into_iter().map(|(name, now)| {
+            let before = counted.get(&name).copied().unwrap_or_default();
+            (name, now - before)
+        });
+        collection.counters = grown.collect();
         collection.seconds = began.elapsed().as_secs_f64();
         self.cursor += asked;
         self.success.observe(collection.mean_reward());
         self.ahead.push_back(collection);
         Ok(())
+    }
+
+    /// The counters of generator and engine, by whose they are.
+    fn counters(&self) -> BTreeMap<String, f64> {
+        let policy = self.generator.counters().into_iter().map(|(name, count)| (format!("policy/{name}"), count));
+        let engine = self.engine.counters().into_iter().map(|(name, count)| (format!("engine/{name}"), count));
+        policy.chain(engine).collect()
     }
 
     /// The rollouts of these places in the step's list of questions.

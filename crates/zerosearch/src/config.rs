@@ -1,17 +1,18 @@
 //! A training run as a TOML file: what to train, on what, against which engine.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use zerosearch_files::{FileError, read_text};
 use zerosearch_grammar::EpisodeFormat;
-use zerosearch_lm::{LanguageModel, LocalCompleter};
-use zerosearch_remote::SglangGenerator;
+use zerosearch_lm::{LanguageModel, LmError, LocalCompleter};
+use zerosearch_remote::{RetryPolicy, SglangGenerator, VllmGenerator};
 use zerosearch_reward::RewardConfig;
 use zerosearch_search::{Bm25Index, Dialect, RetrieverServer, SearchEngine, SearchError, WebProvider, WebSearch};
 use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError, SimulatorPrompt};
-use zerosearch_train::TrainConfig;
+use zerosearch_train::{OldLogprobs, TrainConfig};
 
 use crate::ServedPolicy;
 use crate::device::DeviceName;
@@ -110,14 +111,22 @@ pub enum EngineConfig {
     },
 }
 
-/// A server that decodes the policy during training.
+/// Servers that decode the policy during training.
+///
+/// Their kernels are not the trainer's, and neither are the log-probabilities that they report. So where a file with a `generator` has
+/// neither `train.old_logprobs` nor `train.importance_sampling`, they are `"recomputed"` and the default truncated importance
+/// sampling; `old_logprobs = "generator"` takes the server's for exact.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum GeneratorConfig {
-    /// SGLang.
+    /// SGLang. It is given the whole policy after every update.
     Sglang {
         /// Its address.
+        #[serde(default, skip_serializing_if = "is_default")]
         url: String,
+        /// The addresses of several, beside or in the place of `url`.
+        #[serde(default, skip_serializing_if = "is_default")]
+        urls: Vec<String>,
         /// The folder through which it is given new weights, under the same path on its machine; `served` in the run's folder
         /// if it is left out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,20 +136,77 @@ pub enum GeneratorConfig {
         #[serde(default = "yes")]
         seeds: bool,
     },
+    /// vLLM. It is given the policy's adapters after every update, so `train.lora` must be there.
+    Vllm {
+        /// Its address.
+        #[serde(default, skip_serializing_if = "is_default")]
+        url: String,
+        /// The addresses of several, beside or in the place of `url`.
+        #[serde(default, skip_serializing_if = "is_default")]
+        urls: Vec<String>,
+        /// The folder through which it is given new adapters, under the same path on its machine; `served` in the run's folder
+        /// if it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        folder: Option<PathBuf>,
+        /// Whether it is sent a seed with every turn. A run repeats to the bit where it was started with `VLLM_BATCH_INVARIANT=1`.
+        #[serde(default = "yes")]
+        seeds: bool,
+    },
 }
 
 fn yes() -> bool {
     true
 }
 
+/// A run waits for its servers for some minutes: so long one takes that is started again.
+const PATIENCE: RetryPolicy = RetryPolicy {
+    timeout: Duration::from_secs(300),
+    attempts: 40,
+    first_pause: Duration::from_millis(250),
+    longest_pause: Duration::from_secs(8),
+};
+
 impl GeneratorConfig {
-    /// Addresses the server. Nothing is sent yet.
+    /// The addresses of the servers.
+    pub fn urls(&self) -> Vec<&str> {
+        let (Self::Sglang { url, urls, .. } | Self::Vllm { url, urls, .. }) = self;
+        std::iter::once(url).filter(|url| !url.is_empty()).chain(urls).map(String::as_str).collect()
+    }
+
+    /// Refuses what cannot work with this training: no address, or whole weights on vLLM.
+    ///
+    /// # Errors
+    /// Names the key and what is expected.
+    pub fn check(&self, train: &TrainConfig) -> Result<(), LmError> {
+        if self.urls().is_empty() {
+            return Err(LmError::Config {
+                path: "generator".into(),
+                key: "urls".into(),
+                value: "empty".into(),
+                expected: "the address of at least one server, such as [\"http://localhost:30000\"]".into(),
+            });
+        }
+        match (self, &train.lora) {
+            (Self::Vllm { .. }, None) => Err(ServedPolicy::needs_adapters()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Addresses the servers. Nothing is sent yet.
     pub fn generator(&self, model: &LanguageModel, format: &EpisodeFormat, out: impl AsRef<Path>) -> ServedPolicy {
-        let Self::Sglang { url, folder, seeds } = self;
-        let server = SglangGenerator::new(url, model.config.max_positions).with_stop_strings(format.stop_tags());
-        let server = if *seeds { server.with_seeds() } else { server };
+        let (urls, context, stop) = (self.urls(), model.config.max_positions, format.stop_tags());
+        let (Self::Sglang { folder, seeds, .. } | Self::Vllm { folder, seeds, .. }) = self;
         let folder = folder.clone().unwrap_or_else(|| out.as_ref().join("served"));
-        ServedPolicy::new(server, model, folder)
+        match self {
+            Self::Sglang { .. } => {
+                let server = SglangGenerator::at(&urls, context).with_stop_strings(stop).with_retry(PATIENCE);
+                ServedPolicy::new(if *seeds { server.with_seeds() } else { server }, model, folder)
+            }
+            Self::Vllm { .. } => {
+                let server = VllmGenerator::at(&urls, context).with_stop_strings(stop).with_retry(PATIENCE);
+                ServedPolicy::vllm(if *seeds { server.with_seeds() } else { server }, model, folder)
+            }
+        }
     }
 }
 
@@ -229,7 +295,9 @@ impl RunConfig {
         let failed = |message: String| ConfigError::Parse { path: path.as_ref().into(), message };
         if assignments.is_empty() {
             // Straight from the text, so that messages have line and column.
-            return toml::from_str(text).map_err(|error| failed(error.to_string()));
+            let config: Self = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
+            let table = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
+            return Ok(config.corrected(&table));
         }
         let table: toml::Table = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
         let assignments = assignments.iter().map(|assignment| Assignment::parse(assignment));
@@ -245,12 +313,26 @@ impl RunConfig {
                 index += usize::from(assignment.is_doubtful());
                 assignment.apply(&mut table, is_text)?;
             }
-            match table.try_into() {
-                Ok(config) => return Ok(config),
+            match table.clone().try_into::<Self>() {
+                Ok(config) => return Ok(config.corrected(&table)),
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
         Err(failed(first_error.map(|error: toml::de::Error| error.to_string()).unwrap_or_default()))
+    }
+}
+
+impl RunConfig {
+    /// With the corrections for a server's log-probabilities, where its keys do not say otherwise.
+    fn corrected(mut self, keys: &toml::Table) -> Self {
+        let train = keys.get("train").and_then(toml::Value::as_table);
+        let is_said = |key: &str| train.is_some_and(|train| train.contains_key(key));
+        let is_drawn = self.train.rollout.sampling.temperature > 0.0;
+        if self.generator.is_some() && is_drawn && !is_said("old_logprobs") && !is_said("importance_sampling") {
+            self.train.old_logprobs = OldLogprobs::Recomputed;
+            self.train.importance_sampling = Some(Default::default());
+        }
+        self
     }
 }
 
@@ -397,10 +479,50 @@ mod tests {
     #[test]
     fn a_server_that_decodes_the_policy_has_a_folder_and_seeds_of_its_own() {
         let text = format!("{TEXT}[generator]\nkind = \"sglang\"\nurl = \"http://localhost:30000\"\n");
-        let expected = GeneratorConfig::Sglang { url: "http://localhost:30000".into(), folder: None, seeds: true };
+        let url = || "http://localhost:30000".to_string();
+        let expected = GeneratorConfig::Sglang { url: url(), urls: Vec::new(), folder: None, seeds: true };
         assert_eq!(parse(&text, &[]).unwrap().generator, Some(expected));
-        assert!(parse(&text, &["generator.kind=vllm"]).unwrap_err().to_string().contains("vllm"));
+        let several = ["generator.kind=vllm", "generator.urls=[\"a:1\", \"b:2\"]", "generator.seeds=false"];
+        let several = parse(&text, &several).unwrap().generator.unwrap();
+        let urls = ["a:1", "b:2"].map(String::from).to_vec();
+        assert_eq!(several, GeneratorConfig::Vllm { url: url(), urls, folder: None, seeds: false });
+        assert_eq!(several.urls(), ["http://localhost:30000", "a:1", "b:2"]);
+        assert!(parse(&text, &["generator.kind=other"]).unwrap_err().to_string().contains("vllm"));
         assert_eq!(parse(TEXT, &[]).unwrap().generator, None);
+    }
+
+    #[test]
+    fn a_generator_that_cannot_be_trained_through_is_refused_before_the_run() {
+        let refused = |keys: &str, assignments: &[&str]| {
+            let config = parse(&format!("{TEXT}[generator]\n{keys}\n"), assignments).unwrap();
+            config.generator.unwrap().check(&config.train).err().map(|error| error.to_string())
+        };
+        let vllm = "kind = \"vllm\"\nurls = [\"localhost:8000\"]";
+        let message = refused(vllm, &[]).unwrap();
+        assert!(message.contains("train.lora") && message.contains("serve the policy with SGLang"), "{message}");
+        assert_eq!(refused(vllm, &["train.lora.rank=4"]), None);
+        assert!(refused("kind = \"sglang\"", &[]).unwrap().contains("`urls` is empty"));
+        assert_eq!(refused("kind = \"sglang\"\nurl = \"localhost:30000\"", &[]), None);
+    }
+
+    #[test]
+    fn the_log_probabilities_of_a_server_are_corrected_unless_the_file_says_otherwise() {
+        let text = format!("{TEXT}[generator]\nkind = \"sglang\"\nurl = \"localhost:30000\"\n");
+        let on = (OldLogprobs::Recomputed, Some(Default::default()));
+        let off = (OldLogprobs::Generator, None);
+        for (text, assignments, expected) in [
+            (text.as_str(), &[][..], on.clone()),
+            (&text, &["train.steps=7"], on),
+            (&text, &["train.old_logprobs=generator"], off.clone()),
+            (&text, &["train.old_logprobs=recomputed"], (OldLogprobs::Recomputed, None)),
+            // A greedy token is not drawn.
+            (&text, &["train.rollout.sampling.temperature=0"], off.clone()),
+            (TEXT, &[], off),
+        ] {
+            let train = parse(text, assignments).unwrap().train;
+            assert_eq!((train.old_logprobs, train.importance_sampling.clone()), expected, "{assignments:?}");
+            assert!(train.validate().is_ok());
+        }
     }
 
     #[test]
