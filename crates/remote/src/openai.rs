@@ -1,7 +1,7 @@
 //! Text completion by any server that speaks OpenAI's protocol.
 
 use serde_json::{Map, Value, json};
-use zerosearch_generate::{Completer, Completion, CompletionRequest, GenerateError};
+use zerosearch_generate::{Account, Completer, Completion, CompletionRequest, GenerateError, Usage};
 use zerosearch_http::{HttpError, JsonClient, RetryPolicy, address, in_parallel};
 
 use crate::openai_answer::{Answer, is_filtered};
@@ -24,6 +24,7 @@ pub struct OpenAiServer {
     api: Api,
     system: Option<String>,
     concurrency: usize,
+    account: Account,
 }
 
 #[derive(Clone, Copy)]
@@ -73,6 +74,13 @@ impl OpenAiServer {
         self
     }
 
+    /// Reports calls, tokens and time to this account of a ledger.
+    #[must_use]
+    pub fn with_account(mut self, account: Account) -> Self {
+        self.account = account;
+        self
+    }
+
     fn new(url: &str, endpoint: &str, api: Api, model: String) -> Self {
         let url = address(url, |path| {
             let path = path.trim_end_matches('/');
@@ -81,7 +89,17 @@ impl OpenAiServer {
             format!("{base}/{endpoint}")
         });
         let client = JsonClient::new(patient());
-        Self { client, retry: patient(), key: None, url, model, api, system: None, concurrency: CONCURRENCY }
+        Self {
+            client,
+            retry: patient(),
+            key: None,
+            url,
+            model,
+            api,
+            system: None,
+            concurrency: CONCURRENCY,
+            account: Account::default(),
+        }
     }
 
     fn connect(mut self) -> Self {
@@ -134,6 +152,8 @@ impl OpenAiServer {
         };
         let unexpected = |message| HttpError::new(&self.url, format!("unexpected answer: {message}"));
         let tokens = answer.tokens();
+        let (tokens_in, tokens_out) = (answer.prompt_tokens() as u64, tokens as u64);
+        self.account.add(Usage { tokens_in, tokens_out, ..Usage::default() });
         let text = answer.text().map_err(unexpected)?.unwrap_or_else(|why| {
             tracing::warn!("{}: a choice without text ({why}); its completion is empty", self.model);
             String::new()
@@ -163,7 +183,12 @@ impl Completer for OpenAiServer {
                 return Err(GenerateError::EmptyPrompt);
             }
         }
-        let answers = in_parallel(requests, self.concurrency, |request| self.complete_one(request));
+        let answers = in_parallel(requests, self.concurrency, |request| {
+            let _working = self.account.begin();
+            self.complete_one(request)
+        });
+        let failures = answers.iter().filter(|answer| answer.is_err()).count() as u64;
+        self.account.add(Usage { calls: requests.len() as u64, failures, ..Usage::default() });
         answers.into_iter().map(|answer| answer.map_err(remote)).collect()
     }
 }

@@ -1,10 +1,10 @@
 //! The rollouts of one step with their rewards, and what they say about the step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use zerosearch_algorithms::RewardBatch;
-use zerosearch_generate::WeightVersion;
+use zerosearch_generate::{Role, Usage, WeightVersion};
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::RewardFn;
@@ -24,6 +24,9 @@ pub(crate) struct Collection {
     /// Tokens whose cache the generator gave up meanwhile.
     pub(crate) cache_evicted: u64,
     pub(crate) seconds: f64,
+    /// What each role used meanwhile; a checkpoint of an earlier version does not tell.
+    #[serde(default)]
+    pub(crate) usage: BTreeMap<Role, Usage>,
 }
 
 impl Collection {
@@ -97,6 +100,15 @@ impl Collection {
         metrics.insert("rollout/kv_cache_evicted", self.cache_evicted as f64);
         metrics.insert("rollout/tokens_per_s", self.sampled_tokens() as f64 / self.seconds);
         metrics.insert("timing_s/rollout", self.seconds);
+        for (role, usage) in &self.usage {
+            let name = role.name();
+            metrics.insert(format!("cost/{name}_calls"), usage.calls as f64);
+            metrics.insert(format!("cost/{name}_failures"), usage.failures as f64);
+            metrics.insert(format!("cost/{name}_cache_hits"), usage.cache_hits as f64);
+            metrics.insert(format!("cost/{name}_tokens_in"), usage.tokens_in as f64);
+            metrics.insert(format!("cost/{name}_tokens_out"), usage.tokens_out as f64);
+            metrics.insert(format!("timing_s/{name}"), usage.device_seconds);
+        }
     }
 
     /// How dynamic sampling filled the step. A place is given up when no question was found for it.

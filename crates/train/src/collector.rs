@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use zerosearch_curriculum::{Curriculum, Progress, SuccessRate};
 use zerosearch_data::Question;
-use zerosearch_generate::{Epochs, Sampling, Stream, WeightVersion};
+use zerosearch_generate::{Epochs, Ledger, Role, Sampling, Stream, Usage, WeightVersion};
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{Decoder, Refit};
 use zerosearch_reward::RewardFn;
@@ -27,6 +27,8 @@ pub(crate) struct Collector {
     pub(crate) prompt: PromptTemplate,
     pub(crate) questions: Arc<[Question]>,
     pub(crate) engine: Arc<dyn SearchEngine>,
+    /// What the run uses.
+    pub(crate) ledger: Ledger,
     /// Further tools beside the engine.
     pub(crate) tools: Vec<Arc<dyn Tool>>,
     /// The words of an episode.
@@ -54,6 +56,8 @@ impl Collector {
     pub(crate) fn collect(&mut self, step: u64) -> Result<(), TrainError> {
         let began = Instant::now();
         self.generator.take_statistics();
+        let before = self.ledger.usages();
+        let working = self.ledger.account(Role::Policy).begin();
         let progress = Progress { success_rate: self.success.value(), ..Progress::at(step, self.config.steps) };
         let wanted = self.config.questions_per_step as u64;
         let mut collection =
@@ -70,6 +74,9 @@ impl Collector {
         let statistics = self.generator.take_statistics();
         (collection.cache_peak_bytes, collection.cache_evicted) = (statistics.peak_cache_bytes, statistics.evicted);
         collection.seconds = began.elapsed().as_secs_f64();
+        drop(working);
+        let used = |(role, usage): (Role, Usage)| (role, usage.since(before.get(&role).copied().unwrap_or_default()));
+        collection.usage = self.ledger.usages().into_iter().map(used).collect();
         self.cursor += asked;
         self.success.observe(collection.mean_reward());
         self.ahead.push_back(collection);
@@ -88,6 +95,8 @@ impl Collector {
         let rollouts = plan.run(&mut *self.generator, tasks, &mut |_| {})?;
         plan.config.sampling = Sampling::greedy();
         let greedy = plan.run(&mut *self.generator, greedy_tasks, &mut |_| {})?;
+        let account = self.ledger.account(Role::Policy);
+        rollouts.iter().chain(&greedy).for_each(|rollout| account.add(policy_usage(rollout)));
         let (reward, format) = (self.reward.as_ref(), &self.format);
         let baselines: BTreeMap<u64, f32> =
             greedy.iter().map(|rollout| (rollout.question_index, score(rollout, reward, format))).collect();
@@ -160,4 +169,15 @@ impl Collector {
 fn with_tools<'p>(mut search: RolloutPlan<'p>, tools: &[Arc<dyn Tool>], format: &EpisodeFormat) -> RolloutPlan<'p> {
     search.tools.extend(tools.iter().map(|tool| tool.clone() as Arc<dyn Tool>));
     RolloutPlan { format: format.clone(), ..search }
+}
+
+/// The policy's part in a rollout: the tokens that it read, once each, and those that it sampled.
+fn policy_usage(rollout: &Rollout) -> Usage {
+    let sampled = rollout.trajectory.mask().trained();
+    Usage {
+        calls: rollout.turns.len() as u64,
+        tokens_in: (rollout.trajectory.len() - sampled) as u64,
+        tokens_out: sampled as u64,
+        ..Usage::default()
+    }
 }

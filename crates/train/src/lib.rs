@@ -34,6 +34,7 @@ pub use demonstration::{Habits, ScriptedTurn, demonstrate, encode_demonstration}
 pub use error::TrainError;
 pub use experience::Experience;
 pub use keys::KeyChange;
+pub use outputs::{read_ledger, write_ledger};
 pub use pretraining::{Mixture, Pretraining, PretrainingError, index, sources, world};
 pub use replay::rescore;
 pub use samples::{Sample, StepReport, read_samples, samples_path, write_samples};
