@@ -23,7 +23,7 @@ use crate::{Document, Query, SearchEngine, SearchError};
 /// let folder = tempfile::tempdir()?;
 /// let engine = Bm25Index::new([Document { contents: "a fox".into(), ..Default::default() }])?;
 /// // Five dollars at a cent each.
-/// let engine = Budgeted::with_file(engine, Budgeted::<()>::calls_for(5.0, 0.01)?, folder.path().join("budget.jsonl"))?;
+/// let engine = Budgeted::with_file(engine, Budgeted::calls_for(5.0, 0.01)?, folder.path().join("budget.jsonl"))?;
 /// engine.search(&Query { text: "fox", top_k: 1, context: None })?;
 /// assert_eq!(engine.calls_left(), 499);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -48,6 +48,24 @@ struct Spent {
 #[serde(deny_unknown_fields)]
 struct Row {
     calls: u64,
+}
+
+impl Budgeted<()> {
+    /// The queries that an amount of money pays for, at a price for each in the same currency.
+    ///
+    /// # Errors
+    /// [`SearchError::Setting`] unless the amount is a number and the price a positive one.
+    pub fn calls_for(amount: f64, price: f64) -> Result<u64, SearchError> {
+        let refused = |name, value: f64, expected| SearchError::Setting { name, value: value.to_string(), expected };
+        if !(amount.is_finite() && amount >= 0.0) {
+            return Err(refused("budget", amount, "an amount of money, 0 or more"));
+        }
+        if !(price.is_finite() && price > 0.0) {
+            return Err(refused("price", price, "the price of a query, more than 0"));
+        }
+        // Five dollars are five hundred cents, and not 499 for want of a last bit.
+        Ok((amount / price * (1.0 + 1e-12)).floor() as u64)
+    }
 }
 
 impl<E> Budgeted<E> {
@@ -86,22 +104,6 @@ impl<E> Budgeted<E> {
         let spent = rows.iter().fold(0_u64, |sum, row| sum.saturating_add(row.calls));
         let spent = Spent { calls: spent, file: Some((path.to_path_buf(), file)), ..Spent::default() };
         Ok(Self { engine, calls, spent: Mutex::new(spent) })
-    }
-
-    /// The queries that an amount of money pays for, at a price for each in the same currency.
-    ///
-    /// # Errors
-    /// [`SearchError::Setting`] unless the amount is a number and the price a positive one.
-    pub fn calls_for(amount: f64, price: f64) -> Result<u64, SearchError> {
-        let refused = |name, value: f64, expected| SearchError::Setting { name, value: value.to_string(), expected };
-        if !(amount.is_finite() && amount >= 0.0) {
-            return Err(refused("budget", amount, "an amount of money, 0 or more"));
-        }
-        if !(price.is_finite() && price > 0.0) {
-            return Err(refused("price", price, "the price of a query, more than 0"));
-        }
-        // Five dollars are five hundred cents, and not 499 for want of a last bit.
-        Ok((amount / price * (1.0 + 1e-12)).floor() as u64)
     }
 
     /// Queries that may still be asked.
@@ -219,7 +221,7 @@ mod tests {
 
     #[test]
     fn money_buys_calls() {
-        let calls = |amount, price| Budgeted::<()>::calls_for(amount, price);
+        let calls = |amount, price| Budgeted::calls_for(amount, price);
         for (amount, price, expected) in
             [(5.0, 0.01, 500), (0.3, 0.1, 3), (1.0, 0.3, 3), (0.0, 0.1, 0), (586.7, 586.7 / 64_000.0, 64_000)]
         {

@@ -82,7 +82,7 @@ impl Bm25Folder {
         // What cannot be made or written is told by `prepare_folder`, if it has to be written at all.
         let _ = fs::create_dir_all(folder);
         let _lock = lock(folder);
-        if let Some(manifest) = manifest(folder)? {
+        if let Some(mut manifest) = manifest(folder)? {
             let reason = match manifest.differs_from(corpus, &data, folder)? {
                 None => match Self::open(folder, &manifest) {
                     Ok(index) => return Ok(index),
@@ -123,18 +123,32 @@ impl SearchEngine for Bm25Folder {
 
 impl Manifest {
     /// Why the index cannot be used for a corpus, if it cannot.
-    fn differs_from(&self, corpus: &Path, data: &Metadata, folder: &Path) -> Result<Option<String>, SearchError> {
+    fn differs_from(&mut self, corpus: &Path, data: &Metadata, folder: &Path) -> Result<Option<String>, SearchError> {
         if self.analyser != ANALYSER {
             return Ok(Some(format!("it is of version {} of the analyser, not {ANALYSER}", self.analyser)));
         }
-        let untouched = self.corpus.modified.is_some() && data.modified().ok() == self.corpus.modified;
-        let same = data.len() == self.corpus.bytes
-            && (untouched || Corpus::of(corpus)?.fingerprint == self.corpus.fingerprint);
-        if !same {
-            return Ok(Some(format!("{} has changed", corpus.display())));
+        let changed = || Ok(Some(format!("{} has changed", corpus.display())));
+        if data.len() != self.corpus.bytes {
+            return changed();
         }
-        Ok((sizes(&folder.join(&self.folder)).ok().as_ref() != Some(&self.files))
-            .then(|| "files of it are missing or cut short".into()))
+        if self.corpus.modified.is_none() || data.modified().ok() != self.corpus.modified {
+            let found = Corpus::of(corpus)?;
+            if found.fingerprint != self.corpus.fingerprint {
+                return changed();
+            }
+            self.corpus = found;
+            // It need not be read again the next time. Where this cannot be written, it is.
+            let _ = self.write(folder);
+        }
+        let whole = sizes(&folder.join(&self.folder)).is_ok_and(|sizes| sizes == self.files);
+        Ok((!whole).then(|| "files of it are missing or cut short".into()))
+    }
+
+    fn write(&self, folder: &Path) -> Result<(), SearchError> {
+        let path = folder.join(MANIFEST);
+        let failed = |error: &dyn std::fmt::Display| file_error(&path, format!("cannot write it: {error}"));
+        let text = serde_json::to_string_pretty(self).map_err(|error| failed(&error))?;
+        write_atomic(&path, format!("{text}\n").as_bytes()).map_err(|error| failed(&error))
     }
 }
 
@@ -211,8 +225,7 @@ fn build(corpus: &Path, folder: &Path) -> Result<Manifest, SearchError> {
     }
     let manifest =
         Manifest { analyser: ANALYSER, corpus: after, documents: documents.len(), folder: name, files: sizes };
-    let text = serde_json::to_string_pretty(&manifest).map_err(|error| failed(&place, &error))?;
-    write_atomic(&place, format!("{text}\n").as_bytes()).map_err(|error| failed(&place, &error))?;
+    manifest.write(folder)?;
     Ok(manifest)
 }
 
