@@ -87,7 +87,7 @@ impl<E> Budgeted<E> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(unusable)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(unusable)?;
-        let rows = parse_rows(path, &bytes, |line| serde_json::from_slice::<Row>(line)).map_err(|error| {
+        let rows = parse_rows(path, &bytes, serde_json::from_slice::<Row>).map_err(|error| {
             let message =
                 format!("not a count of calls: {}; expected `{{\"calls\": 1}}`, or delete the file", error.message);
             SearchError::File { path: format!("{}:{}", path.display(), error.line), message }
