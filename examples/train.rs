@@ -14,6 +14,7 @@ use zerosearch::config::RunConfig;
 use zerosearch::data::read_questions;
 use zerosearch::device::DeviceName;
 use zerosearch::files::{prepare_file, prepare_folder};
+use zerosearch::generate::Ledger;
 use zerosearch::lm::{LanguageModel, StoredDtype};
 use zerosearch::metrics::{ConsoleSink, say};
 use zerosearch::train::{Trainer, Validation, latest_step};
@@ -56,7 +57,9 @@ fn main() -> Result<(), Failure> {
         }
         None => None,
     };
-    let mut builder = Trainer::builder(model, questions, config.engine.read_on(&device)?)
+    let ledger = Ledger::new();
+    let mut builder = Trainer::builder(model, questions, config.engine.read_with(&device, &ledger)?)
+        .ledger(ledger)
         .reward(config.reward.build()?)
         .config(config.train)
         .device(device.clone())

@@ -1,7 +1,7 @@
 //! Text completion by any server that speaks OpenAI's protocol.
 
 use serde_json::{Map, Value, json};
-use zerosearch_generate::{Completer, Completion, CompletionRequest, GenerateError};
+use zerosearch_generate::{Account, Completer, Completion, CompletionRequest, GenerateError, Usage};
 use zerosearch_http::{AttemptError, EndpointCounts, Fleet, HttpError, JsonClient, RetryPolicy, address, in_parallel};
 
 use crate::openai_answer::{Answer, is_filtered};
@@ -23,6 +23,7 @@ pub struct OpenAiServer {
     api: Api,
     system: Option<String>,
     concurrency: usize,
+    account: Account,
 }
 
 #[derive(Clone, Copy)]
@@ -83,6 +84,13 @@ impl OpenAiServer {
         self
     }
 
+    /// Reports calls, tokens and time to this account of a ledger.
+    #[must_use]
+    pub fn with_account(mut self, account: Account) -> Self {
+        self.account = account;
+        self
+    }
+
     /// Whether a server is there: asks all for `/health`.
     ///
     /// # Errors
@@ -107,7 +115,7 @@ impl OpenAiServer {
         });
         let fleet = Fleet::new(urls, JsonClient::new(patient()));
         let concurrency = CONCURRENCY * fleet.addresses().len().max(1);
-        Self { fleet, retry: patient(), key: None, model, api, system: None, concurrency }
+        Self { fleet, retry: patient(), key: None, model, api, system: None, concurrency, account: Account::default() }
     }
 
     fn connect(mut self) -> Self {
@@ -154,12 +162,12 @@ impl OpenAiServer {
         let asked = self.fleet.ask(|server| {
             let url = server.address();
             let answer: Answer = server.post(url, &body)?;
-            let tokens = answer.tokens();
+            let tokens = (answer.prompt_tokens(), answer.tokens());
             let text =
                 answer.text().map_err(|message| AttemptError::lasting(url, format!("unexpected answer: {message}")))?;
             Ok((text, tokens))
         });
-        let (text, tokens) = match asked {
+        let (text, (prompt, tokens)) = match asked {
             Ok(answer) => answer,
             // The refusal of one prompt, by a filter that stands before the model.
             Err(error) if is_filtered(&error) => {
@@ -168,6 +176,8 @@ impl OpenAiServer {
             }
             Err(error) => return Err(self.explained(error)),
         };
+        let (tokens_in, tokens_out) = (prompt as u64, tokens as u64);
+        self.account.add(Usage { tokens_in, tokens_out, ..Usage::default() });
         let text = text.unwrap_or_else(|why| {
             tracing::warn!("{}: a choice without text ({why}); its completion is empty", self.model);
             String::new()
@@ -197,7 +207,12 @@ impl Completer for OpenAiServer {
                 return Err(GenerateError::EmptyPrompt);
             }
         }
-        let answers = in_parallel(requests, self.concurrency, |request| self.complete_one(request));
+        let answers = in_parallel(requests, self.concurrency, |request| {
+            let _working = self.account.begin();
+            self.complete_one(request)
+        });
+        let failures = answers.iter().filter(|answer| answer.is_err()).count() as u64;
+        self.account.add(Usage { calls: requests.len() as u64, failures, ..Usage::default() });
         answers.into_iter().map(|answer| answer.map_err(remote)).collect()
     }
 

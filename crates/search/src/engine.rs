@@ -176,8 +176,26 @@ pub enum SearchError {
         /// The variable that was read.
         variable: String,
     },
+    /// A setting of a wrapper out of its range.
+    #[error("{name} is {value}, expected {expected}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// No more queries are paid for.
+    #[error("the budget of {calls} calls is spent: raise it, or train against a simulator")]
+    BudgetSpent {
+        /// The budget.
+        calls: u64,
+    },
     /// A recording does not have the query.
-    #[error("{path} has no answer to the query {query:?} with top_k {top_k}: record it with `Cached::with_file` first")]
+    #[error(
+        "{path} has no answer to the query {query:?} with top_k {top_k}: record it first, with the key `cache` or `Cached::with_file`"
+    )]
     NotRecorded {
         /// The recording.
         path: String,

@@ -6,21 +6,89 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use zerosearch_data::Fingerprint;
 use zerosearch_files::without_mark;
 use zerosearch_http::parse_json;
 
-use crate::{Document, SearchError};
+use crate::{Document, Quality, Query, SearchError, SimulationContext};
 
 /// What an engine was asked, as far as its answer depends on it.
-pub(crate) type Key = (String, usize);
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    query: String,
+    top_k: usize,
+    simulated: Option<Simulated>,
+}
 
-/// What it answered, by what it was asked. Only looked up, never iterated.
+/// What the answer of a simulated engine depends on beside the words.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Simulated {
+    /// The fingerprint of the template.
+    template: String,
+    question: String,
+    answers: Vec<String>,
+    quality: Quality,
+    seed: u64,
+}
+
+/// Makes keys of queries: for real engines, or for a simulated one with a certain template.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Keys {
+    template: Option<String>,
+}
+
+impl Keys {
+    pub(crate) fn simulated(template: &str) -> Self {
+        let mut hash = Fingerprint::default();
+        hash.text(template);
+        Self { template: Some(hash.to_string()) }
+    }
+
+    /// # Errors
+    /// [`SearchError::NoContext`] where a simulated engine is asked without one.
+    pub(crate) fn of(&self, query: &Query<'_>) -> Result<Key, SearchError> {
+        let simulated = match (&self.template, query.context) {
+            (None, _) => None,
+            (Some(_), None) => return Err(SearchError::NoContext),
+            (Some(template), Some(SimulationContext { question, answers, quality, seed })) => {
+                let (question, answers) = (question.to_owned(), answers.to_vec());
+                Some(Simulated { template: template.clone(), question, answers, quality, seed })
+            }
+        };
+        Ok(Key { query: query.text.to_owned(), top_k: query.top_k, simulated })
+    }
+
+    /// Refuses answers none of which has such a key, though there are some.
+    pub(crate) fn check(&self, path: &Path, answers: &Answers) -> Result<(), SearchError> {
+        let template = |key: &Key| key.simulated.as_ref().map(|simulated| simulated.template.clone());
+        if answers.is_empty() || answers.keys().any(|key| template(key) == self.template) {
+            return Ok(());
+        }
+        let name = |template: Option<&String>| match template {
+            Some(template) => format!("a simulated engine with the template {template}"),
+            None => "a real engine".into(),
+        };
+        let mut found: Vec<String> = answers.keys().map(|key| name(template(key).as_ref())).collect();
+        found.sort_unstable();
+        found.dedup();
+        let message = format!(
+            "its answers are of {}, none of {}: give the file of such an engine, or a new one",
+            found.join(" and of "),
+            name(self.template.as_ref())
+        );
+        Err(file_error(path, message))
+    }
+}
+
+/// What it answered, by what it was asked. Only looked up; no order of it shows.
 pub(crate) type Answers = HashMap<Key, Vec<Document>>;
 
 #[derive(Deserialize)]
 struct Row {
     query: String,
     top_k: usize,
+    #[serde(default)]
+    simulated: Option<Simulated>,
     documents: Vec<Document>,
 }
 
@@ -28,6 +96,8 @@ struct Row {
 struct RowRef<'a> {
     query: &'a str,
     top_k: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    simulated: Option<&'a Simulated>,
     documents: &'a [Document],
 }
 
@@ -60,7 +130,7 @@ pub(crate) fn open(path: &Path) -> Result<(File, Answers), SearchError> {
 
 /// Appends one answer, whole or not at all.
 pub(crate) fn append(file: &mut File, path: &Path, key: &Key, documents: &[Document]) -> Result<(), SearchError> {
-    let row = RowRef { query: &key.0, top_k: key.1, documents };
+    let row = RowRef { query: &key.query, top_k: key.top_k, simulated: key.simulated.as_ref(), documents };
     let mut line =
         serde_json::to_string(&row).map_err(|error| file_error(path, format!("cannot write the answer: {error}")))?;
     line.push('\n');
@@ -83,7 +153,8 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Answers, usize), SearchError> {
             let at = format!("{}:{}", path.display(), number + 1);
             match parse_json::<Row>(&text) {
                 Ok(row) => {
-                    answers.entry((row.query, row.top_k)).or_insert(row.documents);
+                    let key = Key { query: row.query, top_k: row.top_k, simulated: row.simulated };
+                    answers.entry(key).or_insert(row.documents);
                 }
                 Err(error) if !error.is_data() && (!answers.is_empty() || (!ended && error.is_eof())) => {
                     let damage = if ended { "the line is damaged" } else { "the last line is incomplete" };

@@ -73,6 +73,11 @@ impl SimulatorPrompt {
         if path.exists() { Self::new(&read_text(path)?) } else { Self::sft() }
     }
 
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// Writes the template into a model folder, where [`for_model`](Self::for_model) finds it.
     ///
     /// # Errors

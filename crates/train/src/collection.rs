@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use zerosearch_algorithms::RewardBatch;
-use zerosearch_generate::WeightVersion;
+use zerosearch_generate::{Role, Usage, WeightVersion};
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::RewardFn;
@@ -30,6 +30,9 @@ pub(crate) struct Collection {
     /// By how much the counters of generator and engine grew meanwhile.
     #[serde(default)]
     pub(crate) counters: BTreeMap<String, f64>,
+    /// What each role used meanwhile; a checkpoint of an earlier version does not tell.
+    #[serde(default)]
+    pub(crate) usage: BTreeMap<Role, Usage>,
 }
 
 impl Collection {
@@ -108,6 +111,15 @@ impl Collection {
         metrics.insert("timing_s/search_wait", self.times.waiting_s);
         metrics.insert("timing_s/search", self.times.searching_s);
         self.counters.iter().for_each(|(name, grown)| metrics.insert(name, *grown));
+        for (role, usage) in &self.usage {
+            let name = role.name();
+            metrics.insert(format!("cost/{name}_calls"), usage.calls as f64);
+            metrics.insert(format!("cost/{name}_failures"), usage.failures as f64);
+            metrics.insert(format!("cost/{name}_cache_hits"), usage.cache_hits as f64);
+            metrics.insert(format!("cost/{name}_tokens_in"), usage.tokens_in as f64);
+            metrics.insert(format!("cost/{name}_tokens_out"), usage.tokens_out as f64);
+            metrics.insert(format!("timing_s/{name}"), usage.device_seconds);
+        }
     }
 
     /// How dynamic sampling filled the step. A place is given up when no question was found for it.

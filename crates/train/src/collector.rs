@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use zerosearch_curriculum::{Curriculum, Progress, SuccessRate};
 use zerosearch_data::Question;
-use zerosearch_generate::{Epochs, Sampling, Stream, WeightVersion};
+use zerosearch_generate::{Epochs, Ledger, Role, Sampling, Stream, Usage, WeightVersion};
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{Decoder, Refit};
 use zerosearch_reward::RewardFn;
@@ -27,6 +27,8 @@ pub(crate) struct Collector {
     pub(crate) prompt: PromptTemplate,
     pub(crate) questions: Arc<[Question]>,
     pub(crate) engine: Arc<dyn SearchEngine>,
+    /// What the run uses.
+    pub(crate) ledger: Ledger,
     /// Further tools beside the engine.
     pub(crate) tools: Vec<Arc<dyn Tool>>,
     /// The words of an episode.
@@ -55,6 +57,8 @@ impl Collector {
         let began = Instant::now();
         self.generator.take_statistics();
         let counted = self.counters();
+        let before = self.ledger.usages();
+        let working = self.ledger.account(Role::Policy).begin();
         let progress = Progress { success_rate: self.success.value(), ..Progress::at(step, self.config.steps) };
         let wanted = self.config.questions_per_step as u64;
         let mut collection =
@@ -76,6 +80,9 @@ impl Collector {
         });
         collection.counters = grown.collect();
         collection.seconds = began.elapsed().as_secs_f64();
+        drop(working);
+        let used = |(role, usage): (Role, Usage)| (role, usage.since(before.get(&role).copied().unwrap_or_default()));
+        collection.usage = self.ledger.usages().into_iter().map(used).collect();
         self.cursor += asked;
         self.success.observe(collection.mean_reward());
         self.ahead.push_back(collection);
@@ -109,6 +116,8 @@ impl Collector {
         let (greedy, greedy_times) = plan.run_timed(&mut *self.generator, greedy_tasks, &mut |_| {})?;
         *times += sampling_times;
         *times += greedy_times;
+        let account = self.ledger.account(Role::Policy);
+        rollouts.iter().chain(&greedy).for_each(|rollout| account.add(policy_usage(rollout)));
         let (reward, format) = (self.reward.as_ref(), &self.format);
         let baselines: BTreeMap<u64, f32> =
             greedy.iter().map(|rollout| (rollout.question_index, score(rollout, reward, format))).collect();
@@ -181,4 +190,15 @@ impl Collector {
 fn with_tools<'p>(mut search: RolloutPlan<'p>, tools: &[Arc<dyn Tool>], format: &EpisodeFormat) -> RolloutPlan<'p> {
     search.tools.extend(tools.iter().map(|tool| tool.clone() as Arc<dyn Tool>));
     RolloutPlan { format: format.clone(), ..search }
+}
+
+/// The policy's part in a rollout: the tokens that it read, once each, and those that it sampled.
+fn policy_usage(rollout: &Rollout) -> Usage {
+    let sampled = rollout.trajectory.mask().trained();
+    Usage {
+        calls: rollout.turns.len() as u64,
+        tokens_in: (rollout.trajectory.len() - sampled) as u64,
+        tokens_out: sampled as u64,
+        ..Usage::default()
+    }
 }

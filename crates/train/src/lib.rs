@@ -29,6 +29,7 @@ pub use config::{OldLogprobs, TrainConfig};
 pub use error::TrainError;
 pub use experience::Experience;
 pub use keys::KeyChange;
+pub use outputs::{read_ledger, write_ledger};
 pub use replay::rescore;
 pub use samples::{Sample, StepReport, read_samples, samples_path, write_samples};
 pub use trainer::Trainer;

@@ -6,11 +6,14 @@ use std::time::Duration;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use zerosearch_files::{FileError, read_text};
+use zerosearch_generate::{Ledger, Role};
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{LanguageModel, LmError, LocalCompleter};
 use zerosearch_remote::{RetryPolicy, SglangGenerator, VllmGenerator};
 use zerosearch_reward::RewardConfig;
-use zerosearch_search::{Bm25Index, Dialect, RetrieverServer, SearchEngine, SearchError, WebProvider, WebSearch};
+use zerosearch_search::{
+    Bm25Folder, Bm25Index, Dialect, RetrieverServer, SearchEngine, SearchError, WebProvider, WebSearch,
+};
 use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError, SimulatorPrompt};
 use zerosearch_train::{OldLogprobs, TrainConfig};
 
@@ -95,6 +98,9 @@ pub enum EngineConfig {
     Bm25 {
         /// JSONL or Parquet rows `id?, title?, contents`.
         corpus: PathBuf,
+        /// A folder for the index, which is built once and then opened in milliseconds; in memory if it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        index: Option<PathBuf>,
     },
     /// A retrieval server: the Search-R1 baseline.
     Retriever {
@@ -228,13 +234,23 @@ impl EngineConfig {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_on(&self, device: &Device) -> Result<Box<dyn SearchEngine>, EngineError> {
+        self.read_with(device, &Ledger::new())
+    }
+
+    /// As [`read_on`](Self::read_on); a simulator reports what it uses to a ledger.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_with(&self, device: &Device, ledger: &Ledger) -> Result<Box<dyn SearchEngine>, EngineError> {
         Ok(match self {
             Self::Simulator { model: folder, simulation } => {
                 let model = LanguageModel::read(folder).map_err(SimulatorError::from)?;
                 let completer = LocalCompleter::on(&model, device).map_err(SimulatorError::from)?;
+                let completer = completer.with_account(ledger.account(Role::Simulator));
                 Box::new(SimulatedEngine::new(completer, SimulatorPrompt::for_model(folder)?, *simulation))
             }
-            Self::Bm25 { corpus } => Box::new(Bm25Index::read(corpus)?),
+            Self::Bm25 { corpus, index: None } => Box::new(Bm25Index::read(corpus)?),
+            Self::Bm25 { corpus, index: Some(folder) } => Box::new(Bm25Folder::open_or_build(corpus, folder)?),
             Self::Retriever { url, dialect } => Box::new(RetrieverServer::new(url, *dialect)),
             Self::Web { provider } => Box::new(WebSearch::from_env(*provider)?),
         })
@@ -411,7 +427,7 @@ mod tests {
         let config =
             parse(TEXT, &["train.steps=7", "engine.corpus=other/c.jsonl", "train.algorithm.name=ppo"]).unwrap();
         assert_eq!(config.train.steps, 7);
-        assert_eq!(config.engine, EngineConfig::Bm25 { corpus: "other/c.jsonl".into() });
+        assert_eq!(config.engine, EngineConfig::Bm25 { corpus: "other/c.jsonl".into(), index: None });
         assert!(parse(TEXT, &["train.step=7"]).unwrap_err().to_string().contains("step"));
         assert!(parse(TEXT, &["steps"]).unwrap_err().to_string().contains("has no ="));
     }
@@ -470,10 +486,30 @@ mod tests {
 
     #[test]
     fn an_engine_that_is_not_there_is_named() {
-        let engine = EngineConfig::Bm25 { corpus: "no/such/corpus.jsonl".into() };
+        let engine = EngineConfig::Bm25 { corpus: "no/such/corpus.jsonl".into(), index: None };
         assert!(engine.read().err().unwrap().to_string().contains("no/such/corpus.jsonl"));
         let engine = EngineConfig::Simulator { model: "no/such/model".into(), simulation: Default::default() };
         assert!(engine.read().err().unwrap().to_string().contains("no/such/model"));
+    }
+
+    #[test]
+    fn an_index_in_a_folder_is_built_once_and_answers_like_the_one_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let (corpus, index) = (folder.path().join("corpus.jsonl"), folder.path().join("index"));
+        std::fs::write(&corpus, "{\"contents\": \"Chad borders Niger.\"}\n{\"contents\": \"Mali\"}\n").unwrap();
+        let text =
+            format!("model = \"m\"\nquestions = \"q\"\nout = \"o\"\n[engine]\nkind = \"bm25\"\ncorpus = {corpus:?}\n");
+        let search = |assignments: &[String]| {
+            let config = RunConfig::parse("run.toml", &text, assignments).unwrap();
+            let query = zerosearch_search::Query { text: "niger", top_k: 3, context: None };
+            config.engine.read().unwrap().search(&query).unwrap()
+        };
+        let expected = search(&[]);
+        assert_eq!(expected.len(), 1);
+        for _ in 0..2 {
+            assert_eq!(search(&[format!("engine.index={index:?}")]), expected);
+        }
+        assert!(index.join("index.json").exists());
     }
 
     #[test]

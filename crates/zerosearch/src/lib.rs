@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod cost;
 pub mod device;
 mod failure;
 mod logging;

@@ -17,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("text", &["files", "grammar", "trajectory"]),
     ("generate", &["trajectory"]),
     ("data", &["files"]),
-    ("search", &["data", "files", "http"]),
+    ("search", &["data", "files", "generate", "http"]),
     ("remote", &["generate", "http"]),
     ("rollout", &["curriculum", "generate", "grammar", "search", "text", "trajectory"]),
     ("eval", &["data", "files", "generate", "grammar", "metrics", "reward", "rollout", "search", "text"]),

@@ -114,7 +114,7 @@ fn start(folder: &Path) -> Child {
         .unwrap()
 }
 
-/// The bytes of every file by its path in the folder, without times: those of figures, events and charts.
+/// The bytes of every file by its path in the folder, without times: those of figures, events, charts and the ledger.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -127,7 +127,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
             }
             let bytes = match name.as_str() {
                 "metrics.jsonl" => without_times(&path),
-                "report.html" => Vec::new(),
+                "report.html" | "ledger.json" => Vec::new(),
                 _ if name.starts_with("tensorboard") => continue,
                 _ => std::fs::read(&path).unwrap(),
             };

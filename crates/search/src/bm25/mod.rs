@@ -1,27 +1,17 @@
-//! A real engine in memory: BM25 over a corpus of passages.
+//! Real engines of our own: BM25 over a corpus of passages, in memory and on disk.
 
-use std::collections::BTreeMap;
+mod folder;
+mod postings;
+
 use std::path::Path;
-use std::sync::Arc;
 
 use tantivy::directory::RamDirectory;
-use tantivy::fieldnorm::FieldNormReader;
-use tantivy::postings::Postings;
-use tantivy::query::Bm25Weight;
-use tantivy::schema::{Field, IndexRecordOption, Schema, TextFieldIndexing, TextOptions};
-use tantivy::store::Compressor;
-use tantivy::tokenizer::{TextAnalyzer, TokenizerManager};
-use tantivy::{DocSet, Index, IndexSettings, InvertedIndexReader, SegmentReader, TantivyDocument, Term};
 use zerosearch_data::read_corpus;
 
-use crate::words::{Words, words};
+use self::postings::{Postings, Stored, TextFields};
 use crate::{Document, Query, SearchEngine, SearchError};
 
-/// The name under which tantivy knows our tokenizer.
-const TOKENIZER: &str = "words";
-
-/// Bytes that tantivy plans its tables for while it builds; they grow when the corpus is larger.
-const BUILD_MEMORY: usize = 50_000_000;
+pub use self::folder::Bm25Folder;
 
 /// BM25 (k1 = 1.2, b = 0.75) over documents held in memory.
 ///
@@ -58,10 +48,7 @@ const BUILD_MEMORY: usize = 50_000_000;
 /// ```
 pub struct Bm25Index {
     documents: Vec<Document>,
-    field: Field,
-    postings: Arc<InvertedIndexReader>,
-    lengths: FieldNormReader,
-    average_length: f32,
+    postings: Postings,
 }
 
 impl Bm25Index {
@@ -74,7 +61,11 @@ impl Bm25Index {
         if documents.is_empty() {
             return Err(SearchError::EmptyCorpus);
         }
-        Self::build(documents).map_err(|error| SearchError::Index(error.to_string()))
+        // The documents stay here; tantivy holds postings and lengths only.
+        let fields = TextFields::new(Stored::Nothing);
+        let built = fields.index(RamDirectory::create(), &documents).and_then(|index| Postings::open(&index));
+        let postings = built.map_err(|error| SearchError::Index(error.to_string()))?;
+        Ok(Self { documents, postings })
     }
 
     /// Indexes a corpus file, JSONL or Parquet, of rows `{"id": …, "title": …, "contents": …}`.
@@ -91,107 +82,12 @@ impl Bm25Index {
     pub fn documents(&self) -> &[Document] {
         &self.documents
     }
-
-    fn build(documents: Vec<Document>) -> tantivy::Result<Self> {
-        let tokenizers = TokenizerManager::new();
-        tokenizers.register(TOKENIZER, TextAnalyzer::from(Words));
-
-        let mut schema = Schema::builder();
-        let indexing =
-            TextFieldIndexing::default().set_tokenizer(TOKENIZER).set_index_option(IndexRecordOption::WithFreqs);
-        let field = schema.add_text_field("text", TextOptions::default().set_indexing_options(indexing));
-
-        // The documents stay here; tantivy holds postings and lengths only.
-        let settings = IndexSettings {
-            docstore_compression: Compressor::None,
-            docstore_compress_dedicated_thread: false,
-            ..Default::default()
-        };
-
-        // One writer and one segment, so that a document's number is its position in the corpus.
-        let mut writer = Index::builder()
-            .schema(schema.build())
-            .settings(settings)
-            .tokenizers(tokenizers)
-            .single_segment_index_writer::<TantivyDocument>(RamDirectory::create(), BUILD_MEMORY)?;
-        for document in &documents {
-            let mut row = TantivyDocument::default();
-            if let Some(title) = &document.title {
-                row.add_text(field, title);
-            }
-            row.add_text(field, &document.contents);
-            writer.add_document(row)?;
-        }
-        let index = writer.finalize()?;
-        let segments = index.searchable_segments()?;
-        let [segment] = segments.as_slice() else {
-            return Err(tantivy::TantivyError::InternalError(format!(
-                "expected one segment, found {}",
-                segments.len()
-            )));
-        };
-
-        let reader = SegmentReader::open(segment)?;
-        let postings = reader.inverted_index(field)?;
-        let lengths = reader
-            .fieldnorms_readers()
-            .get_field(field)?
-            .unwrap_or_else(|| FieldNormReader::constant(reader.max_doc(), 0));
-        let average_length = postings.total_num_tokens() as f32 / documents.len() as f32;
-        Ok(Self { documents, field, postings, lengths, average_length })
-    }
-
-    /// Adds up every matching document's score, term by term.
-    ///
-    /// tantivy's own top-k search skips documents early and adds a document's terms in an order that
-    /// depends on its neighbours: documents that deserve the same score may differ in the last bit,
-    /// and the order of ties would depend on it.
-    fn scores(&self, text: &str) -> std::io::Result<Vec<(u32, f32)>> {
-        let mut scores = vec![0.0; self.documents.len()];
-        let mut matched = Vec::new();
-        for (token, count) in counted(words(text)) {
-            let term = Term::from_field_text(self.field, &token);
-            let Some(info) = self.postings.get_term_info(&term)? else { continue };
-            let total = self.documents.len() as u64;
-            let weight = Bm25Weight::for_one_term_without_explain(u64::from(info.doc_freq), total, self.average_length);
-            let mut postings = self.postings.read_postings_from_terminfo(&info, IndexRecordOption::WithFreqs)?;
-            let mut document = postings.doc();
-            while document != tantivy::TERMINATED {
-                let score = &mut scores[document as usize];
-                // Every term adds something positive, so zero means that no term matched before.
-                if *score == 0.0 {
-                    matched.push(document);
-                }
-                *score += count as f32 * weight.score(self.lengths.fieldnorm_id(document), postings.term_freq());
-                document = postings.advance();
-            }
-        }
-        Ok(matched.into_iter().map(|document| (document, scores[document as usize])).collect())
-    }
-}
-
-/// How often each token stands there. Sorted, so that a document's score is the same sum whatever the
-/// order of the words.
-fn counted(tokens: Vec<String>) -> BTreeMap<String, u32> {
-    let mut counts = BTreeMap::new();
-    for token in tokens {
-        *counts.entry(token).or_default() += 1;
-    }
-    counts
 }
 
 impl SearchEngine for Bm25Index {
     fn search(&self, query: &Query<'_>) -> Result<Vec<Document>, SearchError> {
-        if query.top_k == 0 {
-            return Ok(Vec::new());
-        }
-        let mut found = self.scores(query.text).map_err(|error| SearchError::Index(error.to_string()))?;
-        let best_first = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        if found.len() > query.top_k {
-            found.select_nth_unstable_by(query.top_k - 1, best_first);
-            found.truncate(query.top_k);
-        }
-        found.sort_unstable_by(best_first);
+        let found = self.postings.best(query.text, query.top_k);
+        let found = found.map_err(|error| SearchError::Index(error.to_string()))?;
         let answer = |(document, score): (u32, f32)| Document {
             score: Some(score),
             ..self.documents[document as usize].clone()
