@@ -8,6 +8,7 @@
 use serde_json::Value;
 
 /// Whose documents count.
+#[allow(dead_code)] // Each test file uses some of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
     Sglang,
