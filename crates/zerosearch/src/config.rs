@@ -547,16 +547,16 @@ mod tests {
         let on = (OldLogprobs::Recomputed, Some(Default::default()));
         let off = (OldLogprobs::Generator, None);
         for (text, assignments, expected) in [
-            (text.as_str(), &[][..], on.clone()),
+            (text.as_str(), &[][..], on),
             (&text, &["train.steps=7"], on),
-            (&text, &["train.old_logprobs=generator"], off.clone()),
+            (&text, &["train.old_logprobs=generator"], off),
             (&text, &["train.old_logprobs=recomputed"], (OldLogprobs::Recomputed, None)),
             // A greedy token is not drawn.
-            (&text, &["train.rollout.sampling.temperature=0"], off.clone()),
+            (&text, &["train.rollout.sampling.temperature=0"], off),
             (TEXT, &[], off),
         ] {
             let train = parse(text, assignments).unwrap().train;
-            assert_eq!((train.old_logprobs, train.importance_sampling.clone()), expected, "{assignments:?}");
+            assert_eq!((train.old_logprobs, train.importance_sampling), expected, "{assignments:?}");
             assert!(train.validate().is_ok());
         }
     }
