@@ -44,14 +44,14 @@ impl SglangServer {
     }
 
     fn generate_at(&self, server: &Endpoint<'_>, body: &Value) -> Result<(Vec<SampledToken>, Finish), AttemptError> {
-        self.weights.ensure(server, load_unless_there)?;
+        self.weights.ensure(server, |server, folder| load_unless_there(server, folder))?;
         let mut answer = generate(server, body);
         if let (Ok(Answer { meta_info }), Some(newest)) = (&answer, self.weights.newest())
             && meta_info.weight_version.as_ref().is_some_and(|version| *version != newest)
         {
             // It was started again since, or another program gave it weights.
             self.weights.doubt(server);
-            self.weights.ensure(server, load)?;
+            self.weights.ensure(server, |server, folder| load(server, folder))?;
             answer = generate(server, body);
         }
         if answer.as_ref().is_err_and(AttemptError::is_silence) {
@@ -101,7 +101,7 @@ fn call(server: &Endpoint<'_>, path: &str, body: &Value) -> Result<Value, Attemp
 }
 
 /// Loads other weights. Continues whatever came of it: a paused server would answer nobody.
-fn load(server: &Endpoint<'_>, folder: &String) -> Result<(), AttemptError> {
+fn load(server: &Endpoint<'_>, folder: &str) -> Result<(), AttemptError> {
     let updated = call(server, "pause_generation", &json!({})).and_then(|_| update(server, folder));
     let continued = call(server, "continue_generation", &json!({}));
     // What went wrong first explains more.
@@ -111,7 +111,7 @@ fn load(server: &Endpoint<'_>, folder: &String) -> Result<(), AttemptError> {
 }
 
 /// As [`load`], where the server does not say that it has them. A pause ends what others sample there.
-fn load_unless_there(server: &Endpoint<'_>, folder: &String) -> Result<(), AttemptError> {
+fn load_unless_there(server: &Endpoint<'_>, folder: &str) -> Result<(), AttemptError> {
     match server.get::<Value>(&at(server, "get_model_info")) {
         Ok(info) if info["weight_version"] == json!(folder) => Ok(()),
         Err(error) if error.is_silence() => Err(error),
