@@ -57,11 +57,13 @@ fn logged() -> BTreeSet<String> {
     found
 }
 
-/// Whether a name in the code is the documented one, or stands for its mean, maximum and minimum.
+/// Whether a name in the code is the documented one, or stands for its mean, maximum and minimum. An argument at the end of a
+/// name may hold several parts.
 fn is(logged: &str, documented: &str) -> bool {
     let spread = ["mean", "max", "min"].iter().any(|of| documented.strip_suffix(of) == Some(&format!("{logged}/")));
     let (left, right): (Vec<&str>, Vec<&str>) = (logged.split('/').collect(), documented.split('/').collect());
-    let same = left.len() == right.len() && left.iter().zip(&right).all(|(l, r)| l == r || *l == "*" || *r == "*");
+    let length = left.len() == right.len() || (left.len() < right.len() && left.last() == Some(&"*"));
+    let same = length && left.iter().zip(&right).all(|(l, r)| l == r || *l == "*" || *r == "*");
     spread || same
 }
 
