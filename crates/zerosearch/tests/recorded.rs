@@ -40,7 +40,9 @@ fn base() -> LanguageModel {
 /// A step without times, and without the figures of the simulator, which a replay has not.
 fn bits(report: &StepReport) -> (u64, Vec<(String, u64)>, String) {
     let kept = |name: &str| {
-        !name.starts_with("timing_s/") && !name.starts_with("cost/simulator") && name != "rollout/tokens_per_s"
+        let of_the_process =
+            ["timing_s/", "cost/simulator", "rollout/kv_cache"].iter().any(|group| name.starts_with(group));
+        !of_the_process && !["rollout/tokens_per_s", "rollout/idle_share"].contains(&name)
     };
     let metrics = report.metrics.iter().filter(|(name, _)| kept(name));
     let metrics = metrics.map(|(name, value)| (name.to_owned(), value.to_bits())).collect();

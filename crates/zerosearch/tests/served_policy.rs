@@ -269,8 +269,8 @@ fn a_server_that_is_killed_in_a_step_and_started_again_changes_no_bit() {
     let mut local = builder().build().unwrap();
     let expected: Vec<_> = (0..STEPS).map(|_| local.next_step().unwrap().unwrap()).collect();
     // One of two, and the only one there is: with the weights of its command line, until it is given the newest.
-    for others in [1, 0] {
-        let (url, killed) = serve(Program::Sglang, Some((7, 4)));
+    for (others, missed) in [(1, 1), (0, 4)] {
+        let (url, killed) = serve(Program::Sglang, Some((7, missed)));
         let urls: Vec<String> =
             std::iter::once(url).chain((0..others).map(|_| serve(Program::Sglang, None).0)).collect();
         let sglang = SglangGenerator::at(&urls, model.config.max_positions).with_seeds().with_retry(patient());
@@ -294,7 +294,7 @@ fn adapters_are_trained_through_vllm_to_the_bit_and_whole_weights_are_refused() 
     let model = model();
     let config = || TrainConfig { lora: Some(LoraConfig { rank: 4, ..LoraConfig::default() }), ..config() };
     let (first, _) = serve(Program::Vllm, None);
-    let (second, killed) = serve(Program::Vllm, Some((5, 3)));
+    let (second, killed) = serve(Program::Vllm, Some((5, 1)));
     let vllm = VllmGenerator::at(&[first, second], model.config.max_positions).with_seeds().with_retry(patient());
     let served = ServedPolicy::vllm(vllm, &model, folder.path().join("served"));
     served.check().unwrap();
