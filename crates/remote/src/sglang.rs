@@ -1,15 +1,13 @@
 //! A generator whose sequences are decoded by SGLang servers.
 
-use std::sync::Arc;
-
 use zerosearch_generate::{
     Finished, GenerateError, Generator, Request, SequenceId, TokenId, Turn, Wake, WeightVersion,
 };
 use zerosearch_http::{EndpointCounts, RetryPolicy};
 
 use crate::sglang_server::SglangServer;
-use crate::turns::{Turns, generate_by_turns};
-use crate::wire::{CONCURRENCY, remote};
+use crate::turns::{TurnServer, Turns, generate_by_turns};
+use crate::wire::remote;
 
 /// A policy behind SGLang's `POST /generate`: token ids in, token ids and log-probabilities out.
 ///
@@ -54,15 +52,7 @@ impl SglangGenerator {
     /// assert_eq!(policy.endpoints().len(), 2);
     /// ```
     pub fn at(urls: &[impl AsRef<str>], context: usize) -> Self {
-        let concurrency = CONCURRENCY * urls.len().max(1);
-        Self { turns: Turns::new(SglangServer::new(urls), context, concurrency) }
-    }
-
-    /// With strings at which the server stops, for example `</search>`. Their tokens are kept.
-    #[must_use]
-    pub fn with_stop_strings(mut self, stop: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.turns.options.stop = stop.into_iter().map(Into::into).collect();
-        self
+        Self { turns: Turns::new(SglangServer::new(urls), context) }
     }
 
     /// Sends each turn's seed (as `sampling_seed`, shortened to 31 bits). The server honours it when
@@ -70,23 +60,6 @@ impl SglangGenerator {
     #[must_use]
     pub fn with_seeds(mut self) -> Self {
         self.turns.options.seeds = true;
-        self
-    }
-
-    /// With other time-outs and retries than the default: 3 attempts of 300 s.
-    #[must_use]
-    pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
-        // Nobody else has the server yet: no turn has been sent.
-        if let Some(server) = Arc::get_mut(&mut self.turns.server) {
-            server.set_retry(retry);
-        }
-        self
-    }
-
-    /// With at most this many requests under way at once (64 for each server by default).
-    #[must_use]
-    pub fn with_concurrency(mut self, concurrency: usize) -> Self {
-        self.turns.concurrency = concurrency;
         self
     }
 
@@ -103,19 +76,6 @@ impl SglangGenerator {
         self.turns.server.refit(folder).map_err(remote)?;
         self.turns.weights = version;
         Ok(())
-    }
-
-    /// Whether a server is there: asks all for `/health`.
-    ///
-    /// # Errors
-    /// [`GenerateError::Remote`] when none answers, with what each said.
-    pub fn check(&self) -> Result<(), GenerateError> {
-        self.turns.server.check().map_err(remote)
-    }
-
-    /// What each server has done so far, in the order of the addresses.
-    pub fn endpoints(&self) -> Vec<EndpointCounts> {
-        self.turns.server.counts()
     }
 }
 

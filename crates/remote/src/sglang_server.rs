@@ -4,9 +4,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use zerosearch_generate::{Finish, SampledToken, Sampling, TokenId};
-use zerosearch_http::{
-    AttemptError, Endpoint, EndpointCounts, Fleet, HttpError, JsonClient, RetryPolicy, address, excerpt, reported_error,
-};
+use zerosearch_http::{AttemptError, Endpoint, Fleet, HttpError, JsonClient, address, excerpt, reported_error};
 
 use crate::current::Current;
 use crate::turns::{Options, TurnServer};
@@ -23,19 +21,6 @@ impl SglangServer {
     pub(crate) fn new(urls: &[impl AsRef<str>]) -> Self {
         let fleet = Fleet::new(urls.iter().map(|url| url.as_ref().to_string()), JsonClient::new(patient()));
         Self { weights: Current::of(&fleet), fleet }
-    }
-
-    pub(crate) fn set_retry(&mut self, retry: RetryPolicy) {
-        self.fleet = self.fleet.clone().with_client(JsonClient::new(retry));
-    }
-
-    pub(crate) fn counts(&self) -> Vec<EndpointCounts> {
-        self.fleet.counts()
-    }
-
-    /// Whether one of them is there.
-    pub(crate) fn check(&self) -> Result<(), HttpError> {
-        self.fleet.check()
     }
 
     /// Has them load other weights.
@@ -62,6 +47,14 @@ impl SglangServer {
 }
 
 impl TurnServer for SglangServer {
+    fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    fn fleet_mut(&mut self) -> &mut Fleet {
+        &mut self.fleet
+    }
+
     fn body(&self, tokens: &[TokenId], sampling: &Sampling, room: usize, options: &Options, seed: u64) -> Value {
         let mut parameters = json!({
             "max_new_tokens": room,
@@ -104,7 +97,7 @@ fn call(server: &Endpoint<'_>, path: &str, body: &Value) -> Result<Value, Attemp
 fn load(server: &Endpoint<'_>, folder: &str) -> Result<(), AttemptError> {
     let updated = call(server, "pause_generation", &json!({})).and_then(|_| update(server, folder));
     let continued = call(server, "continue_generation", &json!({}));
-    // What went wrong first explains more.
+    // The first failure explains more.
     updated?;
     continued?;
     Ok(())
@@ -134,7 +127,7 @@ fn generate(server: &Endpoint<'_>, body: &Value) -> Result<Answer, AttemptError>
     server.post(&at(server, "generate"), body)
 }
 
-/// What was sampled, and why it ended.
+/// The sampled tokens, and the reason of their end.
 fn sampled(url: &str, meta_info: MetaInfo) -> Result<(Vec<SampledToken>, Finish), AttemptError> {
     let unexpected = |message: String| AttemptError::lasting(url, message);
     let reason = meta_info.finish_reason;

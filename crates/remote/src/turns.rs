@@ -10,17 +10,22 @@ use zerosearch_generate::{
     Finish, Finished, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, TokenId, Turn, Wake,
     WeightVersion,
 };
-use zerosearch_http::HttpError;
+use zerosearch_http::{Fleet, HttpError, JsonClient, RetryPolicy};
 
 use crate::under_way::UnderWay;
-use crate::wire::{remote, short_seed};
+use crate::wire::{CONCURRENCY, remote, short_seed};
 
 /// A server that samples one turn at a time, given the whole sequence so far.
 pub(crate) trait TurnServer: Send + Sync + 'static {
+    /// The servers that share the turns.
+    fn fleet(&self) -> &Fleet;
+
+    fn fleet_mut(&mut self) -> &mut Fleet;
+
     /// The request for a turn of at most `room` tokens after `tokens`.
     fn body(&self, tokens: &[TokenId], sampling: &Sampling, room: usize, options: &Options, seed: u64) -> Value;
 
-    /// What was sampled, and why it ended.
+    /// The sampled tokens, and the reason of their end.
     fn generate(&self, body: &Value) -> Result<(Vec<SampledToken>, Finish), HttpError>;
 }
 
@@ -72,7 +77,8 @@ enum State {
 }
 
 impl<S: TurnServer> Turns<S> {
-    pub(crate) fn new(server: S, context: usize, concurrency: usize) -> Self {
+    pub(crate) fn new(server: S, context: usize) -> Self {
+        let concurrency = CONCURRENCY * server.fleet().addresses().len().max(1);
         Self {
             server: Arc::new(server),
             context,
@@ -86,7 +92,15 @@ impl<S: TurnServer> Turns<S> {
         }
     }
 
-    /// What is left of the context, at most `max_new_tokens`.
+    /// Asks with this patience. Nobody else has the server yet: no turn has been sent.
+    pub(crate) fn set_retry(&mut self, retry: RetryPolicy) {
+        if let Some(server) = Arc::get_mut(&mut self.server) {
+            let fleet = server.fleet_mut();
+            *fleet = fleet.clone().with_client(JsonClient::new(retry));
+        }
+    }
+
+    /// Room left in the context, at most `max_new_tokens`.
     fn room(&self, sequence: &Sequence, turn: &Turn) -> usize {
         turn.max_new_tokens.min(self.context.saturating_sub(sequence.tokens.len()))
     }
@@ -283,9 +297,45 @@ impl<S: TurnServer> Generator for Turns<S> {
     }
 }
 
-/// Makes a type with a field `turns` a [`Generator`].
+/// Makes a type with a field `turns` a [`Generator`], with the settings that all such types have.
 macro_rules! generate_by_turns {
     ($type:ty) => {
+        impl $type {
+            /// With strings at which the server stops, for example `</search>`. Their tokens are kept.
+            #[must_use]
+            pub fn with_stop_strings(mut self, stop: impl IntoIterator<Item = impl Into<String>>) -> Self {
+                self.turns.options.stop = stop.into_iter().map(Into::into).collect();
+                self
+            }
+
+            /// With other time-outs and retries than the default: 3 attempts of 300 s.
+            #[must_use]
+            pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
+                self.turns.set_retry(retry);
+                self
+            }
+
+            /// With at most this many requests under way at once (64 for each server by default).
+            #[must_use]
+            pub fn with_concurrency(mut self, concurrency: usize) -> Self {
+                self.turns.concurrency = concurrency;
+                self
+            }
+
+            /// Whether a server is there: asks all for `/health`.
+            ///
+            /// # Errors
+            /// [`GenerateError::Remote`] when none answers, with what each said.
+            pub fn check(&self) -> Result<(), GenerateError> {
+                self.turns.server.fleet().check().map_err(remote)
+            }
+
+            /// Counts of each server so far, in the order of the addresses.
+            pub fn endpoints(&self) -> Vec<EndpointCounts> {
+                self.turns.server.fleet().counts()
+            }
+        }
+
         impl Generator for $type {
             /// Admits a sequence; ids outside the vocabulary are noticed by the server, in [`poll`](Generator::poll).
             fn start(&mut self, request: Request<'_>) -> Result<SequenceId, GenerateError> {

@@ -5,9 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zerosearch_generate::{Finish, SampledToken, Sampling, TokenId};
-use zerosearch_http::{
-    AttemptError, Endpoint, EndpointCounts, Fleet, HttpError, JsonClient, RetryPolicy, address, excerpt,
-};
+use zerosearch_http::{AttemptError, Endpoint, Fleet, HttpError, JsonClient, address, excerpt};
 
 use crate::current::Current;
 use crate::turns::{Options, TurnServer};
@@ -33,19 +31,6 @@ impl VllmServer {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let prefix = format!("zerosearch-{:x}-{:x}", now.as_nanos(), std::process::id());
         Self { adapters: Current::of(&fleet), fleet, prefix }
-    }
-
-    pub(crate) fn set_retry(&mut self, retry: RetryPolicy) {
-        self.fleet = self.fleet.clone().with_client(JsonClient::new(retry));
-    }
-
-    pub(crate) fn counts(&self) -> Vec<EndpointCounts> {
-        self.fleet.counts()
-    }
-
-    /// Whether one of them is there.
-    pub(crate) fn check(&self) -> Result<(), HttpError> {
-        self.fleet.check()
     }
 
     /// Has them load the adapter of a version, and forget the one before.
@@ -94,6 +79,14 @@ impl VllmServer {
 }
 
 impl TurnServer for VllmServer {
+    fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    fn fleet_mut(&mut self) -> &mut Fleet {
+        &mut self.fleet
+    }
+
     /// Everything that decides the distribution is sent: for the rest vLLM takes the defaults of the model's
     /// `generation_config.json`.
     fn body(&self, tokens: &[TokenId], sampling: &Sampling, room: usize, options: &Options, seed: u64) -> Value {
@@ -163,7 +156,7 @@ fn load(server: &Endpoint<'_>, adapter: &Adapter) -> Result<(), AttemptError> {
     Err(AttemptError::lasting(&url, hint))
 }
 
-/// What was sampled, and why it ended.
+/// The sampled tokens, and the reason of their end.
 fn sampled(url: &str, answer: Answer) -> Result<(Vec<SampledToken>, Finish), AttemptError> {
     let unexpected = |message: String| AttemptError::lasting(url, format!("unexpected answer: {message}"));
     let choice = answer.choices.into_iter().next().ok_or_else(|| unexpected("no choices".into()))?;
