@@ -1,14 +1,14 @@
 //! Asking an engine no more often than was agreed upon.
 
-use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use zerosearch_files::parse_rows;
 
-use crate::tape::file_error;
+use crate::engine::forward_to_the_engine_inside;
+use crate::tape::open_rows;
 use crate::{Document, Query, SearchEngine, SearchError};
 
 /// An engine that is asked so many times and no more: beyond that, a search is [`SearchError::BudgetSpent`].
@@ -81,27 +81,7 @@ impl<E> Budgeted<E> {
     /// [`SearchError::File`] when the file cannot be opened or a line of it is not a count.
     pub fn with_file(engine: E, calls: u64, path: impl AsRef<Path>) -> Result<Self, SearchError> {
         let path = path.as_ref();
-        let unusable = |error: std::io::Error| {
-            file_error(path, format!("cannot open the budget's file for reading and writing: {error}"))
-        };
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(unusable)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(unusable)?;
-        let rows = parse_rows(path, &bytes, serde_json::from_slice::<Row>).map_err(|error| {
-            let message =
-                format!("not a count of calls: {}; expected `{{\"calls\": 1}}`, or delete the file", error.message);
-            SearchError::File { path: format!("{}:{}", path.display(), error.line), message }
-        })?;
-        if bytes.last().is_some_and(|last| *last != b'\n') {
-            let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            let last_is_whole = serde_json::from_slice::<Row>(bytes[end..].trim_ascii()).is_ok();
-            let mended = if last_is_whole { zerosearch_files::append(&mut file, path, b"\n") } else { Ok(()) };
-            mended.map_err(|error| file_error(path, error.to_string()))?;
-            if !last_is_whole {
-                file.set_len(end as u64).map_err(unusable)?;
-            }
-        }
-        let spent = rows.iter().fold(0_u64, |sum, row| sum.saturating_add(row.calls));
+        let (file, spent) = open_rows(path, "budget's file", |bytes| parse(path, bytes))?;
         let spent = Spent { calls: spent, file: Some((path.to_path_buf(), file)), ..Spent::default() };
         Ok(Self { engine, calls, spent: Mutex::new(spent) })
     }
@@ -124,6 +104,19 @@ impl<E> Budgeted<E> {
     fn over(&self) -> SearchError {
         SearchError::BudgetSpent { calls: self.calls }
     }
+}
+
+/// The calls of all rows, and the length in bytes up to the end of the last whole one.
+fn parse(path: &Path, bytes: &[u8]) -> Result<(u64, usize), SearchError> {
+    let rows = parse_rows(path, bytes, serde_json::from_slice::<Row>).map_err(|error| {
+        let message =
+            format!("not a count of calls: {}; expected `{{\"calls\": 1}}`, or delete the file", error.message);
+        SearchError::File { path: format!("{}:{}", path.display(), error.line), message }
+    })?;
+    let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let last_is_whole = serde_json::from_slice::<Row>(bytes[end..].trim_ascii()).is_ok();
+    let calls = rows.iter().fold(0_u64, |sum, row| sum.saturating_add(row.calls));
+    Ok((calls, if last_is_whole { bytes.len() } else { end }))
 }
 
 impl Spent {
@@ -152,13 +145,7 @@ impl<E: SearchEngine> SearchEngine for Budgeted<E> {
         answers.into_iter().chain(unpaid.iter().map(|_| Err(self.over()))).collect()
     }
 
-    fn concurrency(&self) -> usize {
-        self.engine.concurrency()
-    }
-
-    fn counters(&self) -> Vec<(String, f64)> {
-        self.engine.counters()
-    }
+    forward_to_the_engine_inside!();
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use zerosearch_generate::{Account, Usage};
 
+use crate::engine::forward_to_the_engine_inside;
 use crate::tape::{self, Answers, Key, Keys};
 use crate::{Document, Query, SearchEngine, SearchError};
 
@@ -210,13 +211,7 @@ impl<E: SearchEngine> SearchEngine for Cached<E> {
         answers
     }
 
-    fn concurrency(&self) -> usize {
-        self.engine.concurrency()
-    }
-
-    fn counters(&self) -> Vec<(String, f64)> {
-        self.engine.counters()
-    }
+    forward_to_the_engine_inside!();
 }
 
 #[cfg(test)]

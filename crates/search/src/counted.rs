@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::engine::forward_to_the_engine_inside;
 use crate::{Document, Query, SearchEngine, SearchError};
 
 /// An engine that counts the queries it is given, answered or failed.
@@ -61,13 +62,7 @@ impl<E: SearchEngine> SearchEngine for Counted<E> {
         self.engine.search_batch(queries)
     }
 
-    fn concurrency(&self) -> usize {
-        self.engine.concurrency()
-    }
-
-    fn counters(&self) -> Vec<(String, f64)> {
-        self.engine.counters()
-    }
+    forward_to_the_engine_inside!();
 }
 
 #[cfg(test)]

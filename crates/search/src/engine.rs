@@ -7,18 +7,18 @@ use serde::{Deserialize, Serialize};
 use zerosearch_data::{CorpusRow, DataError};
 use zerosearch_http::HttpError;
 
-/// What is asked of an engine.
+/// A query to an engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Query<'a> {
     /// The words to look for.
     pub text: &'a str,
     /// How many documents are wanted.
     pub top_k: usize,
-    /// What a simulated engine needs beside the words. A real engine never looks at it.
+    /// The context of a simulated engine. A real engine never looks at it.
     pub context: Option<SimulationContext<'a>>,
 }
 
-/// What a simulated engine is told, and the policy never is.
+/// Context of a query for a simulated engine; the policy never sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct SimulationContext<'a> {
     /// The question that the policy is answering.
@@ -118,6 +118,20 @@ pub trait SearchEngine: Send + Sync {
     }
 }
 
+/// The methods of a wrapper that say what the engine in its field `engine` says.
+macro_rules! forward_to_the_engine_inside {
+    () => {
+        fn concurrency(&self) -> usize {
+            self.engine.concurrency()
+        }
+
+        fn counters(&self) -> Vec<(String, f64)> {
+            self.engine.counters()
+        }
+    };
+}
+pub(crate) use forward_to_the_engine_inside;
+
 macro_rules! forward_to_the_engine_behind {
     ($($pointer:ty),+) => {$(
         impl<E: SearchEngine + ?Sized> SearchEngine for $pointer {
@@ -153,7 +167,7 @@ pub enum SearchError {
     File {
         /// The file, with the line where there is one.
         path: String,
-        /// What is wrong, and what to do.
+        /// The problem and its remedy.
         message: String,
     },
     /// A server answered with an error or not at all.
@@ -161,7 +175,7 @@ pub enum SearchError {
     Server {
         /// The address.
         endpoint: String,
-        /// What went wrong.
+        /// The problem.
         message: String,
     },
     /// The index failed.
@@ -181,9 +195,9 @@ pub enum SearchError {
     Setting {
         /// The setting.
         name: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What is allowed.
+        /// The allowed values.
         expected: &'static str,
     },
     /// No more queries are paid for.
@@ -199,7 +213,7 @@ pub enum SearchError {
     NotRecorded {
         /// The recording.
         path: String,
-        /// What was asked.
+        /// The query.
         query: String,
         /// How many documents were wanted.
         top_k: usize,

@@ -2,6 +2,7 @@
 
 use zerosearch_generate::{Account, Usage};
 
+use crate::engine::forward_to_the_engine_inside;
 use crate::{Document, Query, SearchEngine, SearchError};
 
 /// An engine whose queries, failures and time are reported to an account of a [`Ledger`](zerosearch_generate::Ledger).
@@ -49,11 +50,5 @@ impl<E: SearchEngine> SearchEngine for Metered<E> {
         found
     }
 
-    fn concurrency(&self) -> usize {
-        self.engine.concurrency()
-    }
-
-    fn counters(&self) -> Vec<(String, f64)> {
-        self.engine.counters()
-    }
+    forward_to_the_engine_inside!();
 }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::engine::forward_to_the_engine_inside;
 use crate::{Document, Query, SearchEngine, SearchError};
 
 /// An engine that is asked no more than so many times in any second; whoever asks sooner waits, in the order of asking.
@@ -112,13 +113,7 @@ impl<E: SearchEngine> SearchEngine for RateLimited<E> {
         })
     }
 
-    fn concurrency(&self) -> usize {
-        self.engine.concurrency()
-    }
-
-    fn counters(&self) -> Vec<(String, f64)> {
-        self.engine.counters()
-    }
+    forward_to_the_engine_inside!();
 }
 
 type Answers = Vec<Result<Vec<Document>, SearchError>>;

@@ -12,7 +12,7 @@ use zerosearch_http::parse_json;
 
 use crate::{Document, Quality, Query, SearchError, SimulationContext};
 
-/// What an engine was asked, as far as its answer depends on it.
+/// The part of a query that its answer depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     query: String,
@@ -20,7 +20,7 @@ pub(crate) struct Key {
     simulated: Option<Simulated>,
 }
 
-/// What the answer of a simulated engine depends on beside the words.
+/// The part of a simulated engine's key beside the words.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Simulated {
     /// The fingerprint of the template.
@@ -80,7 +80,7 @@ impl Keys {
     }
 }
 
-/// What it answered, by what it was asked. Only looked up; no order of it shows.
+/// Answers by key. Only looked up; no order of it shows.
 pub(crate) type Answers = HashMap<Key, Vec<Document>>;
 
 #[derive(Deserialize)]
@@ -113,19 +113,29 @@ pub(crate) fn read(path: &Path) -> Result<Answers, SearchError> {
 /// A process that was killed while it wrote leaves half a line at the end: that is cut off, because
 /// the next answer would be glued to it. Two processes that append leave both their lines whole.
 pub(crate) fn open(path: &Path) -> Result<(File, Answers), SearchError> {
-    let writable =
-        |error: std::io::Error| file_error(path, format!("cannot open the file for reading and writing: {error}"));
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(writable)?;
+    open_rows(path, "file", |bytes| parse(path, bytes))
+}
+
+/// Opens a file of rows to append to. `parse` gives what it holds and the length in bytes up to the end of the last whole row;
+/// the rest is cut off, and a last row without its line break gets one. `name` is the file's, for messages.
+pub(crate) fn open_rows<T>(
+    path: &Path,
+    name: &str,
+    parse: impl FnOnce(&[u8]) -> Result<(T, usize), SearchError>,
+) -> Result<(File, T), SearchError> {
+    let unusable =
+        |error: std::io::Error| file_error(path, format!("cannot open the {name} for reading and writing: {error}"));
+    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(unusable)?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(writable)?;
-    let (answers, whole) = parse(path, &bytes)?;
+    file.read_to_end(&mut bytes).map_err(unusable)?;
+    let (rows, whole) = parse(&bytes)?;
     if whole < bytes.len() {
-        file.set_len(whole as u64).map_err(writable)?;
+        file.set_len(whole as u64).map_err(unusable)?;
     }
     if bytes[..whole].last().is_some_and(|last| *last != b'\n') {
-        file.write_all(b"\n").map_err(writable)?;
+        file.write_all(b"\n").map_err(unusable)?;
     }
-    Ok((file, answers))
+    Ok((file, rows))
 }
 
 /// Appends one answer, whole or not at all.
