@@ -94,7 +94,7 @@ enum Engine {
     Simulator,
 }
 
-/// What a run took and did.
+/// Times and counts of a run.
 struct Run {
     times: RolloutTimes,
     rollouts: usize,

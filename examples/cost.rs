@@ -1,4 +1,4 @@
-//! What a finished run has cost, and what the same searches would have cost at a web API.
+//! The cost of a finished run, and of the same searches at a web API.
 //!
 //!     cargo run --release --example cost -- runs/quickstart --device a100 --devices 1
 //!
@@ -19,7 +19,7 @@ struct Arguments {
     /// A price list: see examples/prices.toml.
     #[arg(long)]
     prices: Option<PathBuf>,
-    /// What the simulator ran on, or would run on: a device of the price list.
+    /// The simulator's device, a name of the price list.
     #[arg(long, default_value = "a100")]
     device: String,
     /// How many of them.

@@ -1,4 +1,4 @@
-//! What a run has used, by who used it.
+//! Usage of a run, by role.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,7 +35,7 @@ impl Role {
     }
 }
 
-/// What one role has used.
+/// Usage of one role.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Usage {
@@ -73,7 +73,7 @@ impl Usage {
         }
     }
 
-    /// What came to `earlier`, a former state of the same account.
+    /// The growth since `earlier`, a former state of the same account.
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self {
@@ -126,7 +126,7 @@ impl Ledger {
         self.accounts[role as usize].clone()
     }
 
-    /// What a role has used so far.
+    /// Usage of a role so far.
     pub fn usage(&self, role: Role) -> Usage {
         let now = Instant::now();
         let (mut usage, earlier) = self.accounts[role as usize].state().now(now);
@@ -137,7 +137,7 @@ impl Ledger {
         usage.plus(earlier)
     }
 
-    /// What every role has used that did anything.
+    /// Usage of every role that did anything.
     pub fn usages(&self) -> BTreeMap<Role, Usage> {
         let usages = Role::ALL.into_iter().map(|role| (role, self.usage(role)));
         usages.filter(|(_, usage)| *usage != Usage::default()).collect()

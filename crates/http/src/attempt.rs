@@ -39,7 +39,7 @@ pub(crate) struct Failure {
     pub(crate) again: Again,
 }
 
-/// What the text of a successful answer is read as.
+/// A value that is read from the text of a successful answer.
 pub(crate) trait FromText: Sized {
     fn from_text(status: StatusCode, text: String) -> Result<Self, Failure>;
 }
@@ -193,7 +193,7 @@ impl<'a> Call<'a> {
 
 /// The text of an answer. What is not UTF-8 in it becomes U+FFFD.
 fn read(response: &mut Response<Body>, timeout: Duration) -> Result<String, Failure> {
-    // What was decoded has no such header any more.
+    // A decoded body has no such header any more.
     if let Some(encoding) = response.headers().get(header::CONTENT_ENCODING)
         && encoding != "identity"
     {
@@ -250,7 +250,7 @@ fn refusal(response: &Response<Body>, text: &str) -> Failure {
 
 fn failure(error: ureq::Error, timeout: Duration) -> Failure {
     use ureq::Error as E;
-    // What a reader of the body reports is wrapped.
+    // Errors of a body's reader are wrapped.
     let error = match error {
         E::Io(error) => E::from(error),
         error => error,

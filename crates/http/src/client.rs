@@ -50,7 +50,7 @@ impl Default for RetryPolicy {
 pub struct HttpError {
     /// The address, without its query string and a password (keys travel there).
     pub endpoint: String,
-    /// What went wrong, and after how many attempts.
+    /// The problem, and the number of attempts.
     pub message: String,
 }
 

@@ -174,7 +174,7 @@ impl Fleet {
         (0..self.addresses().len()).map(|index| Endpoint { fleet: self, index }).collect()
     }
 
-    /// What each server has done so far, in the order of the addresses.
+    /// Counts of each server so far, in the order of the addresses.
     pub fn counts(&self) -> Vec<EndpointCounts> {
         self.servers.states().iter().map(|state| state.counts.clone()).collect()
     }

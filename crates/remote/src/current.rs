@@ -7,7 +7,7 @@ use zerosearch_http::{AttemptError, Endpoint, Fleet, HttpError};
 /// The newest weights, and what is known of each server's.
 pub(crate) struct Current<W> {
     newest: Mutex<Option<W>>,
-    /// What each server has loaded; `None` where it may be anything. Locked while it loads.
+    /// The weights of each server; `None` where they may be any. Locked while it loads.
     loaded: Vec<Mutex<Option<W>>>,
 }
 

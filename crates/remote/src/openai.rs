@@ -99,7 +99,7 @@ impl OpenAiServer {
         self.fleet.check().map_err(remote)
     }
 
-    /// What each server has done so far, in the order of the addresses.
+    /// Counts of each server so far, in the order of the addresses.
     pub fn endpoints(&self) -> Vec<EndpointCounts> {
         self.fleet.counts()
     }

@@ -285,7 +285,7 @@ fn a_failed_refit_keeps_the_version_and_never_leaves_the_server_paused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
-    /// What is sent is always the prompt, the kept tokens and the observations, in order: nothing else.
+    /// Every request holds the prompt, the kept tokens and the observations, in order, and nothing else.
     #[test]
     fn the_server_sees_the_concatenation_of_what_was_kept(
         prompt in prop::collection::vec(0_u32..50, 1..5),

@@ -1,4 +1,4 @@
-//! What bounds an episode.
+//! Bounds of an episode.
 
 use serde::{Deserialize, Serialize};
 use zerosearch_generate::Sampling;

@@ -44,7 +44,7 @@ impl Replies {
         replies
     }
 
-    /// What all calls together took.
+    /// Time of all calls together.
     pub(crate) fn busy(&self) -> Duration {
         lock(&self.inbox).1
     }
@@ -75,7 +75,7 @@ pub(crate) struct Desk<'r> {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// What goes to the tool together.
+    /// The calls that go to the tool together.
     batches: VecDeque<Vec<Job>>,
     threads: usize,
     /// Those of them that wait.
@@ -139,7 +139,7 @@ impl<'r> Desk<'r> {
         }
     }
 
-    /// What a thread answers next; none when the desk is closed.
+    /// The next calls for a thread; none when the desk is closed.
     fn next(&self) -> Option<Vec<Job>> {
         let mut queue = lock(&self.queue);
         while queue.batches.is_empty() && !queue.closed {
@@ -203,7 +203,7 @@ fn said(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
-/// What the locks guard is whole even if a thread panicked meanwhile.
+/// The guarded value is whole even if a thread panicked meanwhile.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -91,7 +91,7 @@ impl RetrieverServer {
         self
     }
 
-    /// What each server has done so far, in the order of the addresses.
+    /// Counts of each server so far, in the order of the addresses.
     pub fn endpoints(&self) -> Vec<EndpointCounts> {
         self.fleet.counts()
     }

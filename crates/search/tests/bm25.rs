@@ -1,4 +1,4 @@
-//! What a BM25 index promises for every corpus and every query, in memory and on disk.
+//! Promises of a BM25 index for every corpus and every query, in memory and on disk.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -192,7 +192,7 @@ fn an_index_that_is_not_of_the_corpus_is_built_anew() {
     std::fs::remove_file(&manifest).unwrap();
     assert_eq!(found(&corpus, &index, "fox"), (vec![1], true));
 
-    // What is not ours is left alone.
+    // A foreign file is left alone.
     let refused = |folder: &Path| Bm25Folder::open_or_build(&corpus, folder).err().unwrap().to_string();
     std::fs::write(&manifest, "{\"pages\": 3}").unwrap();
     let error = refused(&index);

@@ -1,4 +1,4 @@
-//! What the simulator is told, as a template that a user can replace.
+//! The simulator's prompt, a template that a user can replace.
 
 use std::path::Path;
 

@@ -24,13 +24,13 @@ pub(crate) struct Collection {
     /// Tokens whose cache the generator gave up meanwhile.
     pub(crate) cache_evicted: u64,
     pub(crate) seconds: f64,
-    /// What they were spent on.
+    /// Those seconds, by activity.
     #[serde(default)]
     pub(crate) times: RolloutTimes,
     /// By how much the counters of generator and engine grew meanwhile.
     #[serde(default)]
     pub(crate) counters: BTreeMap<String, f64>,
-    /// What each role used meanwhile; a checkpoint of an earlier version does not tell.
+    /// Usage of each role meanwhile; absent in checkpoints of earlier versions.
     #[serde(default)]
     pub(crate) usage: BTreeMap<Role, Usage>,
 }

@@ -27,7 +27,7 @@ pub(crate) struct Collector {
     pub(crate) prompt: PromptTemplate,
     pub(crate) questions: Arc<[Question]>,
     pub(crate) engine: Arc<dyn SearchEngine>,
-    /// What the run uses.
+    /// The run's ledger.
     pub(crate) ledger: Ledger,
     /// Further tools beside the engine.
     pub(crate) tools: Vec<Arc<dyn Tool>>,

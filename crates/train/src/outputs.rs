@@ -48,7 +48,7 @@ impl Outputs {
     }
 }
 
-/// What the runs in a folder have used, by who used it: nothing where there is no such file.
+/// Usage of the runs in a folder, by role: empty where there is no such file.
 ///
 /// # Errors
 /// When the file cannot be read or is damaged.

@@ -53,7 +53,7 @@ pub struct RunConfig {
     /// The score of a rollout: `"f1"`, `"em"`, `"contains"`, `"format"`, or a list of `{ name, weight }`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub reward: RewardConfig,
-    /// What answers the searches.
+    /// The engine that answers the searches.
     pub engine: EngineConfig,
     /// The device that policy and simulator are decoded on and the policy is trained on: `auto`, `cpu`, `cuda:N` or `webgpu`.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -64,7 +64,7 @@ pub struct RunConfig {
     /// How to train.
     #[serde(default)]
     pub train: TrainConfig,
-    /// What to validate on, every `train.validate_every` steps.
+    /// Validation, every `train.validate_every` steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationConfig>,
 }
@@ -75,7 +75,7 @@ pub struct RunConfig {
 pub struct ValidationConfig {
     /// The questions, JSONL or Parquet.
     pub questions: PathBuf,
-    /// What answers their searches.
+    /// The engine that answers their searches.
     pub engine: EngineConfig,
     /// The share of noisy documents, where the engine is a simulator.
     #[serde(default)]
@@ -279,15 +279,15 @@ pub enum ConfigError {
     Parse {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with line and column.
+        /// The problem, with line and column.
         message: String,
     },
     /// A `key=value` without `=`, or with a key that leads nowhere.
     #[error("--set {assignment}: {message}; expected key.path=value, such as train.steps=50")]
     Assignment {
-        /// What was given.
+        /// The given value.
         assignment: String,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
 }

@@ -25,7 +25,7 @@ use zerosearch_generate::{Role, Usage};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prices {
-    /// What the prices are in.
+    /// The currency of the prices.
     pub currency: String,
     /// Web APIs, by name.
     #[serde(default)]
@@ -75,7 +75,7 @@ pub enum PriceError {
     Parse {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
     /// It does not have the device.
@@ -83,9 +83,9 @@ pub enum PriceError {
         "the price list has no device {name:?}, only {known}: name one of them, or add a table [device.{name}] with `per_hour`"
     )]
     Device {
-        /// What was asked for.
+        /// The name that was asked for.
         name: String,
-        /// What there is.
+        /// The names in the list.
         known: String,
     },
 }
@@ -124,11 +124,11 @@ pub struct CostTable {
     pub rented_hours: f64,
     /// See `rented_hours`.
     pub busy_hours: f64,
-    /// What the same queries cost, by web API.
+    /// Cost of the same queries, by web API.
     pub search: Vec<SearchCost>,
-    /// What the simulator's devices cost while they were rented.
+    /// Cost of the simulator's devices while they were rented.
     pub simulator: f64,
-    /// What they cost while they worked, which is all where they are shared with other work.
+    /// Their cost while they worked, which is all of it where they are shared with other work.
     pub simulator_busy: f64,
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
-/// What each crate depends on, of ours. Another arrow is a decision: write it down in `docs/src/architecture.md` and here.
+/// Dependencies of each crate among ours. Another arrow is a decision: write it down in `docs/src/architecture.md` and here.
 const ARROWS: [(&str, &[&str]); 22] = [
     ("trajectory", &[]),
     ("curriculum", &[]),

@@ -196,7 +196,7 @@ fn serve(program: Program, killed: Option<(usize, usize)>) -> (String, Arc<Mutex
     (url, server)
 }
 
-/// What an update says, without what depends on the process that decodes.
+/// An update's figures, without those of the process that decodes.
 fn figures(report: &StepReport) -> BTreeMap<String, f64> {
     let of_the_process = |name: &str| {
         name.starts_with("timing_s")

@@ -12,7 +12,7 @@ use zerosearch_remote::RetryPolicy;
 
 use strict::Program;
 
-/// What a server was asked: paths and bodies, in the order of arrival.
+/// Requests to a server, paths and bodies, in the order of arrival.
 pub(crate) type Log = Arc<Mutex<Vec<(String, Value)>>>;
 
 pub(crate) fn impatient() -> RetryPolicy {

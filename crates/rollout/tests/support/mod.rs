@@ -46,7 +46,7 @@ pub fn tasks(codec: &Codec, questions: u64, samples: u64) -> Vec<Task> {
         .collect()
 }
 
-/// What the policy samples in a turn: a function of the sequence so far, the turn's number and its
+/// Tokens of a turn: a function of the sequence so far, the turn's number and its
 /// seed, as with a real model.
 pub type Policy<'a> = Box<dyn Fn(&[TokenId], usize, u64) -> Vec<TokenId> + 'a>;
 
@@ -73,7 +73,7 @@ pub struct Scripted<'a> {
     pub live: BTreeMap<SequenceId, Sequence>,
     /// Everything that each sequence saw and sampled, in the order of their starts.
     pub seen: Vec<Vec<TokenId>>,
-    /// What was sampled alone.
+    /// The sampled tokens alone.
     pub sampled: Vec<Vec<SampledToken>>,
     /// The seeds of all turns.
     pub seeds: Vec<u64>,
@@ -192,7 +192,7 @@ impl Generator for Scripted<'_> {
     }
 }
 
-/// What an engine was asked.
+/// Queries of an engine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asked {
     pub text: String,

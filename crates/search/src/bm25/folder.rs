@@ -59,7 +59,7 @@ struct Manifest {
     files: BTreeMap<String, u64>,
 }
 
-/// What tells one corpus from another.
+/// Identity of a corpus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Corpus {
     bytes: u64,
@@ -79,7 +79,7 @@ impl Bm25Folder {
         let (corpus, folder) = (corpus.as_ref(), folder.as_ref());
         let data =
             fs::metadata(corpus).map_err(|error| file_error(corpus, format!("cannot read the corpus: {error}")))?;
-        // What cannot be made or written is told by `prepare_folder`, if it has to be written at all.
+        // `prepare_folder` reports a folder that cannot be made or written, if it has to be written at all.
         let _ = fs::create_dir_all(folder);
         let _lock = lock(folder);
         if let Some(mut manifest) = manifest(folder)? {
@@ -183,7 +183,7 @@ fn lock(folder: &Path) -> Option<File> {
     file.lock().ok().map(|()| file)
 }
 
-/// What a folder says that it holds; `None` where there is nothing or where it is empty.
+/// A folder's manifest; `None` where there is nothing or where it is empty.
 fn manifest(folder: &Path) -> Result<Option<Manifest>, SearchError> {
     let path = folder.join(MANIFEST);
     match fs::read(&path) {

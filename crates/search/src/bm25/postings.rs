@@ -1,4 +1,4 @@
-//! What BM25 looks at: where each token stands, and how long the documents are.
+//! The data of BM25: the documents of each token, and their lengths.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

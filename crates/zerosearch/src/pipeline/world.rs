@@ -6,7 +6,7 @@ use zerosearch_world::{Split, World};
 
 use super::PipelineError;
 
-/// What a pipeline runs on.
+/// Corpus and questions of a pipeline.
 #[derive(Clone, Debug, Default)]
 pub struct Material {
     /// Every passage that the real engine can find.
