@@ -156,7 +156,7 @@ fn whoever_is_answered_goes_on_while_others_are_under_way() {
     let slow = start(&mut generator, &[1], turn(1, None)).unwrap();
     let quick = start(&mut generator, &[2], turn(1, None)).unwrap();
     let wake = Wake::default();
-    let mut poll = |generator: &mut SglangGenerator| loop {
+    let poll = |generator: &mut SglangGenerator| loop {
         wake.lower();
         let finished = generator.poll_until(&wake).unwrap();
         if !finished.is_empty() {
