@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// What each crate depends on, of ours. Another arrow is a decision: write it down in `docs/src/architecture.md` and here.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("trajectory", &[]),
     ("curriculum", &[]),
     ("files", &[]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("data", &["files"]),
     ("search", &["data", "files", "http"]),
     ("remote", &["generate", "http"]),
+    ("server", &["curriculum", "generate", "search"]),
     ("rollout", &["curriculum", "generate", "grammar", "search", "text", "trajectory"]),
     ("eval", &["data", "files", "generate", "grammar", "metrics", "reward", "rollout", "search", "text"]),
     ("algorithms", &[]),
@@ -59,6 +60,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "reward",
             "rollout",
             "search",
+            "server",
             "simulator",
             "text",
             "train",
