@@ -1,5 +1,7 @@
 //! Text in, text out: what a judge or a simulator needs of a language model.
 
+use std::sync::Arc;
+
 use crate::{GenerateError, Sampling};
 
 /// One text to complete.
@@ -33,4 +35,10 @@ pub trait Completer: Send + Sync {
     /// # Errors
     /// When the engine fails.
     fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, GenerateError>;
+}
+
+impl<C: Completer + ?Sized> Completer for Arc<C> {
+    fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, GenerateError> {
+        (**self).complete(requests)
+    }
 }

@@ -20,8 +20,8 @@ pub struct ServerConfig {
     pub max_top_k: usize,
     /// The most bytes in a request's body; 8 MiB.
     pub max_body_bytes: usize,
-    /// Searches and completions that may wait, and requests that may be under way; 4,096. Beyond it the answer is 503 with `Retry-After`.
-    /// One request with more searches than that is taken on when nothing else waits.
+    /// Searches and completions that may wait; 4,096. Beyond it the answer is 503 with `Retry-After`. One request with more searches
+    /// than that is taken on when nothing else waits. Requests, too, are no more at a time than could wait or be in batches.
     pub queue: usize,
     /// Batches under way at once; 1, which suits a model that decodes in batches. Engines behind a network want more.
     pub concurrency: usize,

@@ -17,7 +17,7 @@
 //! assert_eq!(found[0].contents, "Niger borders Mali.");
 //!
 //! stop.stop();
-//! running.join().expect("the server's thread ended")?;
+//! running.join().unwrap()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

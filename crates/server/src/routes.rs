@@ -78,7 +78,8 @@ async fn count(State(shared): Shares, request: Request, next: Next) -> Response 
     let others = shared.open_requests.fetch_add(1, Ordering::Relaxed);
     let _open = Open(&shared.open_requests);
     let is_work = !matches!(route, "/health" | "/metrics");
-    let response = if is_work && others >= shared.config.queue {
+    let config = &shared.config;
+    let response = if is_work && others >= config.queue + config.concurrency * config.batch() {
         let refusal = Refusal::too_busy(others);
         if route.starts_with("/v1") { refusal.into_error() } else { refusal.into_detail(Map::new()) }
     } else {

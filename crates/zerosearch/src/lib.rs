@@ -21,6 +21,7 @@ mod failure;
 mod logging;
 pub mod pipeline;
 pub mod prelude;
+pub mod serve;
 mod served_policy;
 
 pub use burn;
