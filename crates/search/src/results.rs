@@ -176,6 +176,22 @@ mod tests {
         }
     }
 
+    /// Our own server makes documents complete for other clients, says so, and says why a query failed.
+    #[test]
+    fn additions_of_our_own_server_are_taken_off_again() {
+        let whole = json!({"id": "x-0", "title": "T", "contents": "\"T\"\nwords\nmore", "score": 1.0});
+        let with = |added: Value| {
+            let mut item = whole.clone();
+            item["added"] = added;
+            lists(json!({"result": [[item], []], "errors": [null, "no index"]}), 2).unwrap()
+        };
+        let found = with(json!(["id", "title_line", "score"]));
+        let expected = Document { title: Some("T".into()), contents: "words\nmore".into(), ..Default::default() };
+        assert_eq!(found[0], Ok(vec![expected]));
+        assert!(found[1].as_ref().unwrap_err().contains("no index"), "{found:?}");
+        assert_eq!(with(json!(null))[0], lists(json!([[whole]]), 1).unwrap()[0]);
+    }
+
     #[test]
     fn one_bad_element_costs_nothing_else() {
         let answer = json!({"result": [
