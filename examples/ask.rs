@@ -10,14 +10,15 @@ use std::path::PathBuf;
 use clap::Parser;
 use zerosearch::Failure;
 use zerosearch::config::{EngineConfig, Tables};
+use zerosearch::curriculum::{Constant, Progress};
 use zerosearch::device::DeviceName;
 use zerosearch::eval::Strategy;
-use zerosearch::generate::{Generator, Request, Sampling, Turn};
-use zerosearch::grammar::{Action, EpisodeFormat};
+use zerosearch::generate::{Generator, Growth, Sampling, Watched};
+use zerosearch::grammar::EpisodeFormat;
 use zerosearch::lm::{LanguageModel, LocalGenerator};
 use zerosearch::metrics::{Author, Transcript, say};
-use zerosearch::search::{Quality, Query, SearchEngine, SimulationContext};
-use zerosearch::text::{IncrementalDecoder, StopScanner, encode_information};
+use zerosearch::rollout::{Noise, RolloutConfig, RolloutPlan, Task};
+use zerosearch::text::{Codec, IncrementalDecoder};
 
 #[derive(Parser)]
 struct Arguments {
@@ -66,7 +67,7 @@ impl Arguments {
         rollout.max_turns = self.max_turns.unwrap_or(rollout.max_turns);
         tables.device = self.device.unwrap_or(tables.device);
         tables.model = self.model.clone().or(tables.model);
-        tables.engine = self.corpus.clone().map(|corpus| EngineConfig::Bm25 { corpus }).or(tables.engine);
+        tables.engine = self.corpus.clone().map(|corpus| EngineConfig::Bm25 { corpus, index: None }).or(tables.engine);
         Ok(tables)
     }
 }
@@ -83,66 +84,50 @@ fn main() -> Result<(), Failure> {
     let folder = tables.model.ok_or_else(|| Failure::message("no model: give --model DIR, or `model` in the file"))?;
     let engine =
         tables.engine.ok_or_else(|| Failure::message("no engine: give --corpus FILE, or `engine` in the file"))?;
-    let (rollout, has_engine) = (tables.train.rollout, engine != EngineConfig::None);
+    let strategy = if engine == EngineConfig::None { Strategy::Cot } else { Strategy::Search };
     let device = tables.device.open()?;
     let model = LanguageModel::read(&folder)?;
-    let (codec, format) = (&model.codec, EpisodeFormat::from(rollout.format));
     let engine = engine.read_on(&device)?;
-    let strategy = if has_engine { Strategy::Search } else { Strategy::Cot };
-    let text = strategy.prompt(codec, &format)?.render(&question)?;
-    let mut transcript = Transcript::stdout();
-    transcript.write(Author::Prompt, &format!("{text}\n"));
-
+    let format = EpisodeFormat::from(tables.train.rollout.format);
     let mut generator: Box<dyn Generator> = match &tables.policy.0 {
         Some(served) => served.generator_of(&model, &folder, &format)?,
         None => Box::new(LocalGenerator::for_model_on(&model, &device)?),
     };
-    let turn = || turn(&model, &format, rollout.max_new_tokens);
-    let quality = if arguments.noisy { Quality::Noisy } else { Quality::Useful };
-    let told = SimulationContext { question: &question, answers: &arguments.answers, quality, seed: 0 };
-    let prompt = codec.encode(&text);
-    let id = generator.start(Request { prompt: &prompt, sampling: Sampling::greedy(), turn: turn() })?;
-    for number in 1..=rollout.max_turns {
-        let Some(finished) = generator.poll()?.pop() else { break };
-        let ids: Vec<u32> = finished.tokens.iter().map(|token| token.id).collect();
-        let observation = match format.parse_action(&codec.decode(&ids)) {
-            Action::Answer(answer) => {
-                transcript.write(Author::Policy, &format!("\n\nanswer: {answer}\n"));
-                return Ok(());
-            }
-            Action::Call { input: query, .. } => {
-                if number == rollout.max_turns {
-                    break;
-                }
-                let found = engine.search(&Query { text: &query, top_k: rollout.top_k, context: Some(told) })?;
-                let documents: Vec<_> = found.iter().map(|document| document.text()).collect();
-                let documents: Vec<_> = documents.iter().map(|document| ("", document.as_ref())).collect();
-                encode_information(codec, &format, &format.documents(&documents))
-            }
-            Action::Invalid(_) => codec.encode(&format.corrective),
-        };
-        if number == rollout.max_turns {
-            break;
+
+    // A simulator is told the answers and a quality; a real engine ignores both.
+    let curriculum = Constant::new(if arguments.noisy { 1.0 } else { 0.0 })?;
+    let noise = Noise::Curriculum { curriculum: &curriculum, progress: Progress::at(0, 1) };
+    let config = RolloutConfig { sampling: Sampling::greedy(), ..tables.train.rollout };
+    let plan = RolloutPlan::search(&*engine, noise, &model.codec, config);
+    let prompt = model.codec.encode(&strategy.prompt(&model.codec, &format)?.render(&question)?);
+    let task = Task::new(0, &question, &arguments.answers, prompt);
+    let mut watched = Watched::new(&mut *generator, printer(&model.codec));
+    let rollouts = plan.run(&mut watched, vec![task], &mut |_| {})?;
+
+    let mut transcript = Transcript::stdout();
+    for rollout in &rollouts {
+        for failure in rollout.calls().filter_map(|call| call.failure.as_deref()) {
+            transcript.write(Author::Observation, &format!("\n\na search failed: {failure}\n"));
         }
-        transcript.write(Author::Observation, &codec.decode(&observation));
-        generator.extend(id, &observation, turn())?;
+        match rollout.answer(&format) {
+            Some(answer) => transcript.write(Author::Policy, &format!("\n\nanswer: {answer}\n")),
+            None => transcript.write(Author::Prompt, &format!("\n\nno answer in {} turns\n", rollout.turns.len())),
+        }
     }
-    transcript.write(Author::Prompt, &format!("\n\nno answer within {} turns\n", rollout.max_turns));
     Ok(())
 }
 
-/// A turn that prints each token as it is sampled: the stop condition sees them all.
-fn turn(model: &LanguageModel, format: &EpisodeFormat, max_new_tokens: usize) -> Turn {
-    let mut decoder = IncrementalDecoder::new(&model.codec);
+/// Prints an episode as it grows.
+fn printer(codec: &Codec) -> impl FnMut(Growth<'_>) + Send + use<> {
+    let codec = codec.clone();
+    let mut turn = IncrementalDecoder::new(&codec);
     let mut transcript = Transcript::stdout();
-    let mut stop = StopScanner::new(&model.codec, &format.stop_tags()).into_stop();
-    Turn {
-        max_new_tokens,
-        seed: 0,
-        stop: Box::new(move |token| {
-            transcript.write(Author::Policy, &decoder.push(token));
-            stop(token)
-        }),
-        deadline: None,
+    move |growth| match growth {
+        Growth::Prompt(prompt) => transcript.write(Author::Prompt, &format!("{}\n", codec.decode(prompt))),
+        Growth::Sampled(token) => transcript.write(Author::Policy, &turn.push(token)),
+        Growth::Observation(observation) => {
+            turn = IncrementalDecoder::new(&codec);
+            transcript.write(Author::Observation, &codec.decode(observation));
+        }
     }
 }

@@ -38,6 +38,9 @@ struct Arguments {
     /// auto (the first GPU, else the CPU), cpu, cuda:N or webgpu.
     #[arg(long, default_value = "auto")]
     device: DeviceName,
+    /// Little of everything: shows that a device works, and says nothing about the method.
+    #[arg(long)]
+    small: bool,
     /// A TOML file whose table `[judge]` says who labels the simulator's data; the exact rule without one.
     #[arg(long)]
     judge: Option<PathBuf>,
@@ -54,6 +57,12 @@ fn main() -> Result<(), Failure> {
     config.train.seed = arguments.seed;
     config.train.steps = arguments.steps.unwrap_or(config.train.steps);
     config.train.algorithm = arguments.algorithm;
+    let mut material = world_material()?;
+    if arguments.small {
+        (config.collect_questions, config.simulator_steps, config.obedience_questions) = (40, 4, 20);
+        let every = (material.held_out.len() / 40).max(1);
+        material.held_out = material.held_out.into_iter().step_by(every).take(40).collect();
+    }
 
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
@@ -65,7 +74,6 @@ fn main() -> Result<(), Failure> {
         eprintln!("\nstopping after this step; again to stop at once");
     })?;
 
-    let material = world_material()?;
     let mut pipeline = Pipeline::new(config, &arguments.model, &material, &arguments.out);
     pipeline.resume = arguments.resume;
     pipeline.device = arguments.device.open()?;

@@ -15,6 +15,7 @@ use zerosearch::data::read_questions;
 use zerosearch::device::DeviceName;
 use zerosearch::eval::Strategy;
 use zerosearch::files::{prepare_file, prepare_folder};
+use zerosearch::generate::Ledger;
 use zerosearch::grammar::EpisodeFormat;
 use zerosearch::lm::{LanguageModel, StoredDtype};
 use zerosearch::metrics::{ConsoleSink, say};
@@ -59,9 +60,19 @@ fn main() -> Result<(), Failure> {
     }
     let (model, questions) = (LanguageModel::read(&config.model)?, read_questions(&config.questions)?);
     let format = EpisodeFormat::from(config.train.rollout.format);
-    let served = config.generator.map(|generator| generator.generator(&model, &format, &config.out));
+    let served = match &config.generator {
+        Some(generator) => {
+            generator.check(&config.train)?;
+            let served = generator.generator(&model, &format, &config.out);
+            served.check()?;
+            Some(served)
+        }
+        None => None,
+    };
     let prompt_without_search = Strategy::Cot.prompt(&model.codec, &format)?;
-    let mut builder = Trainer::builder(model, questions, config.engine.read_on(&device)?)
+    let ledger = Ledger::new();
+    let mut builder = Trainer::builder(model, questions, config.engine.read_with(&device, &ledger)?)
+        .ledger(ledger)
         .reward(config.reward.build()?)
         .config(config.train)
         .device(device.clone())

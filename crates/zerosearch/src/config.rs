@@ -3,41 +3,34 @@
 //! [`Tables`] is what may stand in a file, [`RunConfig`] the part of it that a training run needs.
 
 mod assignment;
+mod engine;
 mod engine_keys;
+mod generator;
 mod judge;
 mod keys;
 mod parse;
 mod policy;
 mod print;
-mod server;
+mod served_model;
 mod simulator;
 mod tables;
 mod wrap;
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use zerosearch_files::{FileError, read_text};
-use zerosearch_generate::{GenerateError, Generator, WeightVersion};
-use zerosearch_grammar::EpisodeFormat;
-use zerosearch_lm::{LanguageModel, LocalCompleter};
-use zerosearch_remote::SglangGenerator;
 use zerosearch_reward::RewardConfig;
-use zerosearch_search::{
-    Bm25Index, Dialect, Document, Query, RetrieverServer, SearchEngine, SearchError, WebProvider, WebSearch,
-};
-use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError, SimulatorPrompt};
 use zerosearch_train::TrainConfig;
 
-use self::engine_keys::EngineKeys;
+pub use self::engine::{EngineConfig, EngineError};
+pub use self::generator::GeneratorConfig;
 pub use self::judge::JudgeConfig;
 pub use self::policy::PolicyConfig;
-pub use self::server::{Api, ServerConfig, ServerKind};
+pub use self::served_model::{Api, ServedModel, ServerKind};
 pub use self::simulator::{SimulatorConfig, SimulatorMode};
 pub use self::tables::Tables;
-pub use self::wrap::WrapConfig;
-use crate::ServedPolicy;
+pub use self::wrap::{BudgetConfig, WrapConfig};
 use crate::device::DeviceName;
 
 /// A TOML file that describes the RL stage. Unknown keys are refused; everything but `model`, `questions`,
@@ -72,7 +65,7 @@ pub struct RunConfig {
     pub out: PathBuf,
     /// The score of a rollout: `"f1"`, `"em"`, `"contains"`, `"format"`, or a list of `{ name, weight }`.
     pub reward: RewardConfig,
-    /// What answers the searches.
+    /// The engine that answers the searches.
     pub engine: EngineConfig,
     /// The device that policy and simulator are decoded on and the policy is trained on: `auto`, `cpu`, `cuda:N` or `webgpu`.
     pub device: DeviceName,
@@ -80,7 +73,7 @@ pub struct RunConfig {
     pub generator: Option<GeneratorConfig>,
     /// How to train.
     pub train: TrainConfig,
-    /// What to validate on, every `train.validate_every` steps.
+    /// Validation, every `train.validate_every` steps.
     pub validation: Option<ValidationConfig>,
 }
 
@@ -90,194 +83,15 @@ pub struct RunConfig {
 pub struct ValidationConfig {
     /// The questions, JSONL or Parquet.
     pub questions: PathBuf,
-    /// What answers their searches.
+    /// The engine that answers their searches.
     pub engine: EngineConfig,
     /// The share of noisy documents, where the engine is a simulator.
     #[serde(default)]
     pub noise: Option<f64>,
 }
 
-/// An engine to train against or to evaluate with.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "EngineKeys", into = "EngineKeys")]
-pub enum EngineConfig {
-    /// A fine-tuned model of this process that plays the engine: the method.
-    Simulator {
-        /// Its folder.
-        model: PathBuf,
-        /// How it samples.
-        simulation: SimulationConfig,
-    },
-    /// A simulator with a mode, a template or a server of its own.
-    Simulated(Box<SimulatorConfig>),
-    /// BM25 over a corpus: the Search-R1 baseline.
-    Bm25 {
-        /// JSONL or Parquet rows `id?, title?, contents`.
-        corpus: PathBuf,
-    },
-    /// A retrieval server: the Search-R1 baseline.
-    Retriever {
-        /// Its address.
-        url: String,
-        /// The form of its requests, `search_r1` or `zerosearch`.
-        dialect: Dialect,
-    },
-    /// Google through a service, whose key is read from `SERPAPI_API_KEY`, `SERPER_API_KEY`, or `GOOGLE_API_KEY` and `GOOGLE_CSE_ID`.
-    Web {
-        /// The service, `serpapi`, `serper` or `google_cse`.
-        provider: WebProvider,
-    },
-    /// No engine: reinforcement learning without search (R1). Episodes have one turn, and a search in it is not executed.
-    None,
-    /// An engine with something around it, such as a cache.
-    Wrapped {
-        /// The engine.
-        engine: Box<EngineConfig>,
-        /// What stands around it.
-        wrap: WrapConfig,
-    },
-}
-
-/// A server that decodes the policy during training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum GeneratorConfig {
-    /// SGLang.
-    Sglang {
-        /// Its address.
-        url: String,
-        /// The folder through which it is given new weights, under the same path on its machine; `served` in the run's folder
-        /// if it is left out.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        folder: Option<PathBuf>,
-        /// Whether it is sent a seed with every turn, so that a run repeats. It must then have been started with
-        /// `--enable-deterministic-inference`.
-        #[serde(default = "yes")]
-        seeds: bool,
-    },
-}
-
-fn yes() -> bool {
-    true
-}
-
-impl GeneratorConfig {
-    /// Addresses the server. Nothing is sent yet.
-    pub fn generator(&self, model: &LanguageModel, format: &EpisodeFormat, out: impl AsRef<Path>) -> ServedPolicy {
-        let Self::Sglang { url, folder, seeds } = self;
-        let server = SglangGenerator::new(url, model.config.max_positions).with_stop_strings(format.stop_tags());
-        let server = if *seeds { server.with_seeds() } else { server };
-        let folder = folder.clone().unwrap_or_else(|| out.as_ref().join("served"));
-        ServedPolicy::new(server, model, folder)
-    }
-
-    /// A generator for a policy that does not change: the server is made to load the model's own folder, under the path that it has
-    /// here.
-    ///
-    /// # Errors
-    /// When the server cannot load it.
-    pub fn generator_of(
-        &self,
-        model: &LanguageModel,
-        folder: &Path,
-        format: &EpisodeFormat,
-    ) -> Result<Box<dyn Generator>, GenerateError> {
-        let Self::Sglang { url, seeds, .. } = self;
-        let server = SglangGenerator::new(url, model.config.max_positions).with_stop_strings(format.stop_tags());
-        let mut server = if *seeds { server.with_seeds() } else { server };
-        let absolute = std::path::absolute(folder).ok();
-        let path = absolute.as_deref().and_then(Path::to_str).ok_or_else(|| GenerateError::Remote {
-            endpoint: url.clone(),
-            message: format!("{} has no absolute path in UTF-8, which the server could be told", folder.display()),
-        })?;
-        server.refit(path, WeightVersion::default())?;
-        Ok(Box::new(server))
-    }
-}
-
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
-}
-
-impl EngineConfig {
-    /// Reads the model or the corpus, or addresses the server.
-    ///
-    /// # Errors
-    /// When a file is missing or broken, or there is no key for the web service.
-    pub fn read(&self) -> Result<Box<dyn SearchEngine>, EngineError> {
-        self.read_on(&Device::flex())
-    }
-
-    /// As [`read`](Self::read); a simulator is decoded on a device.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    pub fn read_on(&self, device: &Device) -> Result<Box<dyn SearchEngine>, EngineError> {
-        Ok(match self {
-            Self::Simulator { model: folder, simulation } => {
-                let model = LanguageModel::read(folder).map_err(SimulatorError::from)?;
-                let completer = LocalCompleter::on(&model, device).map_err(SimulatorError::from)?;
-                Box::new(SimulatedEngine::new(completer, SimulatorPrompt::for_model(folder)?, *simulation))
-            }
-            Self::Bm25 { corpus } => Box::new(Bm25Index::read(corpus)?),
-            Self::Retriever { url, dialect } => Box::new(RetrieverServer::new(url, *dialect)),
-            Self::Web { provider } => Box::new(WebSearch::from_env(*provider)?),
-            Self::Simulated(simulator) => simulator.read_on(device)?,
-            Self::None => Box::new(Absent),
-            Self::Wrapped { engine, wrap } => wrap.around(|| engine.read_on(device))?,
-        })
-    }
-
-    /// Whether a model plays the engine, which then must be told question and answers.
-    pub fn is_simulated(&self) -> bool {
-        match self {
-            Self::Simulator { .. } | Self::Simulated(_) => true,
-            Self::Wrapped { engine, .. } => engine.is_simulated(),
-            Self::Bm25 { .. } | Self::Retriever { .. } | Self::Web { .. } | Self::None => false,
-        }
-    }
-}
-
-/// Stands where nothing is searched.
-struct Absent;
-
-impl SearchEngine for Absent {
-    fn search(&self, _: &Query<'_>) -> Result<Vec<Document>, SearchError> {
-        Err(SearchError::Index("there is no engine (kind = \"none\")".into()))
-    }
-}
-
-/// An engine that cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// The simulator's model or prompt.
-    #[error(transparent)]
-    Simulator(#[from] SimulatorError),
-    /// The corpus, or the key of a web service.
-    #[error(transparent)]
-    Search(#[from] SearchError),
-    /// A server that does not answer as it should.
-    #[error(transparent)]
-    Server(#[from] GenerateError),
-    /// A server's key is not where `key_env` says.
-    #[error("the environment variable {0} is not set: put the server's key there, or leave `key_env` out")]
-    Key(String),
-    /// A server that offers no model, or several.
-    #[error("{url} does not offer exactly one model, but [{offered}]: say which with `served_model`")]
-    ModelName {
-        /// The address.
-        url: String,
-        /// The models that it lists.
-        offered: String,
-    },
-    /// More addresses than are taken.
-    #[error("`urls` has {found} addresses, expected one for {what}")]
-    Addresses {
-        /// The role of the server.
-        what: String,
-        /// How many there are.
-        found: usize,
-    },
 }
 
 /// A configuration file that cannot be used.
@@ -291,7 +105,7 @@ pub enum ConfigError {
     Parse {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with line and column.
+        /// The problem, with line and column.
         message: String,
     },
     /// An evaluation that names a simulator.
@@ -309,9 +123,9 @@ pub enum ConfigError {
     /// A `key=value` without `=`, or with a key that leads nowhere.
     #[error("--set {assignment}: {message}; expected key.path=value, such as train.steps=50")]
     Assignment {
-        /// What was given.
+        /// The given value.
         assignment: String,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
 }
@@ -339,6 +153,9 @@ impl RunConfig {
 
 #[cfg(test)]
 mod tests {
+    use zerosearch_search::{Dialect, WebProvider};
+    use zerosearch_train::OldLogprobs;
+
     use super::*;
 
     const TEXT: &str = "model = \"m\"\nquestions = \"q\"\nout = \"o\"\nengine = { kind = \"bm25\", corpus = \"c\" }\n";
@@ -362,7 +179,7 @@ mod tests {
         let config =
             parse(TEXT, &["train.steps=7", "engine.corpus=other/c.jsonl", "train.algorithm.name=ppo"]).unwrap();
         assert_eq!(config.train.steps, 7);
-        assert_eq!(config.engine, EngineConfig::Bm25 { corpus: "other/c.jsonl".into() });
+        assert_eq!(config.engine, EngineConfig::Bm25 { corpus: "other/c.jsonl".into(), index: None });
         assert!(parse(TEXT, &["train.step=7"]).unwrap_err().to_string().contains("step"));
         assert!(parse(TEXT, &["steps"]).unwrap_err().to_string().contains("has no ="));
     }
@@ -391,7 +208,7 @@ mod tests {
             let config =
                 parse(TEXT, &["train.steps=7", "engine={kind=\"retriever\",url=\"\"}", &url, "train.gradient_norm=2"])
                     .unwrap();
-            assert_eq!(config.engine, EngineConfig::Retriever { url: text.into(), dialect: Dialect::SearchR1 });
+            assert_eq!(config.engine, EngineConfig::Retriever { urls: vec![text.into()], dialect: Dialect::SearchR1 });
             assert_eq!((config.train.steps, config.train.gradient_norm), (7, 2.0));
         }
         let config = parse(TEXT, &["out = runs/x ", "model=\"7\"", "questions='a b'", "train.seed=3"]).unwrap();
@@ -421,19 +238,79 @@ mod tests {
 
     #[test]
     fn an_engine_that_is_not_there_is_named() {
-        let engine = EngineConfig::Bm25 { corpus: "no/such/corpus.jsonl".into() };
+        let engine = EngineConfig::Bm25 { corpus: "no/such/corpus.jsonl".into(), index: None };
         assert!(engine.read().err().unwrap().to_string().contains("no/such/corpus.jsonl"));
         let engine = EngineConfig::Simulator { model: "no/such/model".into(), simulation: Default::default() };
         assert!(engine.read().err().unwrap().to_string().contains("no/such/model"));
     }
 
     #[test]
+    fn an_index_in_a_folder_is_built_once_and_answers_like_the_one_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let (corpus, index) = (folder.path().join("corpus.jsonl"), folder.path().join("index"));
+        std::fs::write(&corpus, "{\"contents\": \"Chad borders Niger.\"}\n{\"contents\": \"Mali\"}\n").unwrap();
+        let text =
+            format!("model = \"m\"\nquestions = \"q\"\nout = \"o\"\n[engine]\nkind = \"bm25\"\ncorpus = {corpus:?}\n");
+        let search = |assignments: &[String]| {
+            let config = RunConfig::parse("run.toml", &text, assignments).unwrap();
+            let query = zerosearch_search::Query { text: "niger", top_k: 3, context: None };
+            config.engine.read().unwrap().search(&query).unwrap()
+        };
+        let expected = search(&[]);
+        assert_eq!(expected.len(), 1);
+        for _ in 0..2 {
+            assert_eq!(search(&[format!("engine.index={index:?}")]), expected);
+        }
+        assert!(index.join("index.json").exists());
+    }
+
+    #[test]
     fn a_server_that_decodes_the_policy_has_a_folder_and_seeds_of_its_own() {
         let text = format!("{TEXT}[generator]\nkind = \"sglang\"\nurl = \"http://localhost:30000\"\n");
-        let expected = GeneratorConfig::Sglang { url: "http://localhost:30000".into(), folder: None, seeds: true };
+        let url = || "http://localhost:30000".to_string();
+        let expected = GeneratorConfig::Sglang { url: url(), urls: Vec::new(), folder: None, seeds: true };
         assert_eq!(parse(&text, &[]).unwrap().generator, Some(expected));
-        assert!(parse(&text, &["generator.kind=vllm"]).unwrap_err().to_string().contains("vllm"));
+        let several = ["generator.kind=vllm", "generator.urls=[\"a:1\", \"b:2\"]", "generator.seeds=false"];
+        let several = parse(&text, &several).unwrap().generator.unwrap();
+        let urls = ["a:1", "b:2"].map(String::from).to_vec();
+        assert_eq!(several, GeneratorConfig::Vllm { url: url(), urls, folder: None, seeds: false });
+        assert_eq!(several.urls(), ["http://localhost:30000", "a:1", "b:2"]);
+        assert!(parse(&text, &["generator.kind=other"]).unwrap_err().to_string().contains("vllm"));
         assert_eq!(parse(TEXT, &[]).unwrap().generator, None);
+    }
+
+    #[test]
+    fn a_generator_that_cannot_be_trained_through_is_refused_before_the_run() {
+        let refused = |keys: &str, assignments: &[&str]| {
+            let config = parse(&format!("{TEXT}[generator]\n{keys}\n"), assignments).unwrap();
+            config.generator.unwrap().check(&config.train).err().map(|error| error.to_string())
+        };
+        let vllm = "kind = \"vllm\"\nurls = [\"localhost:8000\"]";
+        let message = refused(vllm, &[]).unwrap();
+        assert!(message.contains("train.lora") && message.contains("serve the policy with SGLang"), "{message}");
+        assert_eq!(refused(vllm, &["train.lora.rank=4"]), None);
+        assert!(refused("kind = \"sglang\"", &[]).unwrap().contains("`urls` is empty"));
+        assert_eq!(refused("kind = \"sglang\"\nurl = \"localhost:30000\"", &[]), None);
+    }
+
+    #[test]
+    fn the_log_probabilities_of_a_server_are_corrected_unless_the_file_says_otherwise() {
+        let text = format!("{TEXT}[generator]\nkind = \"sglang\"\nurl = \"localhost:30000\"\n");
+        let on = (OldLogprobs::Recomputed, Some(Default::default()));
+        let off = (OldLogprobs::Generator, None);
+        for (text, assignments, expected) in [
+            (text.as_str(), &[][..], on),
+            (&text, &["train.steps=7"], on),
+            (&text, &["train.old_logprobs=generator"], off),
+            (&text, &["train.old_logprobs=recomputed"], (OldLogprobs::Recomputed, None)),
+            // A greedy token is not drawn.
+            (&text, &["train.rollout.sampling.temperature=0"], off),
+            (TEXT, &[], off),
+        ] {
+            let train = parse(text, assignments).unwrap().train;
+            assert_eq!((train.old_logprobs, train.importance_sampling), expected, "{assignments:?}");
+            assert!(train.validate().is_ok());
+        }
     }
 
     #[test]
@@ -462,7 +339,7 @@ mod tests {
             let text = format!("model = \"m\"\nquestions = \"q\"\nout = \"o\"\n[engine]\n{keys}");
             parse(&text, &[]).map(|config| config.engine)
         };
-        let retriever = |dialect| EngineConfig::Retriever { url: "http://h".into(), dialect };
+        let retriever = |dialect| EngineConfig::Retriever { urls: vec!["http://h".into()], dialect };
         let plain = "kind = \"retriever\"\nurl = \"http://h\"\n";
         assert_eq!(engine(plain).unwrap(), retriever(Dialect::SearchR1));
         assert_eq!(engine(&format!("{plain}dialect = \"search_r1\"")).unwrap(), retriever(Dialect::SearchR1));

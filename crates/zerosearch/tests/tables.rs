@@ -1,4 +1,4 @@
-//! Engines, policies and judges as they stand in a file, against servers in this process.
+//! Engines, policies and judges as a file names them, against servers in this process.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -253,6 +253,8 @@ fn the_page_names_every_key_and_no_other() {
         "",
         "engine",
         "engine.wrap",
+        "engine.wrap.budget",
+        "server",
         "engine.simulation",
         "judge",
         "validation",
@@ -296,7 +298,16 @@ fn what_does_not_go_together_is_refused_with_its_line() {
             "`system` goes with api = \"chat\"",
             6,
         ),
-        ("[engine]\nkind = \"simulator\"\nmodel = \"m\"\n[engine.wrap]\ncache = \"f\"", "`wrap.cache` does not go", 1),
+        (
+            "[engine]\nkind = \"web\"\nprovider = \"serper\"\n[engine.wrap]\nreplay = \"f\"\nrate_limit = 1.0",
+            "`wrap.rate_limit` stands beside `wrap.replay`",
+            1,
+        ),
+        (
+            "[engine]\nkind = \"web\"\nprovider = \"serper\"\n[engine.wrap]\nbudget = { amount = 5.0 }",
+            "`calls`, or `amount` and `price`",
+            1,
+        ),
         (
             "[judge]\nkind = \"rule\"\nmodel = \"m\"",
             "`model` does not go with kind = \"rule\", which takes no other key",
@@ -304,7 +315,7 @@ fn what_does_not_go_together_is_refused_with_its_line() {
         ),
         ("[judge]\nkind = \"llm\"", "`model` is missing", 1),
         ("[policy]\nbackend = \"local\"\nurls = [\"h\"]", "`urls` does not go with backend = \"local\"", 3),
-        ("[policy]\nbackend = \"sglang\"", "missing field `url", 1),
+        ("[policy]\nbackend = \"sglang\"", "`urls` is missing: backend = \"sglang\"", 1),
         ("[policy]\nbackend = \"tgi\"", "unknown variant `tgi`", 1),
     ] {
         let message = Tables::parse("run.toml", text, &[]).unwrap_err().to_string();

@@ -7,7 +7,7 @@ use zerosearch_search::{Dialect, WebProvider};
 use zerosearch_simulator::SimulationConfig;
 
 use super::keys::{refuse_misplaced, required};
-use super::server::{Api, Backend, OF_SERVERS, ServerKeys, addresses};
+use super::served_model::{Api, Backend, OF_SERVERS, ServerKeys, addresses};
 use super::{EngineConfig, SimulatorConfig, SimulatorMode, WrapConfig};
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +51,8 @@ pub(super) struct EngineKeys {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     corpus: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    index: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     dialect: Option<Dialect>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     provider: Option<WebProvider>,
@@ -77,6 +79,7 @@ impl EngineKeys {
             key_env: None,
             concurrency: None,
             corpus: None,
+            index: None,
             dialect: None,
             provider: None,
             simulation: None,
@@ -87,10 +90,10 @@ impl EngineKeys {
     /// Refuses keys of other kinds of engines.
     fn refuse_others(&self) -> Result<&'static str, String> {
         let of_simulators: Vec<&str> =
-            ["model", "mode", "template", "simulation", "backend"].into_iter().chain(OF_SERVERS).collect();
+            ["model", "mode", "template", "simulation", "wrap", "backend"].into_iter().chain(OF_SERVERS).collect();
         let (with, taken): (&str, &[&str]) = match self.kind {
             Kind::Simulator => ("kind = \"simulator\"", &of_simulators),
-            Kind::Bm25 => ("kind = \"bm25\"", &["corpus", "wrap"]),
+            Kind::Bm25 => ("kind = \"bm25\"", &["corpus", "index", "wrap"]),
             Kind::Retriever => ("kind = \"retriever\"", &["url", "urls", "dialect", "wrap"]),
             Kind::Web => ("kind = \"web\"", &["provider", "wrap"]),
             Kind::None => ("kind = \"none\"", &[]),
@@ -109,10 +112,10 @@ impl EngineKeys {
             ("key_env", self.key_env.is_some()),
             ("concurrency", self.concurrency.is_some()),
             ("corpus", self.corpus.is_some()),
+            ("index", self.index.is_some()),
             ("dialect", self.dialect.is_some()),
             ("provider", self.provider.is_some()),
-            // A simulator's is looked at as a whole: what does not fit it is told with the reason.
-            ("wrap", self.wrap.is_some() && self.kind != Kind::Simulator),
+            ("wrap", self.wrap.is_some()),
         ];
         refuse_misplaced(&given, taken, with).map(|()| with)
     }
@@ -140,19 +143,20 @@ impl TryFrom<EngineKeys> for EngineConfig {
                     }
                 }
             }
-            Kind::Bm25 => Self::Bm25 { corpus: required(keys.corpus, "corpus", with, "\"corpus.jsonl\"")? },
+            Kind::Bm25 => {
+                let corpus = required(keys.corpus, "corpus", with, "\"corpus.jsonl\"")?;
+                Self::Bm25 { corpus, index: keys.index }
+            }
             Kind::Retriever => {
                 let urls = required(addresses(url, urls)?, "url", with, "\"http://127.0.0.1:8000\"")?;
-                let [url] = <[String; 1]>::try_from(urls)
-                    .map_err(|urls| format!("`urls` has {} addresses, expected one for {with}", urls.len()))?;
-                Self::Retriever { url, dialect: keys.dialect.unwrap_or_default() }
+                Self::Retriever { urls, dialect: keys.dialect.unwrap_or_default() }
             }
             Kind::Web => Self::Web { provider: required(keys.provider, "provider", with, "\"serper\"")? },
             Kind::None => Self::None,
         };
         match wrap.filter(|wrap| *wrap != WrapConfig::default()) {
             Some(wrap) => {
-                wrap.check(engine.is_simulated())?;
+                wrap.check()?;
                 Ok(Self::Wrapped { engine: Box::new(engine), wrap })
             }
             None => Ok(engine),
@@ -174,10 +178,14 @@ impl From<EngineConfig> for EngineKeys {
                 let keys = Self { mode, model, template, simulation: Some(simulation), ..Self::of(Kind::Simulator) };
                 Self { backend, url, urls, api, system, served_model, key_env, concurrency, ..keys }
             }
-            EngineConfig::Bm25 { corpus } => Self { corpus: Some(corpus), ..Self::of(Kind::Bm25) },
-            EngineConfig::Retriever { url, dialect } => {
+            EngineConfig::Bm25 { corpus, index } => Self { corpus: Some(corpus), index, ..Self::of(Kind::Bm25) },
+            EngineConfig::Retriever { urls, dialect } => {
                 let dialect = (dialect != Dialect::default()).then_some(dialect);
-                Self { url: Some(url), dialect, ..Self::of(Kind::Retriever) }
+                let (url, urls) = match <[String; 1]>::try_from(urls) {
+                    Ok([url]) => (Some(url), None),
+                    Err(urls) => (None, Some(urls)),
+                };
+                Self { url, urls, dialect, ..Self::of(Kind::Retriever) }
             }
             EngineConfig::Web { provider } => Self { provider: Some(provider), ..Self::of(Kind::Web) },
             EngineConfig::None => Self::of(Kind::None),

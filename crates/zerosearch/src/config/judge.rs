@@ -1,17 +1,18 @@
-//! Who says whether the answer can be found in documents.
+//! Judges, which say whether the answer can be found in documents.
 
 use std::path::PathBuf;
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
+use zerosearch_generate::{Ledger, Role};
 use zerosearch_simulator::{CompleterJudge, Judge, RuleJudge};
 
 use super::keys::{refuse_misplaced, required};
-use super::server::{Api, Backend, OF_SERVERS, ServerKeys};
+use super::served_model::{Api, Backend, OF_SERVERS, ServerKeys};
 use super::simulator::local;
-use super::{EngineError, ServerConfig};
+use super::{EngineError, ServedModel};
 
-/// The table `[judge]`: who labels interactions.
+/// The table `[judge]`: the judge that labels interactions.
 ///
 /// ```
 /// use zerosearch::burn::tensor::Device;
@@ -30,7 +31,7 @@ pub enum JudgeConfig {
     /// A language model of this process, from its folder.
     Local(PathBuf),
     /// A language model on a server.
-    Served(ServerConfig),
+    Served(ServedModel),
 }
 
 impl JudgeConfig {
@@ -39,10 +40,19 @@ impl JudgeConfig {
     /// # Errors
     /// When a file of the folder is missing or broken, or the server cannot be used.
     pub fn read_on(&self, device: &Device) -> Result<Box<dyn Judge>, EngineError> {
+        self.read_with(device, &Ledger::new())
+    }
+
+    /// As [`read_on`](Self::read_on); a model reports what it uses to a ledger.
+    ///
+    /// # Errors
+    /// As [`read_on`](Self::read_on).
+    pub fn read_with(&self, device: &Device, ledger: &Ledger) -> Result<Box<dyn Judge>, EngineError> {
+        let account = ledger.account(Role::Judge);
         Ok(match self {
             Self::Rule => Box::new(RuleJudge),
-            Self::Local(model) => Box::new(CompleterJudge::new(local(model, device)?)),
-            Self::Served(server) => Box::new(CompleterJudge::new(server.completer()?)),
+            Self::Local(model) => Box::new(CompleterJudge::new(local(model, device)?.with_account(account))),
+            Self::Served(server) => Box::new(CompleterJudge::new(server.completer()?.with_account(account))),
         })
     }
 }

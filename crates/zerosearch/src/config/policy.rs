@@ -1,23 +1,26 @@
-//! Where the policy is decoded.
+//! The place where the policy is decoded.
 
 use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
 
 use super::GeneratorConfig;
+use super::keys::required;
 
 /// The table `[policy]`: `backend = "local"`, or a server's name and the keys of its [`GeneratorConfig`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "toml::Table", into = "toml::Table")]
 pub struct PolicyConfig(pub Option<GeneratorConfig>);
 
-impl TryFrom<toml::Table> for PolicyConfig {
+impl TryFrom<Table> for PolicyConfig {
     type Error = String;
 
-    fn try_from(mut table: toml::Table) -> Result<Self, String> {
+    fn try_from(mut table: Table) -> Result<Self, String> {
         let backend = table.remove("backend").unwrap_or_else(|| "local".into());
         if backend.as_str() == Some("local") {
             return match table.keys().next() {
                 Some(key) => Err(format!(
-                    "`{key}` does not go with backend = \"local\", which is the default: expected backend = \"sglang\" beside it"
+                    "`{key}` does not go with backend = \"local\", which is the default: expected backend = \"sglang\" or \"vllm\" \
+                     beside it"
                 )),
                 None => Ok(Self(None)),
             };
@@ -25,30 +28,30 @@ impl TryFrom<toml::Table> for PolicyConfig {
         if table.contains_key("kind") {
             return Err("`kind` is unknown here, expected `backend`".into());
         }
-        if let Some(toml::Value::Array(urls)) = table.get("urls") {
-            if table.contains_key("url") {
-                return Err("`url` stands beside `urls`, expected one of the two".into());
-            }
-            if let [url] = urls.as_slice() {
-                table.insert("url".into(), url.clone());
-                table.remove("urls");
-            }
+        let with = format!("backend = {backend}");
+        // One address is one address, under either key.
+        if let Some(Value::Array(urls)) = table.get("urls")
+            && let ([url], false) = (urls.as_slice(), table.contains_key("url"))
+        {
+            table.insert("url".into(), url.clone());
+            table.remove("urls");
         }
         table.insert("kind".into(), backend);
-        let config = GeneratorConfig::deserialize(toml::Value::Table(table));
-        config.map(|config| Self(Some(config))).map_err(|error| error.message().replace("`url`", "`urls`"))
+        let config = GeneratorConfig::deserialize(Value::Table(table)).map_err(|error| error.message().to_string())?;
+        required(config.urls().first(), "urls", &with, "[\"http://127.0.0.1:30000\"]")?;
+        Ok(Self(Some(config)))
     }
 }
 
-impl From<PolicyConfig> for toml::Table {
+impl From<PolicyConfig> for Table {
     fn from(PolicyConfig(generator): PolicyConfig) -> Self {
-        let table = generator.and_then(|generator| Self::try_from(generator).ok()).unwrap_or_default();
-        let backend = table.get("kind").cloned().unwrap_or_else(|| "local".into());
-        let urls =
-            table.get("url").filter(|url| url.as_str() != Some("")).map(|url| toml::Value::Array(vec![url.clone()]));
-        let rest = table.into_iter().filter(|(key, _)| key != "kind" && key != "url");
-        let own = [("backend".to_string(), backend)].into_iter().chain(urls.map(|urls| ("urls".to_string(), urls)));
-        // Several addresses stand under `urls` themselves.
-        own.chain(rest).collect()
+        let Some(generator) = generator else { return Self::from_iter([("backend".to_string(), "local".into())]) };
+        let urls: Value = generator.urls().into_iter().map(Value::from).collect::<Vec<_>>().into();
+        let mut table = Self::try_from(generator).unwrap_or_default();
+        table.remove("url");
+        let backend = table.remove("kind").unwrap_or_else(|| "local".into());
+        table.insert("backend".into(), backend);
+        table.insert("urls".into(), urls);
+        table
     }
 }

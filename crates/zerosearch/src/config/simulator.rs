@@ -1,16 +1,16 @@
 //! A model that plays the engine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use zerosearch_files::{FileError, read_text};
-use zerosearch_generate::Sampling;
+use zerosearch_generate::{GenerateError, Ledger, Role, Sampling};
 use zerosearch_lm::{LanguageModel, LocalCompleter};
 use zerosearch_search::SearchEngine;
 use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError, SimulatorPrompt};
 
-use super::{EngineError, ServerConfig};
+use super::{EngineError, ServedModel};
 
 /// A simulator in any mode, here or on a server.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,7 +24,7 @@ pub struct SimulatorConfig {
     /// How it samples.
     pub simulation: SimulationConfig,
     /// The server that decodes it; this process if it is left out.
-    pub server: Option<ServerConfig>,
+    pub server: Option<ServedModel>,
 }
 
 /// How a model is told to play the engine.
@@ -59,19 +59,22 @@ impl SimulatorConfig {
     }
 
     /// Reads the model, or addresses the server.
-    pub(super) fn read_on(&self, device: &Device) -> Result<Box<dyn SearchEngine>, EngineError> {
+    pub(super) fn read_with(&self, device: &Device, ledger: &Ledger) -> Result<Box<dyn SearchEngine>, EngineError> {
         let SimulationConfig { temperature, max_new_tokens, .. } = self.simulation;
         Sampling::temperature(temperature).validate().map_err(SimulatorError::from)?;
         if max_new_tokens == 0 {
             let (name, value) = ("max_new_tokens", "0".into());
-            let error = zerosearch_generate::GenerateError::Parameter { name, value, expected: "at least 1" };
+            let error = GenerateError::Parameter { name, value, expected: "at least 1" };
             return Err(SimulatorError::from(error).into());
         }
-        let prompt = self.prompt()?;
+        let (prompt, account) = (self.prompt()?, ledger.account(Role::Simulator));
         match &self.server {
-            Some(server) => Ok(Box::new(SimulatedEngine::new(server.completer()?, prompt, self.simulation))),
+            Some(server) => {
+                let completer = server.completer()?.with_account(account);
+                Ok(Box::new(SimulatedEngine::new(completer, prompt, self.simulation)))
+            }
             None => {
-                let completer = local(self.model.as_deref().unwrap_or(std::path::Path::new("")), device)?;
+                let completer = local(self.model.as_deref().unwrap_or(Path::new("")), device)?.with_account(account);
                 Ok(Box::new(SimulatedEngine::new(completer, prompt, self.simulation)))
             }
         }
@@ -79,7 +82,7 @@ impl SimulatorConfig {
 }
 
 /// A model of this process that completes texts.
-pub(super) fn local(folder: &std::path::Path, device: &Device) -> Result<LocalCompleter, EngineError> {
+pub(super) fn local(folder: &Path, device: &Device) -> Result<LocalCompleter, EngineError> {
     let model = LanguageModel::read(folder).map_err(SimulatorError::from)?;
     Ok(LocalCompleter::on(&model, device).map_err(SimulatorError::from)?)
 }

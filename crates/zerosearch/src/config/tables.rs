@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use zerosearch_files::read_text;
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_reward::RewardConfig;
-use zerosearch_train::TrainConfig;
+use zerosearch_server::ServerConfig;
+use zerosearch_train::{OldLogprobs, TrainConfig};
 
 use super::keys::required;
 use super::parse::parse;
@@ -52,7 +53,7 @@ pub struct Tables {
     /// The device that models are computed on.
     #[serde(skip_serializing_if = "is_default")]
     pub device: DeviceName,
-    /// What answers the searches.
+    /// The engine that answers the searches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineConfig>,
     /// Where the policy is decoded.
@@ -63,12 +64,15 @@ pub struct Tables {
     pub generator: Option<GeneratorConfig>,
     /// How to train; its `rollout` bounds the episodes of every program.
     pub train: TrainConfig,
-    /// What to validate on, and what `evaluate` takes.
+    /// The questions and the engine of validations, and of `evaluate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationConfig>,
-    /// Who labels interactions.
+    /// The judge that labels interactions.
     #[serde(skip_serializing_if = "is_default")]
     pub judge: JudgeConfig,
+    /// The address and the bounds of `serve`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub server: ServerConfig,
 }
 
 impl Tables {
@@ -90,8 +94,9 @@ impl Tables {
     /// As [`read`](Self::read).
     pub fn parse(path: impl AsRef<Path>, text: &str, assignments: &[String]) -> Result<Self, ConfigError> {
         let path = path.as_ref();
-        let (tables, _): (Self, _) = parse(path, text, assignments)?;
-        tables.resolved().map_err(|message| ConfigError::Parse { path: path.into(), message })
+        let (tables, keys): (Self, _) = parse(path, text, assignments)?;
+        let tables = tables.resolved().map_err(|message| ConfigError::Parse { path: path.into(), message })?;
+        Ok(tables.corrected(&keys))
     }
 
     /// The tables of a training run.
@@ -128,6 +133,18 @@ impl Tables {
             Some(engine) if engine.is_simulated() => Err(ConfigError::Simulated { table }),
             engine => Ok(engine.filter(|engine| **engine != EngineConfig::None)),
         }
+    }
+
+    /// With the corrections for a server's log-probabilities, where the file's keys do not say otherwise.
+    fn corrected(mut self, keys: &toml::Table) -> Self {
+        let train = keys.get("train").and_then(toml::Value::as_table);
+        let is_said = |key: &str| train.is_some_and(|train| train.contains_key(key));
+        let is_drawn = self.train.rollout.sampling.temperature > 0.0;
+        if self.policy.0.is_some() && is_drawn && !is_said("old_logprobs") && !is_said("importance_sampling") {
+            self.train.old_logprobs = OldLogprobs::Recomputed;
+            self.train.importance_sampling = Some(Default::default());
+        }
+        self
     }
 
     /// With what one key says about another.
@@ -175,7 +192,6 @@ impl From<RunConfig> for Tables {
         let RunConfig { model, questions, out, reward, engine, device, generator, train, validation } = run;
         let (model, questions, out, engine) = (Some(model), Some(questions), Some(out), Some(engine));
         let policy = PolicyConfig(generator);
-        let judge = JudgeConfig::default();
-        Self { model, questions, out, reward, device, engine, policy, generator: None, train, validation, judge }
+        Self { model, questions, out, reward, device, engine, policy, train, validation, ..Self::default() }
     }
 }

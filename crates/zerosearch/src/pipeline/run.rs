@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zerosearch_eval::Strategy;
 use zerosearch_files::{prepare_folder, write_atomic};
+use zerosearch_generate::Ledger;
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{LanguageModel, LocalCompleter, StoredDtype};
 use zerosearch_metrics::{ConsoleSink, ProgressBar, say};
@@ -109,11 +110,12 @@ impl<'a> Pipeline<'a> {
             say(format!("  {name:28} {:5.1} % {:5.1} %", 100.0 * o.useful_contains, 100.0 * o.noisy_contains));
         }
 
-        let simulated = engine(self.config.simulation, &simulator, &simulator_prompt, &self.device)?;
+        let ledger = Ledger::new();
+        let simulated = engine(self.config.simulation, &simulator, &simulator_prompt, &self.device, &ledger)?;
         if interrupted.load(Ordering::Relaxed) {
             return Ok(PipelineEnd::Interrupted);
         }
-        let Some((policy, real_calls)) = self.train(&base, simulated, &calls, interrupted)? else {
+        let Some((policy, real_calls)) = self.train(&base, simulated, ledger, &calls, interrupted)? else {
             return Ok(PipelineEnd::Interrupted);
         };
         say(format!("calls to the real engine during training: {real_calls}"));
@@ -204,7 +206,7 @@ impl<'a> Pipeline<'a> {
         )?;
         let used = self.config.simulation;
         let obedience = |model: &LanguageModel, attempts: usize| {
-            let engine = engine(SimulationConfig { attempts, ..used }, model, template, &self.device)?;
+            let engine = engine(SimulationConfig { attempts, ..used }, model, template, &self.device, &Ledger::new())?;
             Ok::<_, PipelineError>(measure_obedience(&engine, &held_out, self.config.train.rollout.top_k, seed)?)
         };
         let before = obedience(base, 1)?;
@@ -276,6 +278,7 @@ impl<'a> Pipeline<'a> {
         &self,
         base: &LanguageModel,
         simulated: SimulatedEngine<LocalCompleter>,
+        ledger: Ledger,
         calls: &CallCount,
         interrupted: &AtomicBool,
     ) -> Result<Option<(LanguageModel, u64)>, PipelineError> {
@@ -286,6 +289,7 @@ impl<'a> Pipeline<'a> {
         let config = self.config.train.clone();
         let mut trainer = Trainer::builder(base.clone(), self.material.train.clone(), simulated)
             .device(self.device.clone())
+            .ledger(ledger)
             .checkpoints(self.out.join("checkpoints"))
             .logs(self.out)
             .sink(ConsoleSink::stdout(&COLUMNS))

@@ -1,7 +1,7 @@
 //! Fine-tuning the simulator on balanced, labelled interactions.
 
 use burn::tensor::Device;
-use zerosearch_generate::{Epochs, Stream};
+use zerosearch_generate::{Epochs, Ledger, Role, Stream};
 use zerosearch_lm::{AdamWConfig, LanguageModel, LearningRate, LmError, LocalCompleter, SftConfig, SftTrainer};
 use zerosearch_metrics::ProgressBar;
 use zerosearch_simulator::{LabelledInteraction, SimulatedEngine, SimulationConfig, SimulatorPrompt, sft_examples};
@@ -41,12 +41,14 @@ pub(super) fn tune(
     Ok(base.with_weights(trainer.decoder().to_host()))
 }
 
-/// A model that plays the engine.
+/// A model that plays the engine, and reports to a ledger.
 pub(super) fn engine(
     simulation: SimulationConfig,
     model: &LanguageModel,
     prompt: &SimulatorPrompt,
     device: &Device,
+    ledger: &Ledger,
 ) -> Result<SimulatedEngine<LocalCompleter>, LmError> {
-    Ok(SimulatedEngine::new(LocalCompleter::on(model, device)?, prompt.clone(), simulation))
+    let completer = LocalCompleter::on(model, device)?.with_account(ledger.account(Role::Simulator));
+    Ok(SimulatedEngine::new(completer, prompt.clone(), simulation))
 }
