@@ -77,7 +77,7 @@ fn main() -> Result<(), Failure> {
     let mut pipeline = Pipeline::new(config, &arguments.model, &material, &arguments.out);
     pipeline.resume = arguments.resume;
     pipeline.device = arguments.device.open()?;
-    let judge = Tables::read(arguments.judge.as_deref(), &[])?.judge.read_on(&pipeline.device)?;
+    let judge = Tables::read(arguments.judge.as_deref(), &[])?.judge.read_with(&pipeline.device, &pipeline.ledger)?;
     pipeline.judge = &*judge;
     match pipeline.run(&interrupted)? {
         PipelineEnd::Finished(outcome) => {

@@ -130,6 +130,33 @@ fn retrievers_of_both_dialects_and_a_recording_of_one() {
 }
 
 #[test]
+fn a_served_simulator_is_recorded_and_replayed_by_its_whole_context() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("answers.jsonl");
+    let (url, log) = server(|path, _| match path {
+        "/v1/models" => json!({"data": [{"id": "m"}]}),
+        _ => json!({"choices": [{"message": {"content": "Doc 1: a\nDoc 2: b"}}]}),
+    });
+    let text = |keys: &str| {
+        let engine = format!("[engine]\nkind = \"simulator\"\nbackend = \"openai\"\nurls = [\"{url}\"]\n");
+        tables(&format!("{engine}[engine.wrap]\n{keys}")).engine.unwrap()
+    };
+    let record = text(&format!("record = {file:?}\nrate_limit = 100.0\nbudget = {{ calls = 2 }}"));
+    assert_eq!(found(&record, Quality::Useful), ["a", "b"]);
+    // What is known costs nothing; the same query with the other keyword is another one.
+    assert_eq!(
+        (found(&record, Quality::Useful), found(&record, Quality::Noisy)),
+        (vec!["a".into(), "b".into()], vec!["a".into(), "b".into()])
+    );
+    let asked = |path: &str| log.lock().unwrap().iter().filter(|(asked, _)| asked == path).count();
+    assert_eq!(asked("/v1/chat/completions"), 2);
+    let models = asked("/v1/models");
+    let replay = text(&format!("replay = {file:?}"));
+    assert_eq!(found(&replay, Quality::Noisy), ["a", "b"]);
+    assert_eq!((asked("/v1/chat/completions"), asked("/v1/models")), (2, models), "a replay asks nobody");
+}
+
+#[test]
 fn a_judge_is_a_model_on_a_server_or_the_rule() {
     let (url, log) = server(|path, body| match path {
         "/v1/models" => json!({"data": [{"id": "judge"}]}),
@@ -180,7 +207,7 @@ impl<C: Completer> Completer for Recorder<C> {
 fn three_steps_against_a_served_simulator_are_those_against_a_local_one_to_the_bit() {
     let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/base");
     let train = "[train]\nsteps = 3\nquestions_per_step = 2\nsamples_per_question = 2\nlearning_rate = 1e-4\nwarmup_ratio = 0.0\n\
-         algorithm = { name = \"grpo\" }\n[train.rollout]\nmax_turns = 2\nmax_new_tokens = 64\nmax_observation_tokens = 60\ntop_k = 2\n";
+         algorithm = { name = \"grpo\" }\n[train.rollout]\nmax_turns = 2\nmax_new_tokens = 64\nmax_observation_tokens = 90\ntop_k = 2\n";
     let engine = "[engine]\nkind = \"simulator\"\nsimulation.max_new_tokens = 16\n";
     let head = format!("model = {base:?}\nquestions = \"q.jsonl\"\nout = \"o\"\n");
     let local = tables(&format!("{head}{engine}model = {base:?}\n{train}")).into_run().unwrap();
