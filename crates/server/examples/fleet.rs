@@ -1,7 +1,7 @@
 //! Searches per second of 1, 2 and 4 servers, each with a delay of 200 ms and one search at a time; and the fate of the searches when
 //! one of two is killed under way and started again. Prints JSON.
 //!
-//!     cargo run -p zerosearch-server --example fleet
+//!     cargo run --example fleet
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
