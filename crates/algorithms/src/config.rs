@@ -5,7 +5,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Algorithm, AlgorithmError, Cispo, Dapo, DrGrpo, Grpo, Gspo, Opo, Ppo, ReMax, Reinforce, ReinforcePp, Rloo,
+    Algorithm, AlgorithmError, Cispo, Dapo, DrGrpo, Grpo, Gspo, Opo, Ppo, ReMax, Reinforce, ReinforcePp, RejectionSft,
+    Rloo,
 };
 
 /// One line for each algorithm: its variant and type, and its name in configurations.
@@ -75,6 +76,7 @@ algorithms! {
     Gspo = "gspo",
     Cispo = "cispo",
     Ppo = "ppo",
+    RejectionSft = "rejection_sft",
 }
 
 impl Default for AlgorithmConfig {

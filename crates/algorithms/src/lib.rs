@@ -59,6 +59,7 @@ mod opo;
 mod ppo;
 mod reinforce;
 mod reinforce_pp;
+mod rejection_sft;
 mod remax;
 mod rloo;
 
@@ -81,6 +82,7 @@ pub use opo::Opo;
 pub use ppo::{Ppo, gae};
 pub use reinforce::{Baseline, Reinforce};
 pub use reinforce_pp::ReinforcePp;
+pub use rejection_sft::RejectionSft;
 pub use remax::ReMax;
 pub use rloo::Rloo;
 pub use value::{ValueInputs, ValueLoss, ValueOutput};
