@@ -201,6 +201,12 @@ mod tests {
             hops,
             data_source: data_source.map(str::to_owned),
             transcript: Vec::new(),
+            sample: 0,
+            condensations: 0,
+            tokens_in: 0,
+            tokens_out: 0,
+            kind: None,
+            evidence: None,
         }
     }
 
