@@ -12,21 +12,26 @@ use std::thread::available_parallelism;
 use clap::{ArgGroup, Parser};
 use zerosearch::Failure;
 use zerosearch::burn::tensor::Device;
-use zerosearch::config::EngineConfig;
+use zerosearch::config::{EngineConfig, Tables};
 use zerosearch::device::DeviceName;
 use zerosearch::lm::{LanguageModel, LocalCompleter};
 use zerosearch::metrics::say;
 use zerosearch::search::{Dialect, WebProvider};
-use zerosearch::serve::{ServeConfig, parse_noise};
-use zerosearch::server::{Server, Service};
+use zerosearch::server::{Server, Service, parse_noise};
 use zerosearch::simulator::{SimulatedEngine, SimulationConfig, SimulatorPrompt};
 
 #[derive(Parser)]
 #[command(group(ArgGroup::new("engine").args(["config", "simulator", "corpus", "retriever", "serpapi"]).required(true)))]
 struct Arguments {
-    /// A TOML file with `[engine]`, and perhaps `[server]`, `[curriculum]`, `calls` and `device`.
+    /// A TOML file, as `train` reads it: its `[engine]`, `[server]` and `device`.
     #[arg(long)]
     config: Option<PathBuf>,
+    /// Overrides a key of the file, such as `engine.mode=prompt`; may be given several times.
+    #[arg(long = "set")]
+    assignments: Vec<String>,
+    /// Prints the whole effective configuration, defaults included, and ends.
+    #[arg(long)]
+    print_config: bool,
     /// The folder of a model that plays the engine. It also answers /v1/chat/completions.
     #[arg(long)]
     simulator: Option<PathBuf>,
@@ -77,19 +82,24 @@ struct Arguments {
 fn main() -> Result<(), Failure> {
     zerosearch::init_logging();
     let arguments = Arguments::parse();
-    let config = arguments.config()?;
-    let (noise, device) = (config.noise()?, config.device.open()?);
+    let tables = arguments.tables()?;
+    if arguments.print_config {
+        say(tables.effective()?);
+        return Ok(());
+    }
+    let engine = tables.engine.ok_or_else(|| Failure::message("no engine: `engine` is missing in the file"))?;
+    let (noise, device) = (tables.server.noise()?, tables.device.open()?);
     // The address is taken before the model is read: one that is not to be had is noticed now, and early clients wait.
-    let server = Server::bind(config.server.clone())?.with_signals();
-    let mut service = match &arguments.simulator {
-        Some(folder) => simulator(folder, &device)?,
-        None => Service::new(Arc::from(config.engine.read_on(&device)?)),
+    let server = Server::bind(tables.server.clone())?.with_signals();
+    let mut service = match &engine {
+        EngineConfig::Simulator { model, simulation } => simulator(model, *simulation, &device)?,
+        engine => Service::new(Arc::from(engine.read_on(&device)?)),
     };
     if let Some(noise) = noise {
-        service = service.with_noise(noise, config.calls);
+        service = service.with_noise(noise, tables.server.calls);
     }
     if let Some(folder) = &arguments.chat {
-        service = service.with_model(name(folder), completer(folder, &device)?);
+        service = service.with_model(name(folder), Arc::new(completer(folder, &device)?));
     }
     say(format!("serving on http://{}/retrieve", server.address()));
     server.run(service)?;
@@ -98,49 +108,49 @@ fn main() -> Result<(), Failure> {
 }
 
 impl Arguments {
-    fn config(&self) -> Result<ServeConfig, Failure> {
-        let mut config = match (&self.config, &self.simulator, &self.corpus, &self.retriever) {
-            (Some(path), ..) => ServeConfig::read(path)?,
-            (_, Some(model), ..) => {
-                let simulation = SimulationConfig::default();
-                ServeConfig::new(EngineConfig::Simulator { model: model.clone(), simulation })
-            }
-            (_, _, Some(corpus), _) => ServeConfig::new(EngineConfig::Bm25 { corpus: corpus.clone(), index: None }),
-            (_, _, _, Some(url)) => {
-                ServeConfig::new(EngineConfig::Retriever { url: url.clone(), dialect: Dialect::default() })
-            }
-            _ => ServeConfig::new(EngineConfig::Web { provider: WebProvider::SerpApi }),
-        };
-        let is_local_model = matches!(config.engine, EngineConfig::Simulator { .. });
-        let processors = available_parallelism().map_or(1, usize::from);
-        let concurrency = self.concurrency.or((self.config.is_none() && !is_local_model).then_some(2 * processors));
-        let server = &mut config.server;
+    fn engine(&self) -> Option<EngineConfig> {
+        let simulation = SimulationConfig::default();
+        let simulator = self.simulator.clone().map(|model| EngineConfig::Simulator { model, simulation });
+        let corpus = self.corpus.clone().map(|corpus| EngineConfig::Bm25 { corpus, index: None });
+        let dialect = Dialect::default();
+        let retriever = self.retriever.clone().map(|url| EngineConfig::Retriever { urls: vec![url], dialect });
+        let web = self.serpapi.then_some(EngineConfig::Web { provider: WebProvider::SerpApi });
+        simulator.or(corpus).or(retriever).or(web)
+    }
+
+    /// The file with the flags on top of it.
+    fn tables(&self) -> Result<Tables, Failure> {
+        let mut tables = Tables::read(self.config.as_deref(), &self.assignments)?;
+        let of_flags = self.engine();
+        let is_behind_a_network = of_flags.as_ref().is_some_and(|engine| !engine.is_simulated());
+        let concurrency = is_behind_a_network.then(|| 2 * available_parallelism().map_or(1, usize::from));
+        tables.engine = of_flags.or(tables.engine);
+        tables.device = self.device.unwrap_or(tables.device);
+        let server = &mut tables.server;
         server.host = self.host.clone().unwrap_or_else(|| server.host.clone());
         server.port = self.port.unwrap_or(server.port);
         server.top_k = self.top_k.unwrap_or(server.top_k);
         server.seed = self.seed.unwrap_or(server.seed);
-        server.concurrency = concurrency.unwrap_or(server.concurrency);
+        server.concurrency = self.concurrency.or(concurrency).unwrap_or(server.concurrency);
         server.batch = self.batch.unwrap_or(server.batch);
         server.delay_ms = self.delay_ms.unwrap_or(server.delay_ms);
-        config.device = self.device.unwrap_or(config.device);
-        config.calls = self.calls.unwrap_or(config.calls);
+        server.calls = self.calls.unwrap_or(server.calls);
         if let Some(noise) = &self.noise {
-            config.curriculum = Some(parse_noise(noise)?);
+            server.curriculum = Some(parse_noise(noise)?);
         }
-        Ok(config)
+        Ok(tables)
     }
 }
 
 /// One copy of the weights plays the engine and answers chats.
-fn simulator(folder: &Path, device: &Device) -> Result<Service, Failure> {
-    let completer = completer(folder, device)?;
-    let prompt = SimulatorPrompt::for_model(folder)?;
-    let engine = SimulatedEngine::new(completer.clone(), prompt, SimulationConfig::default());
+fn simulator(folder: &Path, simulation: SimulationConfig, device: &Device) -> Result<Service, Failure> {
+    let completer = Arc::new(completer(folder, device)?);
+    let engine = SimulatedEngine::new(completer.clone(), SimulatorPrompt::for_model(folder)?, simulation);
     Ok(Service::new(Arc::new(engine)).with_model(name(folder), completer))
 }
 
-fn completer(folder: &Path, device: &Device) -> Result<Arc<LocalCompleter>, Failure> {
-    Ok(Arc::new(LocalCompleter::on(&LanguageModel::read(folder)?, device)?))
+fn completer(folder: &Path, device: &Device) -> Result<LocalCompleter, Failure> {
+    Ok(LocalCompleter::on(&LanguageModel::read(folder)?, device)?)
 }
 
 fn name(folder: &Path) -> String {

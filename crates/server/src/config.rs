@@ -1,13 +1,14 @@
-//! Where a server listens, and how much it takes on.
+//! The address of a server, its bounds and its noise.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use zerosearch_curriculum::CurriculumConfig;
 
 use crate::ServerError;
 
-/// The address of a server and its bounds, as a `[server]` table of TOML.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The address of a server, its bounds and its noise, as a `[server]` table of TOML.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
     /// The name or address to listen on; `127.0.0.1`, which only this machine reaches. There is no authentication.
@@ -37,6 +38,11 @@ pub struct ServerConfig {
     pub seed: u64,
     /// Milliseconds that every search takes in addition, for load tests; batches then have one search each. 0.
     pub delay_ms: u64,
+    /// The number of searches after which the curriculum is at its end.
+    pub calls: u64,
+    /// The share of noisy documents, where the engine is a simulator; its steps are searches. None are noisy if it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub curriculum: Option<CurriculumConfig>,
 }
 
 impl Default for ServerConfig {
@@ -55,6 +61,8 @@ impl Default for ServerConfig {
             drain_s: 30,
             seed: 0,
             delay_ms: 0,
+            calls: 0,
+            curriculum: None,
         }
     }
 }

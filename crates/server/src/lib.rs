@@ -27,6 +27,7 @@
 
 mod config;
 mod metrics;
+mod noise;
 mod openai;
 mod queue;
 mod refusal;
@@ -37,5 +38,6 @@ mod service;
 mod worker;
 
 pub use config::ServerConfig;
+pub use noise::{NoiseError, parse_noise};
 pub use server::{Server, ServerError, StopHandle};
 pub use service::Service;

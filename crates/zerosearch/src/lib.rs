@@ -22,7 +22,6 @@ mod failure;
 mod logging;
 pub mod pipeline;
 pub mod prelude;
-pub mod serve;
 mod served_policy;
 
 pub use burn;

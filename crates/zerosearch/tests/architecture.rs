@@ -54,6 +54,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
             "files",
             "generate",
             "grammar",
+            "http",
             "kernels",
             "lm",
             "metrics",

@@ -42,6 +42,8 @@ pub struct Pipeline<'a> {
     pub judge: &'a dyn Judge,
     /// The device that policy and simulator are decoded and trained on.
     pub device: Device,
+    /// The usage of policy, simulator and engine during the training, and of a judge that was given an account of it.
+    pub ledger: Ledger,
 }
 
 /// How a pipeline ended.
@@ -71,7 +73,16 @@ impl<'a> Pipeline<'a> {
     /// The method as published: the exact rule judges. Everything is computed on the CPU; see
     /// [`DeviceName`](crate::device::DeviceName) for a GPU.
     pub fn new(config: PipelineConfig, model: &'a Path, material: &'a Material, out: &'a Path) -> Self {
-        Self { config, model, material, out, resume: false, judge: &RuleJudge, device: Device::flex() }
+        Self {
+            config,
+            model,
+            material,
+            out,
+            resume: false,
+            judge: &RuleJudge,
+            device: Device::flex(),
+            ledger: Ledger::new(),
+        }
     }
 
     /// Runs every stage that is not done yet. `interrupted` is looked at before every training step.
@@ -110,7 +121,7 @@ impl<'a> Pipeline<'a> {
             say(format!("  {name:28} {:5.1} % {:5.1} %", 100.0 * o.useful_contains, 100.0 * o.noisy_contains));
         }
 
-        let ledger = Ledger::new();
+        let ledger = self.ledger.clone();
         let simulated = engine(self.config.simulation, &simulator, &simulator_prompt, &self.device, &ledger)?;
         if interrupted.load(Ordering::Relaxed) {
             return Ok(PipelineEnd::Interrupted);

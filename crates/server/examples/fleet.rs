@@ -1,19 +1,20 @@
-//! Searches per second of 1, 2 and 4 retrieval servers, each with a delay of 200 ms and one request at a time; and what becomes of
-//! the searches when one of two is killed under way and started again. Prints JSON.
+//! Searches per second of 1, 2 and 4 servers, each with a delay of 200 ms and one search at a time; and the fate of the searches when
+//! one of two is killed under way and started again. Prints JSON.
 //!
-//!     cargo run -p zerosearch-search --example fleet
+//!     cargo run --example fleet
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use zerosearch_search::{Dialect, Query, RetrieverServer, RetryPolicy, SearchEngine};
+use zerosearch_search::{Bm25Index, Dialect, Document, Query, RetrieverServer, RetryPolicy, SearchEngine};
+use zerosearch_server::{Server, ServerConfig, Service};
 
 const DELAY: Duration = Duration::from_millis(200);
 const SEARCHES: usize = 80;
 
-fn main() -> std::io::Result<()> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(port) = std::env::args().nth(1) {
         return serve(&port);
     }
@@ -49,25 +50,25 @@ fn main() -> std::io::Result<()> {
         counts[0].requests, counts[1].requests, counts[0].failures, counts[1].failures
     );
     if let Ok(Ok(child)) = restarted {
-        drop(Server(child));
+        drop(Running(child));
     }
     Ok(())
 }
 
-/// A process that ends with the value.
-struct Server(Child);
+/// A server's process, which ends with the value.
+struct Running(Child);
 
-impl Drop for Server {
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill().and_then(|()| self.0.wait());
     }
 }
 
-fn start(count: usize) -> std::io::Result<Vec<(Server, u16)>> {
+fn start(count: usize) -> std::io::Result<Vec<(Running, u16)>> {
     (0..count)
         .map(|_| {
             let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-            Ok((Server(spawn(port)?), port))
+            Ok((Running(spawn(port)?), port))
         })
         .collect()
 }
@@ -83,10 +84,10 @@ fn spawn(port: u16) -> std::io::Result<Child> {
 
 fn engine(ports: impl IntoIterator<Item = u16>) -> RetrieverServer {
     let urls: Vec<String> = ports.into_iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
-    RetrieverServer::at(&urls, Dialect::ZeroSearch).with_concurrency(16).with_retry(RetryPolicy::default())
+    RetrieverServer::at(&urls, Dialect::SearchR1).with_concurrency(16).with_retry(RetryPolicy::default())
 }
 
-fn ask(servers: &[(Server, u16)], texts: &[String]) -> (Vec<Option<String>>, Duration) {
+fn ask(servers: &[(Running, u16)], texts: &[String]) -> (Vec<Option<String>>, Duration) {
     let engine = engine(servers.iter().map(|(_, port)| *port));
     let begun = Instant::now();
     (answer(&engine, texts), begun.elapsed())
@@ -98,47 +99,13 @@ fn answer(engine: &RetrieverServer, texts: &[String]) -> Vec<Option<String>> {
     answers.into_iter().map(|answer| answer.ok().map(|documents| format!("{documents:?}"))).collect()
 }
 
-/// Answers every query with itself, one at a time, after the delay.
-fn serve(port: &str) -> std::io::Result<()> {
-    let listener = TcpListener::bind(format!("127.0.0.1:{port}"))?;
-    let turn = std::sync::Mutex::new(());
-    std::thread::scope(|scope| {
-        for stream in listener.incoming().flatten() {
-            let turn = &turn;
-            scope.spawn(move || converse(stream, turn));
-        }
-    });
-    Ok(())
-}
-
-fn converse(stream: TcpStream, turn: &std::sync::Mutex<()>) -> std::io::Result<()> {
-    let (mut reader, mut writer) = (BufReader::new(stream.try_clone()?), stream);
-    loop {
-        let (mut head, mut length) = (String::new(), 0);
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap_or(0);
-            }
-            if line.trim().is_empty() {
-                break;
-            }
-            head.push_str(&line);
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
-        let answer = if head.starts_with("GET") {
-            "{}".to_string()
-        } else {
-            let asked: serde_json::Value = serde_json::from_slice(&body)?;
-            let one_at_a_time = turn.lock();
-            std::thread::sleep(DELAY);
-            drop(one_at_a_time);
-            serde_json::json!([{"contents": asked["query"]}]).to_string()
-        };
-        write!(writer, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len())?;
-    }
+/// The server that `examples/serve.rs` runs, in a process of its own.
+fn serve(port: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let places = ["Chad", "Niger", "Mali", "Peru", "Chile"];
+    let document =
+        |place| Document { contents: format!("{place} borders query {}", str::len(place)), ..Document::default() };
+    let index = Bm25Index::new(places.map(document))?;
+    let delay_ms = u64::try_from(DELAY.as_millis())?;
+    let config = ServerConfig { port: port.parse()?, delay_ms, concurrency: 1, ..ServerConfig::default() };
+    Ok(Server::bind(config)?.run(Service::new(Arc::new(index)))?)
 }
