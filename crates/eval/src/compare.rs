@@ -115,7 +115,8 @@ fn only_in(which: &str, source: Option<&str>, id: &str) -> EvalError {
 /// A table: one line a figure, with the groups below.
 impl fmt::Display for Comparison {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let groups = self.by_data_source.iter().chain(&self.by_hops);
+        let sources = self.by_data_source.iter().map(|(name, paired)| (name.clone(), paired));
+        let groups = sources.chain(self.by_hops.iter().map(|(hops, paired)| (format!("hops: {hops}"), paired)));
         let alone = self.by_data_source.len() <= 1 && self.by_hops.len() <= 1;
         writeln!(formatter, "{:28} {:>9} {:>9} {:>9} {:>21} {:>8}", "", "A", "B", "B - A", "95 % interval", "p")?;
         writeln!(formatter, "all, n = {}", self.overall.questions)?;
