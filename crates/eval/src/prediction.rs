@@ -10,7 +10,7 @@ use crate::EvalError;
 use crate::attempt::{Asked, Attempt};
 
 /// The prediction for one question.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
     /// The question's id.
     pub id: String,

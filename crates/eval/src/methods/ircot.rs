@@ -113,13 +113,17 @@ impl<'a> Chain<'a> {
 
 /// Searches with the last thought of each chain, and with the question where there is none yet.
 fn search(session: &Session<'_>, chains: Vec<&mut Chain<'_>>) {
+    if chains.is_empty() {
+        return;
+    }
     let query = |chain: &Chain<'_>| chain.thoughts.last().unwrap_or(&chain.asked.question.question).clone();
     let queries: Vec<String> = chains.iter().map(|chain| query(chain)).collect();
     let found = session.search(&queries.iter().map(String::as_str).collect::<Vec<_>>());
     for ((chain, query), found) in chains.into_iter().zip(queries).zip(found) {
         let before = chain.documents.len();
         chain.take(found);
-        if !chain.thoughts.is_empty() {
+        // Those of the question stand in the prompt.
+        if !chain.thoughts.is_empty() && chain.documents.len() > before {
             let new = show_documents(&session.plan.format, &chain.documents[before..]);
             chain.say(Author::Observation, new);
         }
