@@ -139,7 +139,7 @@ enum Row {
 fn read(path: &Path, setting: &Setting) -> Result<Vec<Entry>, EvalError> {
     let bytes = std::fs::read(path).map_err(|source| FileError::Read { path: path.into(), source })?;
     let broken = |source| EvalError::Rows { path: path.into(), source };
-    let rows: Vec<Row> = parse_rows(path, &bytes, |line| serde_json::from_slice(line)).map_err(broken)?;
+    let rows: Vec<Row> = parse_rows(path, &bytes, serde_json::from_slice).map_err(broken)?;
     let mut rows = rows.into_iter();
     match rows.next() {
         Some(Row::Setting(found)) => refuse_other(path, &found, setting)?,

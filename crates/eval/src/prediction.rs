@@ -159,7 +159,7 @@ pub fn read_predictions(path: impl AsRef<Path>) -> Result<Vec<Prediction>, EvalE
         _ => predictions_path(path),
     };
     let bytes = std::fs::read(&path).map_err(|source| FileError::Read { path: path.clone(), source })?;
-    let rows: Vec<Prediction> = parse_rows(&path, &bytes, |line| serde_json::from_slice(line))
+    let rows: Vec<Prediction> = parse_rows(&path, &bytes, serde_json::from_slice)
         .map_err(|source| EvalError::Rows { path: path.clone(), source })?;
     if rows.is_empty() { Err(EvalError::NoPredictions { path }) } else { Ok(rows) }
 }

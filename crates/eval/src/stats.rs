@@ -127,11 +127,11 @@ mod tests {
     #[test]
     fn the_bootstrap_is_about_the_normal_interval_and_the_same_again() {
         let rows: Vec<Vec<f64>> = (0..400).map(|index| vec![f64::from(index % 4 == 0), 1.0]).collect();
-        let intervals = bootstrap(&[rows.clone()], 2);
+        let intervals = bootstrap(std::slice::from_ref(&rows), 2);
         // 1.96 · √(0.25 · 0.75 / 400) = 0.0424
         assert!((intervals[0][0] - 0.2076).abs() < 0.01 && (intervals[0][1] - 0.2924).abs() < 0.01, "{intervals:?}");
         assert!(intervals[1].iter().all(|end| (end - 1.0).abs() < 1e-9), "{intervals:?}");
-        assert_eq!(bootstrap(&[rows.clone()], 2), intervals);
+        assert_eq!(bootstrap(std::slice::from_ref(&rows), 2), intervals);
         // A stratum counts once, whatever its size.
         let [low, high] = bootstrap(&[rows, vec![vec![1.0]; 3], Vec::new()], 1)[0];
         assert!((low - 0.6038).abs() < 0.01 && (high - 0.6462).abs() < 0.01, "{low} {high}");

@@ -11,10 +11,13 @@ use zerosearch_rollout::{
 };
 use zerosearch_text::Codec;
 
+/// Question, number of turns, query, and tokens of the prompt of a reading.
+type Told = (u64, usize, String, usize);
+
 /// Has every output read, and notes what it is told.
 struct Note<'a> {
     codec: &'a Codec,
-    told: RefCell<Vec<(u64, usize, String, usize)>>,
+    told: RefCell<Vec<Told>>,
 }
 
 impl<'a> Note<'a> {
@@ -53,7 +56,7 @@ fn run(
     engine: &Engine<'_>,
     config: RolloutConfig,
     tasks: Vec<Task>,
-) -> Result<(Vec<Rollout>, Vec<(u64, usize, String, usize)>), RolloutError> {
+) -> Result<(Vec<Rollout>, Vec<Told>), RolloutError> {
     let note = Note::new(codec);
     let plan = RolloutPlan::search(engine, Noise::Off, codec, config);
     let (rollouts, _) = plan.run_condensed(generator, tasks, &note, &mut |_| {})?;
