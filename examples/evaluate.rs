@@ -7,17 +7,26 @@
 //! The file is that of `train`: `model`, `[policy]`, `[validation]` with its questions and its engine (else `[engine]`), and
 //! `train.rollout`; flags win over it. Question rows: `id, question, golden_answers`, others optional; corpus rows: `id?, title?, contents`. The
 //! predictions lie beside the scores as JSONL (`scores.predictions.jsonl`), each with its whole episode.
+//!
+//!     cargo run --release --example evaluate -- --compare rag.json search_o1.json
+//!
+//! Two methods question by question: differences with their intervals and paired tests.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Parser};
 use zerosearch::Failure;
 use zerosearch::config::{EngineConfig, Tables, ValidationConfig};
-use zerosearch::data::read_questions;
+use zerosearch::cost::Prices;
+use zerosearch::data::{Fingerprint, read_questions, source_of_path};
 use zerosearch::device::DeviceName;
-use zerosearch::eval::{EvalConfig, Strategy, evaluate, predictions_path, write_predictions};
+use zerosearch::eval::{
+    Comparison, EvalConfig, EvalError, Evaluated, Evaluator, Journal, Latency, Prompts, Report, Setting, Strategy,
+    Times, predictions_path, read_predictions, write_predictions,
+};
 use zerosearch::files::{is_stream, prepare_file, write_atomic};
-use zerosearch::generate::Generator;
+use zerosearch::generate::{Generator, Ledger, Role, Sampling};
 use zerosearch::grammar::FormatPreset;
 use zerosearch::lm::{LanguageModel, LocalGenerator};
 use zerosearch::metrics::{ProgressBar, say};
@@ -36,10 +45,10 @@ struct Arguments {
     #[arg(long)]
     print_config: bool,
     /// A Llama, Qwen2 or Qwen3 folder.
-    #[arg(long, required_unless_present_any = ["config", "assignments"])]
+    #[arg(long, required_unless_present_any = ["config", "assignments", "compare"])]
     model: Option<PathBuf>,
     /// JSONL or Parquet.
-    #[arg(long, required_unless_present_any = ["config", "assignments"])]
+    #[arg(long, required_unless_present_any = ["config", "assignments", "compare"])]
     questions: Option<PathBuf>,
     /// JSONL or Parquet: searched with BM25.
     #[arg(long)]
@@ -50,9 +59,30 @@ struct Arguments {
     /// Google through SerpAPI; the key is read from SERPAPI_API_KEY.
     #[arg(long)]
     serpapi: bool,
-    /// direct, cot, rag or search.
+    /// direct, cot, rag, search, ra_agent, search_o1 or ircot.
     #[arg(long, default_value = "search")]
     strategy: Strategy,
+    /// A folder with prompts of your own, by the names in crates/eval/prompts.
+    #[arg(long)]
+    prompts: Option<PathBuf>,
+    /// How often each question is answered, for pass@k; more than once needs --temperature.
+    #[arg(long, default_value_t = 1)]
+    samples: usize,
+    /// 0, the default, is greedy.
+    #[arg(long)]
+    temperature: Option<f32>,
+    /// Goes on with an evaluation that was interrupted.
+    #[arg(long)]
+    resume: bool,
+    /// Compares two files of scores, or of predictions, of the same questions, and ends.
+    #[arg(long, num_args = 2, value_names = ["A", "B"])]
+    compare: Option<Vec<PathBuf>>,
+    /// A price list, such as examples/prices.toml: the cost of a question goes into the file of times.
+    #[arg(long)]
+    prices: Option<PathBuf>,
+    /// The device of the price list that the model runs on.
+    #[arg(long, requires = "prices")]
+    rented: Option<String>,
     /// The words of an episode: default, zerosearch or search_r1, as the model was trained.
     #[arg(long)]
     format: Option<FormatPreset>,
@@ -74,7 +104,7 @@ struct Arguments {
     #[arg(long)]
     max_observation_tokens: Option<usize>,
     /// Where the scores go, as JSON; missing folders are made.
-    #[arg(long, required_unless_present = "print_config")]
+    #[arg(long, required_unless_present_any = ["print_config", "compare"])]
     out: Option<PathBuf>,
 }
 
@@ -103,7 +133,7 @@ impl Arguments {
         rollout.max_new_tokens = self.max_new_tokens.unwrap_or(rollout.max_new_tokens);
         rollout.max_observation_tokens = self.max_observation_tokens.unwrap_or(rollout.max_observation_tokens);
         // Greedy, whatever the run was trained with.
-        rollout.sampling = EvalConfig::default().rollout.sampling;
+        rollout.sampling = self.temperature.map_or(EvalConfig::default().rollout.sampling, Sampling::temperature);
         let questions = self.questions.clone().or(tables.validation.as_ref().map(|it| it.questions.clone()));
         let questions = questions.ok_or_else(|| {
             Failure::message("no questions: give --questions FILE, or `validation.questions` in the file")
@@ -120,6 +150,14 @@ impl Arguments {
 fn main() -> Result<(), Failure> {
     zerosearch::init_logging();
     let arguments = Arguments::parse();
+    if let Some([a, b]) = arguments.compare.as_deref() {
+        let comparison = Comparison::of(&read_predictions(a)?, &read_predictions(b)?)?;
+        say(comparison.to_string().trim_end());
+        return match &arguments.out {
+            Some(out) => write(out, &serde_json::to_string_pretty(&comparison)?),
+            None => Ok(()),
+        };
+    }
     let tables = arguments.tables()?;
     if arguments.print_config {
         say(tables.effective()?);
@@ -127,14 +165,34 @@ fn main() -> Result<(), Failure> {
     }
     let folder = tables.model.ok_or_else(|| Failure::message("no model: give --model DIR, or `model` in the file"))?;
     let (Some(validation), Some(out)) = (tables.validation, arguments.out) else { return Ok(()) };
-    // Before the work: what cannot be written is noticed now. A device has nothing beside it.
+    // Before the work: what cannot be written or read is noticed now. A device has nothing beside it.
     let predictions = (!is_stream(&out)).then(|| predictions_path(&out));
     let inputs: Vec<&Path> = arguments.corpus.iter().chain([&validation.questions]).map(PathBuf::as_path).collect();
     predictions.iter().chain([&out]).try_for_each(|path| prepare_file(path, &inputs))?;
+    let path = Journal::path_of(&out);
+    match (path.exists(), arguments.resume) {
+        (true, false) => return Err(EvalError::Interrupted { path }.into()),
+        (false, true) if predictions.is_some() && out.exists() => {
+            say(format!("{} is complete", out.display()));
+            return Ok(());
+        }
+        _ => {}
+    }
+    let prices = arguments.prices.as_ref().map(Prices::read).transpose()?;
+    let rented = arguments.rented.as_deref();
+    cost(prices.as_ref(), rented, 0.0, 0.0)?;
+    let prompts = arguments.prompts.as_ref().map(Prompts::read).transpose()?.unwrap_or_default();
     let device = tables.device.open()?;
     let model = LanguageModel::read(&folder)?;
     let mut questions = read_questions(&validation.questions)?;
     questions.truncate(arguments.limit.unwrap_or(questions.len()));
+    let source = source_of_path(&validation.questions).map(str::to_owned);
+    questions
+        .iter_mut()
+        .for_each(|question| question.data_source = question.data_source.take().or_else(|| source.clone()));
+    // Named by a fingerprint, since an address may hold a password.
+    let mut named = Fingerprint::default();
+    named.text(&format!("{:?}", validation.engine));
     let engine = match validation.engine {
         EngineConfig::None => None,
         engine => Some(engine.read_on(&device)?),
@@ -143,19 +201,36 @@ fn main() -> Result<(), Failure> {
     let (rollout, default) = (tables.train.rollout, EvalConfig::default());
     let config = EvalConfig { strategy: arguments.strategy, seed: arguments.seed, rollout, ..default };
     let format = rollout.format.into();
-    let prompt = arguments.strategy.prompt(&model.codec, &format)?;
+    let ledger = Ledger::new();
+    let evaluator = Evaluator::new(&model.codec, config).engine(engine.as_deref()).prompts(prompts);
+    let evaluator = evaluator.samples(arguments.samples).ledger(ledger.clone());
+    let (name, engine_name) = (folder.display().to_string(), named.to_string());
+    let setting = Setting { model: name, engine: engine_name, ..evaluator.setting(&questions)? };
+    let journal = predictions.as_ref().map(|_| Journal::open(&out, &setting, arguments.resume));
+    let mut journal = journal.transpose()?;
     let mut generator: Box<dyn Generator> = match &tables.policy.0 {
         Some(served) => served.generator_of(&model, &folder, &format)?,
         None => Box::new(LocalGenerator::for_model_on(&model, &device)?),
     };
-    let bar = ProgressBar::new("evaluate", questions.len() as u64);
-    let result = evaluate(&mut *generator, engine.as_deref(), &model.codec, &prompt, &questions, &config, &bar)?;
+    let bar = ProgressBar::new("evaluate", (questions.len() * arguments.samples) as u64);
+    let Evaluated { evaluation: result, seconds } =
+        evaluator.run(&mut *generator, &questions, journal.as_mut(), &bar)?;
     bar.finish();
 
+    let report = Report::new(&result, setting);
     if let Some(predictions) = &predictions {
         write_predictions(predictions, &result.predictions)?;
+        let latency = Latency::of(&seconds);
+        let searches = report.figures.overall.searches;
+        let made = result.predictions.len() - journal.as_ref().map_or(0, Journal::resumed);
+        let busy = ledger.usage(Role::Policy).device_seconds / made.max(1) as f64;
+        let cost_per_question = cost(prices.as_ref(), rented, searches, busy)?;
+        let times = Times { latency, ledger: ledger.usages(), cost_per_question };
+        write(&Times::path_of(&out), &serde_json::to_string_pretty(&times)?)?;
     }
-    write_atomic(&out, format!("{}\n", serde_json::to_string_pretty(&result.scores)?).as_bytes())?;
+    write(&out, &serde_json::to_string_pretty(&report)?)?;
+    // Only now, when everything is where it belongs.
+    journal.map(Journal::finish).transpose()?;
     let s = &result.scores.overall;
     say(format!(
         "{} questions: EM {:.1} % ({:.1}–{:.1}), F1 {:.1} %, contains {:.1} %, {:.2} searches a question, {} failed",
@@ -171,4 +246,28 @@ fn main() -> Result<(), Failure> {
     let beside = predictions.map(|path| format!(", predictions in {}", path.display())).unwrap_or_default();
     say(format!("scores in {}{beside}", out.display()));
     Ok(())
+}
+
+fn write(path: &Path, json: &str) -> Result<(), Failure> {
+    Ok(write_atomic(path, format!("{json}\n").as_bytes())?)
+}
+
+/// The searches of a question at each web API, and its time on a rented device.
+fn cost(
+    prices: Option<&Prices>,
+    rented: Option<&str>,
+    searches: f64,
+    seconds: f64,
+) -> Result<BTreeMap<String, f64>, Failure> {
+    let Some(prices) = prices else { return Ok(BTreeMap::new()) };
+    let mut costs: BTreeMap<String, f64> =
+        prices.search.iter().map(|(name, price)| (format!("search.{name}"), price.of(searches))).collect();
+    if let Some(name) = rented {
+        let device = prices.device.get(name).ok_or_else(|| {
+            let known: Vec<&str> = prices.device.keys().map(String::as_str).collect();
+            Failure::message(format!("--rented {name}: the price list has no such device, but {}", known.join(", ")))
+        })?;
+        costs.insert(format!("device.{name}"), device.per_hour * seconds / 3600.0);
+    }
+    Ok(costs)
 }

@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod benchmark;
 mod corpus;
 mod error;
 mod fingerprint;
@@ -34,6 +35,7 @@ mod question;
 mod rows;
 mod sft;
 
+pub use benchmark::source_of_path;
 pub use corpus::{CorpusRow, read_corpus};
 pub use error::{DataError, Position, RowProblem};
 pub use fingerprint::{Fingerprint, fingerprint};

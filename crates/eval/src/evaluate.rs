@@ -6,13 +6,11 @@ use serde_json::{Map, Value};
 use zerosearch_data::Question;
 use zerosearch_generate::{Generator, Sampling};
 use zerosearch_metrics::ProgressBar;
-use zerosearch_rollout::{Noise, RolloutConfig, RolloutError, RolloutPlan, Task};
-use zerosearch_search::{Document, Query, SearchEngine, SearchError};
+use zerosearch_rollout::RolloutConfig;
+use zerosearch_search::SearchEngine;
 use zerosearch_text::{Codec, PromptTemplate};
 
-use crate::prediction::Opening;
-use crate::retrieval::retrieve;
-use crate::{EvalError, GroupedScores, Prediction, Strategy};
+use crate::{EvalError, Evaluator, GroupedScores, Prediction, Strategy};
 
 /// How questions are answered. The default searches greedily within the bounds of [`RolloutConfig::default`].
 ///
@@ -21,8 +19,8 @@ use crate::{EvalError, GroupedScores, Prediction, Strategy};
 pub struct EvalConfig {
     /// How each question is answered.
     pub strategy: Strategy,
-    /// The bounds of an episode; greedy by default. The strategies other than [`Strategy::Search`] have one turn, whatever its
-    /// `max_turns` says.
+    /// The bounds of an episode; greedy by default. [`Strategy::Direct`], [`Strategy::Cot`] and [`Strategy::Rag`] have one turn,
+    /// whatever its `max_turns` says.
     #[serde(flatten)]
     pub rollout: RolloutConfig,
     /// How many questions are answered at a time. Bounds memory and has no influence on any prediction.
@@ -82,7 +80,7 @@ pub struct Evaluation {
 ///
 /// The engine is asked without a simulation context, so a simulated one refuses: evaluation is for real
 /// engines. `engine` may be `None` for the strategies that do not search. A prompt for the
-/// strategy comes from [`Strategy::prompt`].
+/// strategy comes from [`Strategy::prompt`]. For several samples of a question, a journal or other prompts, see [`Evaluator`].
 ///
 /// # Errors
 /// When there are no questions, the strategy needs an engine and there is none, a bound is out of range, the
@@ -96,55 +94,8 @@ pub fn evaluate(
     config: &EvalConfig,
     progress: &ProgressBar,
 ) -> Result<Evaluation, EvalError> {
-    if questions.is_empty() {
-        return Err(EvalError::NoQuestions);
-    }
-    if config.chunk == 0 {
-        return Err(RolloutError::Zero { key: "chunk" }.into());
-    }
-    let engine: &dyn SearchEngine = match engine {
-        Some(engine) => engine,
-        None if config.strategy.needs_engine() => return Err(EvalError::NoEngine(config.strategy)),
-        None => &Never,
-    };
-    let max_turns = if config.strategy == Strategy::Search { config.rollout.max_turns } else { 1 };
-    let bounds = RolloutConfig { max_turns, ..config.rollout };
-    let plan = RolloutPlan { seed: config.seed, ..RolloutPlan::search(engine, Noise::Off, codec, bounds) };
-    let mut predictions = Vec::with_capacity(questions.len());
-    // The last chunk is as good as any other, however short.
-    for chunk in questions.chunks(config.chunk) {
-        let (mut tasks, mut openings) = (Vec::new(), Vec::new());
-        for question in chunk {
-            let text = prompt.render(&question.question)?;
-            // The index in the whole set, so that random draws do not depend on the chunks.
-            let index = (predictions.len() + tasks.len()) as u64;
-            tasks.push(Task::new(index, &question.question, &question.golden_answers, codec.encode(&text)));
-            openings.push(Opening::new(text));
-        }
-        if config.strategy == Strategy::Rag {
-            retrieve(engine, &plan, &mut tasks, &mut openings)?;
-        }
-        let mut finished = 0;
-        let answered = plan.run(generator, tasks, &mut |now| {
-            progress.advance((now.finished - finished) as u64);
-            finished = now.finished;
-        })?;
-        let rows = chunk.iter().zip(openings).zip(&answered);
-        predictions.extend(
-            rows.map(|((question, opening), rollout)| Prediction::new(question, opening, rollout, &plan.format)),
-        );
-    }
-    let scores = GroupedScores::of(&predictions);
-    Ok(Evaluation { predictions, scores })
-}
-
-/// Stands where no search can happen.
-struct Never;
-
-impl SearchEngine for Never {
-    fn search(&self, _: &Query<'_>) -> Result<Vec<Document>, SearchError> {
-        Err(SearchError::Index("this strategy does not search".into()))
-    }
+    let evaluator = Evaluator::new(codec, *config).engine(engine).prompt(prompt.clone());
+    Ok(evaluator.run(generator, questions, None, progress)?.evaluation)
 }
 
 #[cfg(test)]

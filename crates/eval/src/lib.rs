@@ -14,15 +14,33 @@
 
 #![forbid(unsafe_code)]
 
+mod attempt;
+mod compare;
 mod error;
 mod evaluate;
+mod evaluator;
+mod figures;
+mod journal;
+mod methods;
 mod prediction;
-mod retrieval;
+mod prompts;
+mod recall;
+mod report;
 mod scores;
+mod session;
+mod stats;
+mod stopwatch;
 mod strategy;
 
+pub use compare::{Comparison, Difference, McNemar, Paired};
 pub use error::EvalError;
 pub use evaluate::{EvalConfig, Evaluation, evaluate};
-pub use prediction::{Prediction, Utterance, predictions_path, write_predictions};
+pub use evaluator::{Evaluated, Evaluator};
+pub use figures::{Estimate, Figures, GroupedFigures, MacroFigures};
+pub use journal::{Journal, Setting};
+pub use prediction::{Evidence, Prediction, Utterance, predictions_path, read_predictions, write_predictions};
+pub use prompts::Prompts;
+pub use report::{Latency, Report, Times};
 pub use scores::{GroupedScores, MacroAverage, Scores, UNKNOWN, wilson_interval};
+pub use stats::{mcnemar_exact, pass_at_k};
 pub use strategy::Strategy;

@@ -188,20 +188,8 @@ mod tests {
     use super::*;
 
     fn prediction(em: bool, f1: f64, hops: Option<usize>, data_source: Option<&str>) -> Prediction {
-        Prediction {
-            id: String::new(),
-            question: String::new(),
-            golden_answers: Vec::new(),
-            prediction: None,
-            em,
-            f1,
-            contains: em,
-            searches: 2,
-            search_failures: 1,
-            hops,
-            data_source: data_source.map(str::to_owned),
-            transcript: Vec::new(),
-        }
+        let data_source = data_source.map(str::to_owned);
+        Prediction { em, f1, contains: em, searches: 2, search_failures: 1, hops, data_source, ..Prediction::default() }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Ways to answer a question, from memory to several searches.
+//! The methods by name.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_text::{Codec, PromptTemplate, TextError};
 
-use crate::EvalError;
+use crate::methods::{Cot, Direct, Ircot, Method, RaAgent, Rag, Search, SearchO1};
+use crate::{EvalError, Prompts};
 
 /// How a question is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -22,11 +23,18 @@ pub enum Strategy {
     /// Full episodes, in which the policy searches as it likes.
     #[default]
     Search,
+    /// Full episodes of an untrained agent, which is told how to work with the tool.
+    RaAgent,
+    /// Searches inside the reasoning, whose documents the model condenses first (Li et al. 2025).
+    SearchO1,
+    /// A search after each sentence of a chain of thought (Trivedi et al. 2023).
+    Ircot,
 }
 
 impl Strategy {
     /// Every strategy, from the plainest to the fullest.
-    pub const ALL: [Self; 4] = [Self::Direct, Self::Cot, Self::Rag, Self::Search];
+    pub const ALL: [Self; 7] =
+        [Self::Direct, Self::Cot, Self::Rag, Self::Search, Self::RaAgent, Self::SearchO1, Self::Ircot];
 
     /// The name that is parsed and printed.
     pub fn name(self) -> &'static str {
@@ -35,49 +43,58 @@ impl Strategy {
             Self::Cot => "cot",
             Self::Rag => "rag",
             Self::Search => "search",
+            Self::RaAgent => "ra_agent",
+            Self::SearchO1 => "search_o1",
+            Self::Ircot => "ircot",
         }
     }
 
     /// Whether it searches.
     pub fn needs_engine(self) -> bool {
-        matches!(self, Self::Rag | Self::Search)
+        self.method().needs_engine()
     }
 
     /// The prompt for a model. One that brings its own (`search_prompt.jinja` in its folder) knows no
-    /// other, so it gets that with every strategy; any other gets the strategy's instruction, which for
-    /// [`Search`](Self::Search) is the format's.
+    /// other, so it gets that with every strategy but [`Ircot`](Self::Ircot), which needs more than a question in its prompt;
+    /// any other gets the strategy's instruction, which for [`Search`](Self::Search) is the format's.
     ///
     /// # Errors
     /// When the model's own template is broken.
     pub fn prompt(self, codec: &Codec, format: &EpisodeFormat) -> Result<PromptTemplate, TextError> {
-        PromptTemplate::for_model_or(codec, &self.instruction(format))
+        self.prompt_of(&Prompts::default(), codec, format)
     }
 
+    /// As [`prompt`](Self::prompt), with the prompts of a user, which win over that of the model.
+    ///
+    /// # Errors
+    /// As [`prompt`](Self::prompt).
+    pub fn prompt_of(
+        self,
+        prompts: &Prompts,
+        codec: &Codec,
+        format: &EpisodeFormat,
+    ) -> Result<PromptTemplate, TextError> {
+        match self {
+            Self::Ircot => prompts.other(self.name(), codec, format),
+            _ => prompts.first(self.name(), codec, format),
+        }
+    }
+
+    pub(crate) fn method(self) -> &'static dyn Method {
+        match self {
+            Self::Direct => &Direct,
+            Self::Cot => &Cot,
+            Self::Rag => &Rag,
+            Self::Search => &Search,
+            Self::RaAgent => &RaAgent,
+            Self::SearchO1 => &SearchO1,
+            Self::Ircot => &Ircot,
+        }
+    }
+
+    #[cfg(test)]
     fn instruction(self, format: &EpisodeFormat) -> String {
-        let EpisodeFormat { think, answer, information, .. } = format;
-        let task = match self {
-            Self::Search => return format.prompt.clone(),
-            Self::Direct => {
-                format!(
-                    "Answer the question below. Give the answer at once, short and without explanation, between \
-                     <{answer}> and </{answer}>, "
-                )
-            }
-            Self::Cot => {
-                format!(
-                    "Answer the question below. First reason step by step between <{think}> and </{think}>. \
-                     Then give the answer between <{answer}> and </{answer}>, short and without explanation, "
-                )
-            }
-            Self::Rag => {
-                format!(
-                    "Answer the question below with the help of the documents between <{information}> and \
-                     </{information}>. Give the answer between <{answer}> and </{answer}>, short and without explanation, "
-                )
-            }
-        };
-        // Jinja drops the line break at the end.
-        task + &format!("for example <{answer}> Beijing </{answer}>. Question: {{{{ question }}}}\n")
+        Prompts::default().text(self.name(), format)
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Reply {
     pub(crate) index: usize,
     pub(crate) observation: Observation,
     pub(crate) record: ToolRecord,
+    /// The tool's text, for a condenser; absent where the call failed.
+    pub(crate) output: Option<String>,
 }
 
 /// The answers that have come, from all desks.
@@ -185,7 +187,8 @@ impl<'r> Desk<'r> {
     }
 
     fn reply(&self, Job { index, input, .. }: Job, output: ToolOutput) -> Reply {
-        Reply { index, observation: self.observations.of(&output), record: output.into_record(&input) }
+        let (observation, text) = (self.observations.of(&output), output.text.as_ref().ok().cloned());
+        Reply { index, observation, record: output.into_record(&input), output: text }
     }
 }
 

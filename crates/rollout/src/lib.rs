@@ -64,6 +64,7 @@
 
 #![forbid(unsafe_code)]
 
+mod condense;
 mod config;
 mod desk;
 mod error;
@@ -77,13 +78,14 @@ mod stats;
 mod times;
 mod tool;
 
+pub use condense::{Condenser, Reading, Written};
 pub use config::RolloutConfig;
 pub use error::RolloutError;
 pub use noise::Noise;
 pub use observation::{Observation, Observations};
 pub use record::{Rollout, RolloutEnd, Task, ToolRecord, TurnRecord};
 pub use run::{RolloutPlan, RolloutProgress};
-pub use search_tool::SearchTool;
+pub use search_tool::{SearchTool, show_documents};
 pub use stats::{RolloutStats, Spread};
 pub use times::RolloutTimes;
 pub use tool::{Tool, ToolCall, ToolOutput};

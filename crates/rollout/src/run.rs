@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use zerosearch_generate::{Finished, GenerateError, Generator, Request, SequenceId, Stream, Turn};
+use zerosearch_generate::{Finished, GenerateError, Generator, Request, SequenceId, Stream, Turn, never};
 use zerosearch_grammar::{Action, EpisodeFormat};
 use zerosearch_search::SearchEngine;
 use zerosearch_text::{Codec, StopScanner};
 use zerosearch_trajectory::TokenId;
 
-use crate::desk::{Closing, Desk, Job, Replies};
+use crate::desk::{Closing, Desk, Job, Replies, Reply};
 use crate::live::LiveRollout;
 use crate::{
-    Noise, Observation, Observations, Rollout, RolloutConfig, RolloutEnd, RolloutError, RolloutTimes, SearchTool, Task,
-    Tool, ToolRecord,
+    Condenser, Noise, Observation, Observations, Reading, Rollout, RolloutConfig, RolloutEnd, RolloutError,
+    RolloutTimes, SearchTool, Task, Tool, ToolOutput, ToolRecord, Written,
 };
 
 /// Everything that a rollout is a function of, except the tasks and the weights.
@@ -92,6 +92,30 @@ impl<'a> RolloutPlan<'a> {
         tasks: Vec<Task>,
         progress: &mut dyn FnMut(RolloutProgress),
     ) -> Result<(Vec<Rollout>, RolloutTimes), RolloutError> {
+        self.run_all(generator, tasks, None, progress)
+    }
+
+    /// As [`run_timed`](Self::run_timed), where the policy sees of a tool's output what the model has condensed it to.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_condensed(
+        &self,
+        generator: &mut dyn Generator,
+        tasks: Vec<Task>,
+        condenser: &dyn Condenser,
+        progress: &mut dyn FnMut(RolloutProgress),
+    ) -> Result<(Vec<Rollout>, RolloutTimes), RolloutError> {
+        self.run_all(generator, tasks, Some(condenser), progress)
+    }
+
+    fn run_all(
+        &self,
+        generator: &mut dyn Generator,
+        tasks: Vec<Task>,
+        condenser: Option<&dyn Condenser>,
+        progress: &mut dyn FnMut(RolloutProgress),
+    ) -> Result<(Vec<Rollout>, RolloutTimes), RolloutError> {
         let began = Instant::now();
         self.config.validate()?;
         refuse_duplicates(&tasks)?;
@@ -123,6 +147,8 @@ impl<'a> RolloutPlan<'a> {
                 rollouts: tasks.iter().map(LiveRollout::new).collect(),
                 admitted: 0,
                 decoding: BTreeMap::new(),
+                condenser,
+                readings: BTreeMap::new(),
                 held: BTreeSet::new(),
                 asked: 0,
                 tally: RolloutProgress { total: tasks.len(), ..RolloutProgress::default() },
@@ -181,6 +207,9 @@ struct Run<'s, 'r: 's, 'e: 's> {
     /// Rollouts before this one have been started.
     admitted: usize,
     decoding: BTreeMap<SequenceId, usize>,
+    condenser: Option<&'r dyn Condenser>,
+    /// Answers that the model is condensing, with the tokens of the prompt.
+    readings: BTreeMap<SequenceId, (Reply, usize)>,
     /// Rollouts whose call has not been given to its tool yet.
     held: BTreeSet<usize>,
     /// Rollouts whose call has, and is not answered.
@@ -196,10 +225,10 @@ impl Run<'_, '_, '_> {
         loop {
             for reply in self.replies.take() {
                 self.asked -= 1;
-                self.answer(reply.index, reply.observation, Some(reply.record))?;
+                self.read(reply)?;
             }
             self.ask();
-            if !self.decoding.is_empty() {
+            if !(self.decoding.is_empty() && self.readings.is_empty()) {
                 let began = Instant::now();
                 let finished = self.generator.poll_until(&self.replies.wake)?;
                 self.times.decoding_s += began.elapsed().as_secs_f64();
@@ -207,7 +236,7 @@ impl Run<'_, '_, '_> {
                     if self.replies.wake.is_raised() {
                         continue;
                     }
-                    return Err(RolloutError::Stalled(self.decoding.len()));
+                    return Err(RolloutError::Stalled(self.decoding.len() + self.readings.len()));
                 }
                 for turn in finished {
                     self.take(turn)?;
@@ -254,6 +283,9 @@ impl Run<'_, '_, '_> {
 
     /// Takes in a turn that ended.
     fn take(&mut self, turn: Finished) -> Result<(), RolloutError> {
+        if let Some((reply, prompt_tokens)) = self.readings.remove(&turn.id) {
+            return self.condense(reply, prompt_tokens, &turn);
+        }
         let index = self.decoding.remove(&turn.id).ok_or(RolloutError::UnknownSequence(turn.id.0))?;
         self.tally.tokens += turn.tokens.len();
         let weights = self.generator.weight_version();
@@ -266,6 +298,47 @@ impl Run<'_, '_, '_> {
             None => self.answer(index, self.observations.corrective(), None)?,
         }
         Ok(())
+    }
+
+    /// Gives an answered call to the policy, or to the condenser first.
+    fn read(&mut self, reply: Reply) -> Result<(), RolloutError> {
+        let task = &self.tasks[reply.index];
+        let prompt = self.reading(&reply).and_then(|(condenser, reading)| condenser.prompt(&reading));
+        let Some(prompt) = prompt else { return self.answer(reply.index, reply.observation, Some(reply.record)) };
+        let (sampling, number) = (self.plan.config.sampling, self.rollouts[reply.index].turns.len() - 1);
+        let seed = self.plan.stream("condense", task, number).value();
+        let turn = Turn { seed, stop: never(), ..self.turn(task, number) };
+        match self.generator.start(Request { prompt: &prompt, sampling, turn }) {
+            Ok(id) => {
+                self.readings.insert(id, (reply, prompt.len()));
+                Ok(())
+            }
+            Err(GenerateError::PromptTooLong { .. }) => self.answer(reply.index, reply.observation, Some(reply.record)),
+            Err(source) => {
+                let Task { question_index, sample, .. } = *task;
+                Err(RolloutError::Task { question_index, sample, source })
+            }
+        }
+    }
+
+    fn reading<'c>(&'c self, reply: &'c Reply) -> Option<(&'c dyn Condenser, Reading<'c>)> {
+        let (task, turns) = (&self.tasks[reply.index], &self.rollouts[reply.index].turns);
+        Some((self.condenser?, Reading { task, turns, call: &reply.record, output: reply.output.as_deref()? }))
+    }
+
+    /// Takes in a reading that ended.
+    fn condense(&mut self, reply: Reply, prompt_tokens: usize, turn: &Finished) -> Result<(), RolloutError> {
+        self.generator.release(turn.id);
+        self.tally.tokens += turn.tokens.len();
+        let text = self.text(turn);
+        let written = Written { prompt_tokens, tokens: turn.tokens.len(), text: &text };
+        let observation = match self.reading(&reply) {
+            Some((condenser, reading)) => {
+                self.observations.of(&ToolOutput::new(condenser.condensed(&reading, &written)))
+            }
+            None => reply.observation,
+        };
+        self.answer(reply.index, observation, Some(reply.record))
     }
 
     /// The turn as text, without the token that ended it where that is an end-of-text token.
@@ -325,7 +398,8 @@ impl Run<'_, '_, '_> {
     }
 
     fn release_all(&mut self) {
-        for id in self.rollouts.iter_mut().filter_map(|rollout| rollout.id.take()) {
+        let readings = std::mem::take(&mut self.readings).into_keys();
+        for id in self.rollouts.iter_mut().filter_map(|rollout| rollout.id.take()).chain(readings) {
             self.generator.release(id);
         }
     }

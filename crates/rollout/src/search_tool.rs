@@ -1,7 +1,9 @@
 //! Search as a tool.
 
+use std::borrow::Cow;
+
 use zerosearch_generate::Stream;
-use zerosearch_grammar::SEARCH_TAG;
+use zerosearch_grammar::{EpisodeFormat, SEARCH_TAG};
 use zerosearch_search::{Document, Quality, Query, SearchEngine, SimulationContext};
 
 use crate::{Noise, Tool, ToolCall, ToolOutput};
@@ -39,13 +41,8 @@ impl<'a> SearchTool<'a> {
 
     fn output(&self, call: &ToolCall<'_>, found: &[Document]) -> ToolOutput {
         let found = &found[..found.len().min(self.top_k)];
-        let documents: Vec<String> = found.iter().map(|document| document.text().into_owned()).collect();
-        let shown: Vec<(&str, &str)> = match call.format.shows_titles() {
-            true => found.iter().map(title_and_text).collect(),
-            false => documents.iter().map(|text| ("", text.as_str())).collect(),
-        };
-        let output = ToolOutput::new(call.format.documents(&shown));
-        ToolOutput { documents, ..output }
+        let documents = found.iter().map(|document| document.text().into_owned()).collect();
+        ToolOutput { documents, ..ToolOutput::new(show_documents(call.format, found)) }
     }
 }
 
@@ -77,6 +74,16 @@ impl Tool for SearchTool<'_> {
         };
         calls.iter().zip(qualities).map(output).collect()
     }
+}
+
+/// The lines of documents, best first, as a policy reads them in this format; tags are not escaped yet.
+pub fn show_documents(format: &EpisodeFormat, found: &[Document]) -> String {
+    let texts: Vec<Cow<'_, str>> = found.iter().map(Document::text).collect();
+    let shown: Vec<(&str, &str)> = match format.shows_titles() {
+        true => found.iter().map(title_and_text).collect(),
+        false => texts.iter().map(|text| ("", &**text)).collect(),
+    };
+    format.documents(&shown)
 }
 
 /// A document whose title stands apart. Search-R1's corpora have it in the first line of the contents, in quotation marks.

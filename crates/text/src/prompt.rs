@@ -1,8 +1,10 @@
 //! The prompt that a policy is given with a question.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use minijinja::{Environment, UndefinedBehavior, context};
+use minijinja::value::Serde;
+use minijinja::{Environment, UndefinedBehavior, Value};
 use zerosearch_files::read_text;
 use zerosearch_grammar::EpisodeFormat;
 
@@ -72,6 +74,15 @@ impl PromptTemplate {
         if let Some(source) = codec.search_prompt() {
             return Self::new(source);
         }
+        Self::for_instruction(codec, instruction)
+    }
+
+    /// An instruction that is put to a model whatever prompt it brings: as a user message if the model has a chat template, and
+    /// plain if not.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_instruction(codec: &Codec, instruction: &str) -> Result<Self, TextError> {
         let mut template = Self::new(instruction)?;
         template.chat = codec.chat_template().cloned();
         if template.chat.is_none() {
@@ -85,10 +96,19 @@ impl PromptTemplate {
     /// # Errors
     /// When the template fails: an unknown variable, or a chat template that refuses a user message.
     pub fn render(&self, question: &str) -> Result<String, TextError> {
+        self.render_with(question, &[])
+    }
+
+    /// As [`render`](Self::render), for a template that has further variables, given by name and value.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn render_with(&self, question: &str, variables: &[(&str, &str)]) -> Result<String, TextError> {
+        let variables: BTreeMap<&str, &str> = variables.iter().copied().chain([("question", question)]).collect();
         let text = self
             .environment
             .get_template(NAME)
-            .and_then(|template| template.render(context! { question }))
+            .and_then(|template| template.render(Value::from(Serde(&variables))))
             .map_err(|error| TextError::Template { name: NAME.into(), message: format!("{error}") })?;
         match &self.chat {
             Some(chat) => chat.render(&[Message::user(text)], true),
