@@ -6,7 +6,7 @@
 
 use zerosearch_search::{Query, SearchEngine, SearchError};
 
-use crate::{Interaction, mentions};
+use crate::{Interaction, LabelledInteraction, mentions};
 
 /// How many times `top_k` documents are looked through for those of the other quality.
 const DEPTH: usize = 4;
@@ -50,6 +50,14 @@ pub fn contrast(
     Ok(twins)
 }
 
+/// The interaction with the documents that mention a golden answer before the others, in their order. Where the answer stands is then
+/// not left to chance, and a small simulator learns to write it rather than to wait for it.
+pub fn evidence_first(mut row: LabelledInteraction) -> LabelledInteraction {
+    let Interaction { documents, golden_answers, .. } = &mut row.interaction;
+    documents.sort_by_cached_key(|document| !mentions(document, golden_answers));
+    row
+}
+
 #[cfg(test)]
 mod tests {
     use zerosearch_search::{Bm25Index, Document, Quality};
@@ -88,6 +96,14 @@ mod tests {
         for (twin, original) in twins.iter().zip(&originals) {
             assert_eq!((&twin.question, &twin.query), (&original.question, &original.query));
         }
+    }
+
+    #[test]
+    fn evidence_stands_first_and_the_rest_as_it_stood() {
+        let documents = ["a river", "It is Moundou.", "a fish", "Moundou, then."].map(String::from).to_vec();
+        let interaction = Interaction { documents, ..searched("capital Chad is") };
+        let row = evidence_first(LabelledInteraction { interaction, quality: Quality::Useful });
+        assert_eq!(row.interaction.documents, ["It is Moundou.", "Moundou, then.", "a river", "a fish"]);
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct PipelineConfig {
     pub simulator_batch: usize,
     /// Their highest learning rate.
     pub simulator_learning_rate: f64,
+    /// Share of the examples whose answer is another one, in prompt and documents, each time that they are seen: 0 to 1. See
+    /// [`Substitution`](zerosearch_simulator::Substitution).
+    pub simulator_substitution: f64,
     /// How the simulator samples.
     pub simulation: SimulationConfig,
     /// The reinforcement learning.
@@ -31,12 +34,13 @@ pub struct PipelineConfig {
 impl Default for PipelineConfig {
     fn default() -> Self {
         Self {
-            collect_questions: 400,
+            collect_questions: 1000,
             obedience_questions: 100,
-            simulator_steps: 40,
+            simulator_steps: 160,
             simulator_batch: 24,
-            simulator_learning_rate: 1e-4,
-            simulation: SimulationConfig { temperature: 0.8, max_new_tokens: 240, attempts: 5 },
+            simulator_learning_rate: 5e-4,
+            simulator_substitution: 1.0,
+            simulation: SimulationConfig { temperature: 0.8, max_new_tokens: 240, attempts: 1 },
             train: TrainConfig::small(Grpo::default()),
         }
     }
@@ -58,6 +62,10 @@ impl PipelineConfig {
             if value == 0 {
                 return Err(PipelineError::Config { key, value: "0".into(), expected: "at least 1" });
             }
+        }
+        if !(0.0..=1.0).contains(&self.simulator_substitution) {
+            let value = self.simulator_substitution.to_string();
+            return Err(PipelineError::Config { key: "simulator_substitution", value, expected: "0 to 1" });
         }
         Ok(self.train.validate()?)
     }

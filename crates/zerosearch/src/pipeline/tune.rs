@@ -1,10 +1,13 @@
 //! Fine-tuning the simulator on balanced, labelled interactions.
 
 use burn::tensor::Device;
+use rand::RngExt;
 use zerosearch_generate::{Epochs, Stream};
 use zerosearch_lm::{AdamWConfig, LanguageModel, LearningRate, LmError, LocalCompleter, SftConfig, SftTrainer};
 use zerosearch_metrics::ProgressBar;
-use zerosearch_simulator::{LabelledInteraction, SimulatedEngine, SimulationConfig, SimulatorPrompt, sft_examples};
+use zerosearch_simulator::{
+    LabelledInteraction, SimulatedEngine, SimulationConfig, SimulatorPrompt, Substitution, evidence_first, sft_examples,
+};
 
 use super::{PipelineConfig, PipelineError};
 
@@ -16,7 +19,8 @@ pub(super) fn tune(
     rows: &[LabelledInteraction],
     device: &Device,
 ) -> Result<LanguageModel, PipelineError> {
-    let examples = sft_examples(rows, prompt, &base.codec)?;
+    let rows: Vec<LabelledInteraction> = rows.iter().cloned().map(evidence_first).collect();
+    let answers = Substitution::new(&rows);
     let steps = config.simulator_steps;
     let sft = SftConfig {
         learning_rate: LearningRate::cosine(config.simulator_learning_rate, steps / 20 + 1, steps, 0.1),
@@ -28,11 +32,19 @@ pub(super) fn tune(
     let mut trainer = SftTrainer::new(&base.config, &base.weights, sft, device)?;
     let bar = ProgressBar::new("fine-tune the simulator", steps);
     let stream = Stream { seed: config.train.seed, purpose: "fine-tuning order", ..Stream::default() };
-    let mut order = Epochs::new(examples.len(), stream);
+    let mut order = Epochs::new(rows.len(), stream);
     for step in 0..steps {
         let first = step * config.simulator_batch as u64;
         let positions = first..first + config.simulator_batch as u64;
-        let batch: Vec<_> = positions.filter_map(|position| Some(examples[order.index(position)?].clone())).collect();
+        let mut example = |position: u64| {
+            let row = &rows[order.index(position)?];
+            let purpose = "substituted answers";
+            let mut rng = Stream { seed: config.train.seed, purpose, step: position, ..Stream::default() }.rng();
+            let substitute = rng.random_bool(config.simulator_substitution);
+            Some(if substitute { answers.draw(row, &mut rng) } else { row.clone() })
+        };
+        let batch: Vec<_> = positions.filter_map(&mut example).collect();
+        let batch = sft_examples(&batch, prompt, &base.codec)?;
         let report = trainer.step(&batch)?;
         bar.note(&format!("loss {:.3}", report.loss));
         bar.advance(1);
