@@ -1,4 +1,4 @@
-//! What this machine can do at best, which the other benches are measured against: bytes read in a second, and the rate of our
+//! Ceilings of this machine, which the other benches are measured against: bytes read in a second, and the rate of our
 //! matrix product where nothing comes from memory, with every instruction set that the processor has. All threads.
 //! `cargo bench --bench ceiling`.
 

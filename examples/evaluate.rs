@@ -68,7 +68,7 @@ struct Arguments {
 
 impl Arguments {
     fn engine(&self) -> Option<EngineConfig> {
-        let corpus = self.corpus.clone().map(|corpus| EngineConfig::Bm25 { corpus });
+        let corpus = self.corpus.clone().map(|corpus| EngineConfig::Bm25 { corpus, index: None });
         let dialect = Dialect::default();
         let retriever = self.retriever.clone().map(|url| EngineConfig::Retriever { url, dialect });
         let web = self.serpapi.then_some(EngineConfig::Web { provider: WebProvider::SerpApi });

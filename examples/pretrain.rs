@@ -12,15 +12,13 @@ use std::time::Instant;
 use clap::Parser;
 use zerosearch::Failure;
 use zerosearch::burn::tensor::Device;
-use zerosearch::data::world::{Split, World};
 use zerosearch::files::{prepare_folder, write_atomic};
 use zerosearch::kernels::keep_freed_memory;
-use zerosearch::lm::{
-    AdamWConfig, HostWeights, LanguageModel, LearningRate, ModelConfig, SftConfig, SftTrainer, StoredDtype,
-};
+use zerosearch::lm::{AdamWConfig, LanguageModel, LearningRate, ModelConfig, SftConfig, SftTrainer, StoredDtype};
+use zerosearch::nursery::{Habits, Mixture, Pretraining, index, init_induction, measure_copying, sources, world};
 use zerosearch::simulator::SimulatorPrompt;
 use zerosearch::text::{Codec, PromptTemplate, SpecialTokens, train_bpe};
-use zerosearch::train::{Habits, Mixture, Pretraining, index, measure_copying, sources, world};
+use zerosearch::world::{Split, World};
 
 const SEARCH_PROMPT: &str = "Question: {{ question }}";
 const SIMULATOR_PROMPT: &str =
@@ -60,7 +58,7 @@ fn main() -> Result<(), Failure> {
             let mut config = ModelConfig::tiny_llama(codec.vocab_size(), 256, 5, 4, 2, 512);
             config.tie_word_embeddings = false;
             config.rope_theta = 1e6;
-            LanguageModel::new(config.clone(), HostWeights::init_induction(&config, arguments.seed)?, codec)
+            LanguageModel::new(config.clone(), init_induction(&config, arguments.seed)?, codec)
         }
     };
     let prompt = PromptTemplate::new(SEARCH_PROMPT)?;

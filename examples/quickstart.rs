@@ -37,6 +37,9 @@ struct Arguments {
     /// auto (the first GPU, else the CPU), cpu, cuda:N or webgpu.
     #[arg(long, default_value = "auto")]
     device: DeviceName,
+    /// Little of everything: shows that a device works, and says nothing about the method.
+    #[arg(long)]
+    small: bool,
     /// Goes on with the run in the folder.
     #[arg(long)]
     resume: bool,
@@ -50,6 +53,12 @@ fn main() -> Result<(), Failure> {
     config.train.seed = arguments.seed;
     config.train.steps = arguments.steps.unwrap_or(config.train.steps);
     config.train.algorithm = arguments.algorithm;
+    let mut material = world_material()?;
+    if arguments.small {
+        (config.collect_questions, config.simulator_steps, config.obedience_questions) = (40, 4, 20);
+        let every = (material.held_out.len() / 40).max(1);
+        material.held_out = material.held_out.into_iter().step_by(every).take(40).collect();
+    }
 
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
@@ -61,7 +70,6 @@ fn main() -> Result<(), Failure> {
         eprintln!("\nstopping after this step; again to stop at once");
     })?;
 
-    let material = world_material()?;
     let mut pipeline = Pipeline::new(config, &arguments.model, &material, &arguments.out);
     pipeline.resume = arguments.resume;
     pipeline.device = arguments.device.open()?;

@@ -23,10 +23,10 @@ struct Arguments {
     /// The training step, counted from 1.
     #[arg(long, default_value_t = 1)]
     step: u64,
-    /// What the rollouts are paid now: f1, em, contains or format.
+    /// The reward to score with: f1, em, contains or format.
     #[arg(long, default_value = "f1")]
     reward: RewardConfig,
-    /// What makes advantages of it now; the run's own algorithm if it is not given.
+    /// The algorithm that computes the advantages; the run's own if it is not given.
     #[arg(long)]
     algorithm: Option<AlgorithmConfig>,
     /// A policy's folder, to see the loss and the gradient of the update that these rollouts make of it.

@@ -1,4 +1,4 @@
-//! What a model folder says about token sequences, in a form that other programs compare with: log-probabilities,
+//! Scores token sequences with a model folder, in a form that other programs compare with: log-probabilities,
 //! logits and greedy continuations.
 //!
 //!     cargo run --release --example score -- --model DIR --tokens FILE.json --out FILE.safetensors --generate 32

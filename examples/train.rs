@@ -14,6 +14,7 @@ use zerosearch::config::RunConfig;
 use zerosearch::data::read_questions;
 use zerosearch::device::DeviceName;
 use zerosearch::files::{prepare_file, prepare_folder};
+use zerosearch::generate::Ledger;
 use zerosearch::lm::{LanguageModel, StoredDtype};
 use zerosearch::metrics::{ConsoleSink, say};
 use zerosearch::train::{Trainer, Validation, latest_step};
@@ -47,8 +48,18 @@ fn main() -> Result<(), Failure> {
     }
     let (model, questions) = (LanguageModel::read(&config.model)?, read_questions(&config.questions)?);
     let format = config.train.rollout.format.into();
-    let served = config.generator.map(|generator| generator.generator(&model, &format, &config.out));
-    let mut builder = Trainer::builder(model, questions, config.engine.read_on(&device)?)
+    let served = match &config.generator {
+        Some(generator) => {
+            generator.check(&config.train)?;
+            let served = generator.generator(&model, &format, &config.out);
+            served.check()?;
+            Some(served)
+        }
+        None => None,
+    };
+    let ledger = Ledger::new();
+    let mut builder = Trainer::builder(model, questions, config.engine.read_with(&device, &ledger)?)
+        .ledger(ledger)
         .reward(config.reward.build()?)
         .config(config.train)
         .device(device.clone())

@@ -1,4 +1,4 @@
-//! What the advantage estimators share: group statistics, whitening, one value per trained token.
+//! Shared parts of the advantage estimators: group statistics, whitening, one value per trained token.
 
 use crate::batch::token_ranges;
 use crate::{AlgorithmError, RewardBatch};

@@ -1,4 +1,4 @@
-//! What a sum of token losses is divided by.
+//! Aggregation of token losses: the denominator of their sum.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What a trainer asks of an algorithm.
+//! The interface between a trainer and an algorithm.
 
 use std::fmt::Debug;
 
@@ -25,7 +25,7 @@ pub trait Algorithm: Debug + Send + Sync {
     /// The policy-gradient loss of each trained token, without the terms.
     fn token_loss(&self, inputs: &LossInputs) -> TokenLoss;
 
-    /// What is added to the token losses, and what they are divided by.
+    /// KL and entropy terms of the loss, and the aggregation of token losses.
     fn terms(&self) -> LossTerms;
 
     /// The loss of a micro-batch: `Σ weight·(pg + β·kl − c·entropy)`.
@@ -59,7 +59,7 @@ pub trait Algorithm: Debug + Send + Sync {
         false
     }
 
-    /// What must be saved with a checkpoint; most algorithms remember nothing.
+    /// State to save with a checkpoint; most algorithms have none.
     fn state(&self) -> Vec<f64> {
         Vec::new()
     }

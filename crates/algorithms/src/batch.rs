@@ -1,4 +1,4 @@
-//! What the environment paid for each sequence of a batch.
+//! Rewards of a batch's sequences.
 
 use std::collections::BTreeMap;
 
@@ -140,7 +140,7 @@ impl<'a> RewardBatch<'a> {
     }
 }
 
-/// Where each sequence's tokens lie when the sequences are laid end to end.
+/// Token range of each sequence when the sequences are laid end to end.
 pub(crate) fn token_ranges(lengths: &[usize]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
     lengths.iter().scan(0, |start, length| {
         let range = *start..*start + length;

@@ -17,7 +17,7 @@ pub struct Cispo {
     pub epsilon: f64,
     /// Bounds of the importance weight; the paper sets no lower one (`low = 1`).
     pub clip: Clip,
-    /// What the sum of token losses is divided by.
+    /// Aggregation of the token losses.
     pub aggregation: Aggregation,
     /// The KL term of the loss; the paper uses none.
     pub kl: Kl,

@@ -21,7 +21,7 @@ pub struct Dapo {
     pub overlong: Option<Overlong>,
     /// Ask for other questions in place of groups whose rewards are all equal.
     pub dynamic_sampling: bool,
-    /// What the sum of token losses is divided by.
+    /// Aggregation of the token losses.
     pub aggregation: Aggregation,
     /// The KL term of the loss; the paper uses none.
     pub kl: Kl,
@@ -42,7 +42,7 @@ pub struct Overlong {
 }
 
 impl Overlong {
-    /// What is added to the reward of a sequence of `length` trained tokens; at most 0.
+    /// Over-long penalty of a sequence of `length` trained tokens, added to its reward; at most 0.
     pub fn shaping(&self, length: usize) -> f64 {
         let into_buffer = length.saturating_sub(self.limit.saturating_sub(self.buffer));
         -self.penalty * (into_buffer as f64 / self.buffer.max(1) as f64).min(1.0)

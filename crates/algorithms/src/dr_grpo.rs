@@ -16,7 +16,7 @@ use crate::{
 pub struct DrGrpo {
     /// Range of the probability ratio.
     pub clip: Clip,
-    /// What the sum of token losses is divided by. Default: 2500, five turns of 500 tokens.
+    /// Aggregation of the token losses. Default: the sum over 2500, five turns of 500 tokens.
     pub aggregation: Aggregation,
     /// The KL term of the loss; the paper uses none.
     pub kl: Kl,

@@ -1,4 +1,4 @@
-//! What can be wrong with a batch, a parameter or a loss's inputs.
+//! Errors of a batch, a parameter or a loss's inputs.
 
 use thiserror::Error;
 
@@ -13,7 +13,7 @@ pub enum AlgorithmError {
     LengthMismatch {
         /// The list that does not fit.
         what: &'static str,
-        /// What it should hold one value for.
+        /// The items that it should hold one value for.
         per: &'static str,
         /// How many it should hold.
         expected: usize,
@@ -52,7 +52,7 @@ pub enum AlgorithmError {
         algorithm: &'static str,
         /// The missing input.
         what: &'static str,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// A hyper-parameter outside its range.
@@ -88,7 +88,7 @@ pub enum AlgorithmError {
     /// The device could not hand back the loss's metrics.
     #[error("reading the loss from the device failed: {message}")]
     Device {
-        /// What Burn said.
+        /// Burn's message.
         message: String,
     },
 }

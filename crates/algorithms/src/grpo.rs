@@ -20,7 +20,7 @@ pub struct Grpo {
     pub epsilon: f64,
     /// Range of the probability ratio.
     pub clip: Clip,
-    /// What the sum of token losses is divided by.
+    /// Aggregation of the token losses.
     pub aggregation: Aggregation,
     /// The KL term of the loss.
     pub kl: Kl,

@@ -18,7 +18,7 @@ pub struct Gspo {
     pub epsilon: f64,
     /// Range of the sequence ratio: much narrower than a token ratio's, 3e-4 below and 4e-4 above in the paper.
     pub clip: Clip,
-    /// What the sum of token losses is divided by; with [`Aggregation::SequenceMean`] it is the paper's objective.
+    /// Aggregation of the token losses; with [`Aggregation::SequenceMean`] it is the paper's objective.
     pub aggregation: Aggregation,
     /// The KL term of the loss.
     pub kl: Kl,

@@ -20,7 +20,7 @@ const LARGEST_LOG_RATIO: f64 = 20.0;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImportanceSampling {
-    /// What is weighed, and what happens beyond the bounds.
+    /// Level of the weights (token or sequence), and the treatment of those out of bounds.
     pub mode: ImportanceMode,
     /// The largest weight.
     pub cap: f64,

@@ -10,7 +10,7 @@ use crate::{Aggregation, AlgorithmError, Kl, TokenLoss};
 /// The largest `|log π_θ − log π_old|` that is exponentiated.
 const LARGEST_LOG_RATIO: f64 = 20.0;
 
-/// What the trainer's forward pass found for one micro-batch.
+/// Results of the trainer's forward pass over one micro-batch.
 ///
 /// Every tensor is `[tokens]`: the trained tokens of whole sequences, laid end to end. Prompt and
 /// observation tokens have no place in it. Only `logprobs` and `entropy` carry gradients; the
@@ -36,10 +36,10 @@ pub struct LossInputs {
     pub sequence_lengths: Vec<usize>,
 }
 
-/// What stands beside the policy gradient in every algorithm's loss: `Σ weight·(pg + β·kl − c·entropy)`.
+/// Terms beside the policy gradient in every algorithm's loss: `Σ weight·(pg + β·kl − c·entropy)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossTerms {
-    /// What the sum of token losses is divided by.
+    /// Aggregation of the token losses.
     pub aggregation: Aggregation,
     /// The KL term.
     pub kl: Kl,

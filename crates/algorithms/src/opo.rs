@@ -14,7 +14,7 @@ use crate::{
 pub struct Opo {
     /// Range of the probability ratio; exactly on-policy it has no effect.
     pub clip: Clip,
-    /// What the sum of token losses is divided by.
+    /// Aggregation of the token losses.
     pub aggregation: Aggregation,
     /// The KL term of the loss.
     pub kl: Kl,

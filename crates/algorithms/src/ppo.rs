@@ -24,7 +24,7 @@ pub struct Ppo {
     pub clip: Clip,
     /// How far a value may move from the old one in one batch's updates; 0 switches clipping off.
     pub value_clip: f64,
-    /// What the sums of token losses are divided by, the critic's included.
+    /// Aggregation of the token losses, the critic's included.
     pub aggregation: Aggregation,
     /// The KL term of the loss.
     pub kl: Kl,

@@ -12,13 +12,13 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reinforce {
-    /// What is subtracted from the reward.
+    /// Baseline that is subtracted from the reward.
     pub baseline: Baseline,
     /// With a clip the loss is PPO's surrogate, whose gradient is the same in the first update of a batch and which
     /// corrects the later ones for stale samples. Absent by default: one update for each batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<Clip>,
-    /// What the sum of token losses is divided by.
+    /// Aggregation of the token losses.
     pub aggregation: Aggregation,
     /// The KL term.
     pub kl: Kl,
@@ -30,7 +30,7 @@ pub struct Reinforce {
     pub running_mean: Option<f64>,
 }
 
-/// What REINFORCE subtracts from a reward. None of them changes the gradient's direction in expectation.
+/// Baselines of REINFORCE, subtracted from the reward. None of them changes the gradient's direction in expectation.
 ///
 /// In a configuration file: `"none"`, `"batch_mean"` or `{ running = { decay = 0.9 } }`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

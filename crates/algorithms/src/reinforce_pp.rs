@@ -18,7 +18,7 @@ pub struct ReinforcePp {
     pub gamma: f64,
     /// Range of the probability ratio.
     pub clip: Clip,
-    /// What the sum of token losses is divided by.
+    /// Aggregation of the token losses.
     pub aggregation: Aggregation,
     /// The KL term of the loss. The paper puts k1 into the reward instead, without group baseline:
     /// see [`RewardBatch::with_token_rewards`].

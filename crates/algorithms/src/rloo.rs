@@ -13,7 +13,7 @@ use crate::{
 pub struct Rloo {
     /// Range of the probability ratio; in the first update of a batch the gradient is the paper's REINFORCE gradient.
     pub clip: Clip,
-    /// What the sum of token losses is divided by.
+    /// Aggregation of the token losses.
     pub aggregation: Aggregation,
     /// The KL term of the loss.
     pub kl: Kl,

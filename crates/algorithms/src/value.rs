@@ -10,11 +10,11 @@ use crate::{Aggregation, AlgorithmError};
 pub struct ValueLoss {
     /// How far a prediction may move from the old one; `None` is the plain squared error.
     pub clip: Option<f64>,
-    /// What the sum of token losses is divided by; its weights go into [`ValueInputs::weights`].
+    /// Aggregation of the token losses; its weights go into [`ValueInputs::weights`].
     pub aggregation: Aggregation,
 }
 
-/// What the critic's forward pass found for one micro-batch; every tensor is `[tokens]`, trained tokens only.
+/// Results of the critic's forward pass over one micro-batch; every tensor is `[tokens]`, trained tokens only.
 #[derive(Clone, Debug)]
 pub struct ValueInputs {
     /// The critic's predictions, differentiable.

@@ -1,4 +1,4 @@
-//! What the estimators and losses promise, on random batches.
+//! Properties of estimators and losses, on random batches.
 
 use std::ops::Range;
 
@@ -44,7 +44,7 @@ impl Batch {
         }
     }
 
-    /// Where a sequence's tokens lie.
+    /// Token range of a sequence.
     fn range(&self, row: usize) -> Range<usize> {
         let start = self.lengths[..row].iter().sum();
         start..start + self.lengths[row]

@@ -1,6 +1,6 @@
-//! Where training stands.
+//! Progress of training.
 
-/// Where training stands when a search call is made.
+/// Progress of training at a search call.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Progress {
     /// Finished training steps, `i` in the paper.

@@ -1,4 +1,4 @@
-//! What can be wrong with a data file: each error names the file, the line, what was expected and what to do.
+//! Errors of data files: each names the file, the line, what was expected and what to do.
 
 use std::fmt;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use zerosearch_files::FileError;
 
-/// Where a row stands in its file, counted from 1.
+/// Position of a row in its file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Position {
     /// A line of a text file; blank lines count.
@@ -38,7 +38,7 @@ pub enum DataError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's message.
         source: io::Error,
     },
     /// The file cannot be written.
@@ -46,7 +46,7 @@ pub enum DataError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's message.
         source: io::Error,
     },
     /// The name says nothing about the format.
@@ -78,7 +78,7 @@ pub enum DataError {
         path: PathBuf,
         /// The line.
         position: Position,
-        /// What the parser said.
+        /// The parser's message.
         source: serde_json::Error,
     },
     /// The Parquet file is damaged or uses an encoding that is not supported.
@@ -88,7 +88,7 @@ pub enum DataError {
     Parquet {
         /// The file.
         path: PathBuf,
-        /// What the reader said.
+        /// The reader's message.
         source: parquet::errors::ParquetError,
     },
     /// A row lacks a value or holds one of the wrong kind.
@@ -155,15 +155,15 @@ fn in_line(error: &serde_json::Error) -> String {
     }
 }
 
-/// What is wrong with one row: the key, what it should hold, and what it holds instead.
+/// The problem of one row: the key, the expected value and the value found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{key}` is {found}; expected {expected}; correct or delete the row")]
 pub struct RowProblem {
     /// The key, or the keys of which one is needed.
     pub key: &'static str,
-    /// What it holds, shortened.
+    /// The value found, shortened.
     pub found: String,
-    /// What it should hold.
+    /// The expected value.
     pub expected: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! Questions, answers and SFT rows from JSONL and Parquet; the world of facts that the default run uses.
+//! Questions, answers, corpora and SFT rows from JSONL and Parquet.
 //!
 //! ```
 //! use zerosearch_data::{DataError, Question, fingerprint, read_questions, write_questions};
@@ -33,7 +33,6 @@ mod parquet_values;
 mod question;
 mod rows;
 mod sft;
-pub mod world;
 
 pub use corpus::{CorpusRow, read_corpus};
 pub use error::{DataError, Position, RowProblem};

@@ -10,9 +10,9 @@ use crate::rows::{read_rows, required_text, write_jsonl};
 /// One example: the loss is on the completion only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SftRow {
-    /// What the model is given.
+    /// Input of the model.
     pub prompt: String,
-    /// What it should write.
+    /// The completion to learn.
     pub completion: String,
 }
 

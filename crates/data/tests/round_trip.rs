@@ -1,4 +1,4 @@
-//! What is written is read again, and different questions have different fingerprints.
+//! Rows survive being written and read, and different questions have different fingerprints.
 
 use proptest::collection::vec;
 use proptest::option;

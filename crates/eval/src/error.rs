@@ -1,4 +1,4 @@
-//! What stops an evaluation. A bad answer or a failed search never does.
+//! Errors that stop an evaluation. A bad answer or a failed search never does.
 
 use zerosearch_files::FileError;
 use zerosearch_rollout::RolloutError;

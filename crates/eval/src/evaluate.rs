@@ -68,7 +68,7 @@ impl<'de> Deserialize<'de> for EvalConfig {
     }
 }
 
-/// What came out.
+/// Predictions and scores of an evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
     /// One for each question, in their order.

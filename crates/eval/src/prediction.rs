@@ -11,7 +11,7 @@ use zerosearch_rollout::Rollout;
 
 use crate::EvalError;
 
-/// What came out for one question.
+/// The prediction for one question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
     /// The question's id.
@@ -34,7 +34,7 @@ pub struct Prediction {
     pub search_failures: usize,
     /// How many facts the question joins, if it says.
     pub hops: Option<usize>,
-    /// Where the question comes from, if it says.
+    /// Data set of the question, if known.
     pub data_source: Option<String>,
     /// The whole episode, in order.
     pub transcript: Vec<Utterance>,
@@ -43,13 +43,13 @@ pub struct Prediction {
 /// A stretch of an episode by one author.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Utterance {
-    /// Who wrote it.
+    /// Its author.
     pub author: Author,
     /// The text.
     pub text: String,
 }
 
-/// What came before the policy's first turn.
+/// Everything before the policy's first turn.
 pub(crate) struct Opening {
     pub(crate) transcript: Vec<Utterance>,
     pub(crate) searches: usize,

@@ -1,4 +1,4 @@
-//! What an evaluation promises: every question counts, and each figure is what its name says.
+//! Promises of an evaluation: every question counts, and each figure is what its name says.
 
 mod scripted;
 

@@ -20,7 +20,7 @@ pub struct CompletionRequest {
 /// A completed text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// What the model wrote after the prompt, stop strings cut off.
+    /// The text after the prompt, stop strings cut off.
     pub text: String,
     /// Number of sampled tokens.
     pub tokens: usize,
@@ -33,4 +33,16 @@ pub trait Completer: Send + Sync {
     /// # Errors
     /// When the engine fails.
     fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, GenerateError>;
+
+    /// How many calls at a time it is good for. 1, the default, is a model that decodes in batches: it wants the requests that
+    /// wait together in one call. More is a service that answers each request in its own time: that many callers may
+    /// bring a request each.
+    fn concurrency(&self) -> usize {
+        1
+    }
+
+    /// Figures that only grow, by name, such as the requests to each server behind a network. None by default.
+    fn counters(&self) -> Vec<(String, f64)> {
+        Vec::new()
+    }
 }

@@ -1,4 +1,4 @@
-//! What a generator refuses, and why.
+//! Errors of generators and completers.
 
 use zerosearch_trajectory::TokenId;
 
@@ -10,9 +10,9 @@ pub enum GenerateError {
     Parameter {
         /// The parameter.
         name: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What is allowed.
+        /// The allowed values.
         expected: &'static str,
     },
     /// A prompt without tokens.
@@ -42,7 +42,7 @@ pub enum GenerateError {
     Remote {
         /// The address.
         endpoint: String,
-        /// What went wrong.
+        /// The problem.
         message: String,
     },
     /// An engine in this process failed.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use zerosearch_trajectory::{Finish, SampledToken, TokenId, WeightVersion};
 
-use crate::{GenerateError, Sampling};
+use crate::{GenerateError, Sampling, Wake};
 
 /// Names a live sequence in one generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,7 +46,7 @@ pub struct Request<'a> {
 pub struct Finished {
     /// Whose turn it was.
     pub id: SequenceId,
-    /// What was sampled, the stopping token included.
+    /// The sampled tokens, the stopping one included.
     pub tokens: Vec<SampledToken>,
     /// Why it ended.
     pub finish: Finish,
@@ -79,6 +79,18 @@ pub trait Generator {
     /// When the engine fails.
     fn poll(&mut self) -> Result<Vec<Finished>, GenerateError>;
 
+    /// As [`poll`](Self::poll), but returns soon after `wake` is raised with what has ended, which may be nothing: so a
+    /// sequence whose documents have come can be extended while others decode. A generator looks at the signal between
+    /// decoding steps, or waits on it, and never lowers it. The sampled tokens are those of [`poll`](Self::poll).
+    ///
+    /// A generator whose decoding cannot be interrupted polls, which is the default.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    fn poll_until(&mut self, _wake: &Wake) -> Result<Vec<Finished>, GenerateError> {
+        self.poll()
+    }
+
     /// Ends the turn that a sequence is decoding: the next [`poll`](Self::poll) returns what it has, with
     /// [`Finish::Cancelled`]. Unknown ids, and sequences that wait, are ignored. A generator that has nothing to cut
     /// short ignores all, which is the default.
@@ -102,6 +114,10 @@ impl<G: Generator + ?Sized> Generator for &mut G {
 
     fn poll(&mut self) -> Result<Vec<Finished>, GenerateError> {
         (**self).poll()
+    }
+
+    fn poll_until(&mut self, wake: &Wake) -> Result<Vec<Finished>, GenerateError> {
+        (**self).poll_until(wake)
     }
 
     fn cancel(&mut self, id: SequenceId) {

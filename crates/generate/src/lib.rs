@@ -1,4 +1,4 @@
-//! The token-in token-out contract: `Generator`, `Completer`, sampling parameters, weight versions.
+//! The token-in token-out contract: `Generator`, `Completer`, sampling parameters, weight versions, and a ledger of what a run uses.
 //!
 //! A generator knows token ids and nothing of text. One that counts upward from the last token
 //! shows the whole contract: a sequence is started, decodes until its turn stops, is extended
@@ -81,15 +81,21 @@ mod completer;
 mod epochs;
 mod error;
 mod generator;
+mod ledger;
 mod rollout;
 mod sampling;
 mod stream;
+mod wake;
+mod watched;
 
 pub use completer::{Completer, Completion, CompletionRequest};
 pub use epochs::Epochs;
 pub use error::GenerateError;
 pub use generator::{Finished, Generator, Request, SequenceId, Stop, Turn, never};
+pub use ledger::{Account, Ledger, Role, Usage, Working};
 pub use rollout::{RolloutGenerator, Statistics};
 pub use sampling::Sampling;
 pub use stream::{Stream, stream_seed};
+pub use wake::Wake;
+pub use watched::{Growth, Watched};
 pub use zerosearch_trajectory::{Finish, SampledToken, TokenId, WeightVersion};

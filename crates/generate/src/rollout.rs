@@ -33,6 +33,12 @@ pub trait RolloutGenerator: Generator + Send {
     /// The counts since the generator was made or since they were last taken. They begin anew, and released sequences have no
     /// influence on them: a resumed run counts what one counts that never stopped.
     fn take_statistics(&mut self) -> Statistics;
+
+    /// Figures that only grow, by name, such as the requests to each server behind a network. A step's metrics show by how much
+    /// they grew. None by default.
+    fn counters(&self) -> Vec<(String, f64)> {
+        Vec::new()
+    }
 }
 
 /// The work of a generator over some time.

@@ -8,7 +8,7 @@ use rand_chacha::rand_core::SeedableRng;
 pub struct Stream {
     /// The run's seed.
     pub seed: u64,
-    /// What it is for; two purposes never share a stream.
+    /// The purpose of the draws; two purposes never share a stream.
     pub purpose: &'static str,
     /// The training step (or 0).
     pub step: u64,

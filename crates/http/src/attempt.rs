@@ -33,9 +33,30 @@ pub(crate) struct Call<'a> {
 }
 
 /// Why an attempt gave nothing.
+#[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) message: String,
     pub(crate) again: Again,
+}
+
+/// A value that is read from the text of a successful answer.
+pub(crate) trait FromText: Sized {
+    fn from_text(status: StatusCode, text: String) -> Result<Self, Failure>;
+}
+
+/// Any JSON value.
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromText for Json<T> {
+    fn from_text(status: StatusCode, text: String) -> Result<Self, Failure> {
+        value(status, &text).map(Self)
+    }
+}
+
+impl FromText for String {
+    fn from_text(_: StatusCode, text: String) -> Result<Self, Failure> {
+        Ok(text)
+    }
 }
 
 /// Whether it is worth another attempt.
@@ -54,7 +75,7 @@ impl Failure {
         Self { message: message.into(), again: Again::Never }
     }
 
-    fn passing(message: impl Into<String>) -> Self {
+    pub(crate) fn passing(message: impl Into<String>) -> Self {
         Self { message: message.into(), again: Again::Soon }
     }
 }
@@ -84,6 +105,11 @@ impl<'a> Call<'a> {
 
     /// Asks once and reads the answer, all within `timeout`.
     pub(crate) fn attempt<T: DeserializeOwned>(&self, agent: &Agent, timeout: Duration) -> Result<T, Failure> {
+        self.attempt_as(agent, timeout).map(|Json(answer)| answer)
+    }
+
+    /// As [`attempt`](Self::attempt), for any kind of answer.
+    pub(crate) fn attempt_as<T: FromText>(&self, agent: &Agent, timeout: Duration) -> Result<T, Failure> {
         let deadline = Instant::now() + timeout;
         let (mut method, mut url) = (self.method.clone(), self.url.clone());
         for _ in 0..=REDIRECTS {
@@ -93,7 +119,7 @@ impl<'a> Call<'a> {
             if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 let answer = read(&mut response, timeout);
                 let answer = match status.is_success() {
-                    true => answer.and_then(|text| value(status, &text)),
+                    true => answer.and_then(|text| T::from_text(status, text)),
                     false => Err(refusal(&response, &answer.unwrap_or_default())),
                 };
                 return answer.map_err(|failure| self.after_redirect(failure, &url));
@@ -167,7 +193,7 @@ impl<'a> Call<'a> {
 
 /// The text of an answer. What is not UTF-8 in it becomes U+FFFD.
 fn read(response: &mut Response<Body>, timeout: Duration) -> Result<String, Failure> {
-    // What was decoded has no such header any more.
+    // A decoded body has no such header any more.
     if let Some(encoding) = response.headers().get(header::CONTENT_ENCODING)
         && encoding != "identity"
     {
@@ -224,7 +250,7 @@ fn refusal(response: &Response<Body>, text: &str) -> Failure {
 
 fn failure(error: ureq::Error, timeout: Duration) -> Failure {
     use ureq::Error as E;
-    // What a reader of the body reports is wrapped.
+    // Errors of a body's reader are wrapped.
     let error = match error {
         E::Io(error) => E::from(error),
         error => error,

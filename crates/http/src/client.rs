@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::Agent;
 use ureq::http::Method;
 
 use crate::address::endpoint;
-use crate::attempt::{Again, Call, Failure};
+use crate::attempt::{Again, Call, Failure, FromText};
 
 /// A call waits this long at the request of a server, whatever its policy: `Retry-After` counts in whole seconds.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(15);
@@ -50,7 +50,7 @@ impl Default for RetryPolicy {
 pub struct HttpError {
     /// The address, without its query string and a password (keys travel there).
     pub endpoint: String,
-    /// What went wrong, and after how many attempts.
+    /// The problem, and the number of attempts.
     pub message: String,
 }
 
@@ -124,10 +124,8 @@ impl JsonClient {
         call: Result<Call<'_>, Failure>,
     ) -> Result<T, HttpError> {
         let mut attempts = 0;
-        call.and_then(|call| self.persist(&call, parameters, &mut attempts)).map_err(|failure| {
-            let tried = if attempts < 2 { String::new() } else { format!(" ({attempts} attempts)") };
-            HttpError::new(url, self.without_keys(failure.message, parameters) + &tried)
-        })
+        call.and_then(|call| self.persist(&call, parameters, &mut attempts))
+            .map_err(|failure| HttpError::new(url, self.without_keys(failure.message, parameters) + &tried(attempts)))
     }
 
     fn persist<T: DeserializeOwned>(
@@ -136,39 +134,29 @@ impl JsonClient {
         parameters: &[(&str, &str)],
         attempts: &mut usize,
     ) -> Result<T, Failure> {
-        let RetryPolicy { timeout, attempts: most, first_pause, longest_pause } = self.retry;
-        let pauses = ExponentialBuilder::new().with_min_delay(first_pause).with_max_delay(longest_pause).with_jitter();
-        let mut own = pauses.with_max_times(most.saturating_sub(1)).build();
-        // Added to the pauses that the server names, so that not all clients come back at once.
-        let mut spread = pauses.without_max_times().build();
-        let begun = Instant::now();
-        let patience = timeout.saturating_mul(u32::try_from(most).unwrap_or(u32::MAX)).max(SHORTEST_PATIENCE);
+        let mut pauses = Pauses::new(self.retry);
         loop {
             *attempts += 1;
-            let mut failure = match call.attempt(&self.agent, timeout) {
+            let mut failure = match call.attempt(&self.agent, self.retry.timeout) {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
-            let pause = match failure.again {
-                Again::Never => None,
-                Again::Soon => own.next(),
-                Again::After(_) if most < 2 => None,
-                Again::After(named) if named <= patience.saturating_sub(begun.elapsed()) => {
-                    Some(named + spread.next().unwrap_or_default())
-                }
-                Again::After(named) => {
-                    let more = format!(
-                        "; the server asks to come back after {named:?}, and a call takes {patience:?} at most"
-                    );
-                    failure.message.push_str(&more);
-                    None
-                }
-            };
-            let Some(pause) = pause else { return Err(failure) };
+            let Some(pause) = pauses.next(&mut failure) else { return Err(failure) };
             let endpoint = endpoint(call.url.as_str());
             tracing::warn!(endpoint, ?pause, "{}; trying again", self.without_keys(failure.message, parameters));
             std::thread::sleep(pause);
         }
+    }
+
+    /// Asks once: a POST where there is a body, else a GET.
+    pub(crate) fn once<T: FromText>(&self, url: &str, body: Option<&str>, timeout: Duration) -> Result<T, Failure> {
+        let method = if body.is_some() { Method::POST } else { Method::GET };
+        let answer = Call::new(method, url, &[], &self.headers, body)?.attempt_as(&self.agent, timeout);
+        answer.map_err(|failure| Failure { message: self.without_keys(failure.message, &[]), ..failure })
+    }
+
+    pub(crate) fn retry(&self) -> RetryPolicy {
+        self.retry
     }
 
     /// A server's words may repeat the key that it was sent.
@@ -176,6 +164,53 @@ impl JsonClient {
         let headers = self.headers.iter().filter_map(|(_, value)| value.split_whitespace().last());
         let keys = parameters.iter().filter(|(name, _)| name.contains("key")).map(|(_, value)| *value);
         headers.chain(keys).filter(|key| key.len() > 3).fold(message, |message, key| message.replace(key, "…"))
+    }
+}
+
+/// The end of a message: after how many attempts, if there were several.
+pub(crate) fn tried(attempts: usize) -> String {
+    if attempts < 2 { String::new() } else { format!(" ({attempts} attempts)") }
+}
+
+/// The pauses of one call.
+pub(crate) struct Pauses {
+    retry: RetryPolicy,
+    own: ExponentialBackoff,
+    /// Added to the pauses that the server names, so that not all clients come back at once.
+    spread: ExponentialBackoff,
+    begun: Instant,
+}
+
+impl Pauses {
+    pub(crate) fn new(retry: RetryPolicy) -> Self {
+        let pauses = ExponentialBuilder::new().with_min_delay(retry.first_pause).with_max_delay(retry.longest_pause);
+        let pauses = pauses.with_jitter();
+        Self {
+            retry,
+            own: pauses.with_max_times(retry.attempts.saturating_sub(1)).build(),
+            spread: pauses.without_max_times().build(),
+            begun: Instant::now(),
+        }
+    }
+
+    /// The pause before the next attempt; `None`, and perhaps why, where there is to be none.
+    pub(crate) fn next(&mut self, failure: &mut Failure) -> Option<Duration> {
+        let RetryPolicy { timeout, attempts, .. } = self.retry;
+        let patience = timeout.saturating_mul(u32::try_from(attempts).unwrap_or(u32::MAX)).max(SHORTEST_PATIENCE);
+        match failure.again {
+            Again::Never => None,
+            Again::Soon => self.own.next(),
+            Again::After(_) if attempts < 2 => None,
+            Again::After(named) if named <= patience.saturating_sub(self.begun.elapsed()) => {
+                Some(named + self.spread.next().unwrap_or_default())
+            }
+            Again::After(named) => {
+                let more =
+                    format!("; the server asks to come back after {named:?}, and a call takes {patience:?} at most");
+                failure.message.push_str(&more);
+                None
+            }
+        }
     }
 }
 

@@ -20,7 +20,9 @@
 mod address;
 mod attempt;
 mod client;
+mod endpoint;
 mod excerpt;
+mod fleet;
 mod json;
 mod parallel;
 mod redirect;
@@ -28,6 +30,8 @@ mod retry_after;
 
 pub use address::address;
 pub use client::{HttpError, JsonClient, RetryPolicy};
+pub use endpoint::EndpointCounts;
 pub use excerpt::excerpt;
+pub use fleet::{AttemptError, Endpoint, Fleet};
 pub use json::{Reported, parse_json, reported_error};
 pub use parallel::in_parallel;

@@ -21,7 +21,7 @@ use crate::vector::{dot, exponentiate, largest, vectorised};
 /// Queries that the backward pass handles together; their keys end at the last of them, which skips most masked scores.
 const TILE: usize = 64;
 
-/// What the columns of the matrices given to [`causal_attention`] mean.
+/// The layout of heads in the columns of [`causal_attention`]'s matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionShape {
     /// Query heads.

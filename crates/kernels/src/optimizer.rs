@@ -1,4 +1,4 @@
-//! What an optimizer does to every element of a model: one pass over the memory on the CPU, in place where nobody
+//! Element-wise updates of an optimizer: one pass over the memory on the CPU, in place where nobody
 //! else holds the tensor.
 
 use burn::tensor::{Tensor, TensorData};

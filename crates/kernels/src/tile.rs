@@ -77,7 +77,7 @@ pub(crate) enum Left<'a> {
     Interleaved(&'a [f32]),
 }
 
-/// Where a sum begins and ends.
+/// Range of a sum.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
     /// At zero, in place of what is there.

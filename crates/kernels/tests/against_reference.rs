@@ -64,7 +64,7 @@ impl Draw {
     }
 }
 
-/// What one run of an operation gives: outputs, then gradients of a random weighting of them.
+/// Results of an operation: outputs, then gradients of a random weighting of them.
 type Run = Vec<Vec<f32>>;
 
 /// Runs an operation on plain and on autodiff devices and collects outputs and gradients.
@@ -231,7 +231,7 @@ proptest! {
         let sum = (weight.clone() + gradient.clone()).into_data();
         prop_assert_eq!(add(weight.clone(), gradient.clone()).into_data(), sum);
         prop_assert_eq!(scale(gradient.clone(), 0.3).into_data(), gradient.mul_scalar(0.3).into_data());
-        // What somebody else holds is not written over.
+        // A tensor that is held elsewhere is not written over.
         prop_assert_eq!(weight.into_data(), held.into_data());
     }
 

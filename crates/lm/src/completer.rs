@@ -5,7 +5,8 @@ use std::sync::Mutex;
 
 use burn::tensor::Device;
 use zerosearch_generate::{
-    Completer, Completion, CompletionRequest, Finished, GenerateError, Generator, Request, TokenId, Turn, never,
+    Account, Completer, Completion, CompletionRequest, Finished, GenerateError, Generator, Request, TokenId, Turn,
+    Usage, never,
 };
 use zerosearch_text::{Codec, StopScanner};
 
@@ -15,6 +16,7 @@ use crate::{LanguageModel, LmError, LocalGenerator};
 pub struct LocalCompleter {
     codec: Codec,
     generator: Mutex<LocalGenerator>,
+    account: Account,
 }
 
 impl LocalCompleter {
@@ -32,7 +34,13 @@ impl LocalCompleter {
     /// When its weights lack a tensor.
     pub fn on(model: &LanguageModel, device: &Device) -> Result<Self, LmError> {
         let generator = LocalGenerator::for_model_on(model, device)?;
-        Ok(Self { codec: model.codec.clone(), generator: Mutex::new(generator) })
+        Ok(Self { codec: model.codec.clone(), generator: Mutex::new(generator), account: Account::default() })
+    }
+
+    /// Reports calls, tokens and time to this account of a ledger.
+    #[must_use]
+    pub fn with_account(self, account: Account) -> Self {
+        Self { account, ..self }
     }
 
     fn finish(&self, request: &CompletionRequest, turn: Finished) -> Completion {
@@ -50,6 +58,8 @@ impl Completer for LocalCompleter {
     fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, GenerateError> {
         let mut generator =
             self.generator.lock().map_err(|_| GenerateError::Engine("a completion panicked before".into()))?;
+        let _working = self.account.begin();
+        let mut usage = Usage { calls: requests.len() as u64, ..Usage::default() };
         let mut owners = BTreeMap::new();
         let mut failure = None;
         for (index, request) in requests.iter().enumerate() {
@@ -63,6 +73,7 @@ impl Completer for LocalCompleter {
             let turn = Turn { max_new_tokens: request.max_new_tokens, seed: request.seed, stop, deadline: None };
             match generator.start(Request { prompt: &prompt, sampling: request.sampling, turn }) {
                 Ok(id) => {
+                    usage.tokens_in += prompt.len() as u64;
                     owners.insert(id, index);
                 }
                 Err(error) => {
@@ -80,6 +91,7 @@ impl Completer for LocalCompleter {
                 Ok(finished) => {
                     for turn in finished {
                         let id = turn.id;
+                        usage.tokens_out += turn.tokens.len() as u64;
                         if let Some(index) = owners.get(&id) {
                             completions[*index] = Some(self.finish(&requests[*index], turn));
                         }
@@ -89,6 +101,8 @@ impl Completer for LocalCompleter {
                 Err(error) => failure = Some(error),
             }
         }
+        usage.failures = if failure.is_some() { usage.calls } else { 0 };
+        self.account.add(usage);
         match failure {
             None => Ok(completions.into_iter().flatten().collect()),
             Some(error) => {

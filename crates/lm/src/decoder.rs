@@ -142,7 +142,7 @@ impl Decoder {
 
     /// The same parameters, whose products are computed in bf16 or not; `None`, as a decoder begins: they are on a GPU that has
     /// that type.
-    /// What is summed over a row, exponentiated or rotated is so in f32, and parameters and their gradients stay in f32.
+    /// Sums over rows, exponentials and rotations are in f32, and so are parameters and their gradients.
     /// The CPU's fused operations know f32 only.
     pub fn with_bf16(self, bf16: Option<bool>) -> Self {
         let bf16 = bf16.unwrap_or_else(|| WeightDtype::default_on(&self.device) == WeightDtype::Bf16);
@@ -251,7 +251,7 @@ impl Decoder {
         &self.config
     }
 
-    /// Where it computes.
+    /// The device that it computes on.
     pub fn device(&self) -> &Device {
         &self.device
     }

@@ -1,4 +1,4 @@
-//! What can be wrong with a model folder or a call.
+//! Errors of model folders and calls.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ pub enum LmError {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// The problem and its remedy.
         message: String,
     },
     /// A file that cannot be written.
@@ -23,9 +23,9 @@ pub enum LmError {
         path: PathBuf,
         /// The key.
         key: String,
-        /// What it says.
+        /// Its value.
         value: String,
-        /// What is supported.
+        /// The supported values.
         expected: String,
     },
     /// A tensor that is missing, superfluous, of another shape or not finite.
@@ -35,7 +35,7 @@ pub enum LmError {
         path: PathBuf,
         /// The tensor.
         name: String,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
     /// Text that could not be tokenized or a template that could not be rendered.

@@ -21,7 +21,7 @@ pub struct ScoredSequence<'a> {
     pub positions: &'a [usize],
 }
 
-/// What every layer is told of its rows.
+/// Description of a pass's rows, shared by all layers.
 #[derive(Clone)]
 pub(crate) struct Rows {
     cos: Tensor<2>,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use zerosearch_generate::{
-    Finish, Finished, GenerateError, Generator, Request, SequenceId, Statistics, TokenId, Turn, WeightVersion,
+    Finish, Finished, GenerateError, Generator, Request, SequenceId, Statistics, TokenId, Turn, Wake, WeightVersion,
 };
 
 use crate::cache::Blocks;
@@ -249,6 +249,10 @@ impl Generator for LocalGenerator {
     }
 
     fn poll(&mut self) -> Result<Vec<Finished>, GenerateError> {
+        self.poll_until(&Wake::default())
+    }
+
+    fn poll_until(&mut self, wake: &Wake) -> Result<Vec<Finished>, GenerateError> {
         loop {
             let mut finished = self.finish_without_sampling();
             if finished.is_empty() && self.sequences.values().any(|sequence| sequence.turn.is_some()) {
@@ -259,7 +263,7 @@ impl Generator for LocalGenerator {
             } else if finished.is_empty() {
                 return Ok(finished);
             }
-            if !finished.is_empty() {
+            if !finished.is_empty() || wake.is_raised() {
                 finished.sort_by_key(|turn| turn.id);
                 return Ok(finished);
             }

@@ -13,7 +13,6 @@ mod family;
 mod folder;
 mod forward;
 mod generator;
-mod induction;
 mod keys;
 mod learning_rate;
 mod lora;

@@ -65,7 +65,7 @@ impl<'a> Packer<'a> {
     }
 }
 
-/// What goes into the network: a token and its position for every row, and which rows make up the sequences.
+/// Input of the network: a token and its position for every row, and the rows of each sequence.
 pub(crate) struct Packing {
     pub(crate) tokens: Vec<TokenId>,
     pub(crate) positions: Vec<usize>,

@@ -18,7 +18,7 @@ pub struct Pass {
     kept: Option<Kept>,
 }
 
-/// What the backward pass through the layers starts from.
+/// State kept for the backward pass through the layers.
 struct Kept {
     packing: Packing,
     rows: Rows,

@@ -50,7 +50,7 @@ pub struct SftConfig {
     pub gradient_checkpointing: bool,
 }
 
-/// What one step did.
+/// Report of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SftReport {
     /// Weighted mean of `−log p` over the learnt tokens, in nats.

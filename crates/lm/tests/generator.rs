@@ -1,4 +1,4 @@
-//! What a sampled sequence may depend on, and what it may not.
+//! Dependencies of a sampled sequence: weights, prompt, seed, and nothing else.
 
 use burn::tensor::Device;
 use proptest::prelude::*;
@@ -159,7 +159,7 @@ fn new_weights_share_nothing_with_old_ones() {
     generator.release(released);
     assert_eq!((work(&generator), &first), ((59, 59), &fresh(&old)));
     generator.refit(&new, WeightVersion(1)).unwrap();
-    // What a live sequence computes on old ground is not shared either.
+    // Blocks that a live sequence computes after older weights are not shared either.
     generator.extend(live, &[1; 40], turn(1, 1)).unwrap();
     while !generator.poll().unwrap().is_empty() {}
     let (_, second) = play(&mut generator, 0);

@@ -1,4 +1,4 @@
-//! What saving promises: the folder that was read, whatever its family and number formats, whole and without leftovers.
+//! Saving gives the folder that was read, whatever its family and number formats, whole and without leftovers.
 
 mod families;
 
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use zerosearch_lm::{HostWeights, LanguageModel, SaveOptions, StoredDtype};
 use zerosearch_text::{SpecialTokens, train_bpe};
 
-/// What transformers cut `llama-mha-sharded` at.
+/// The shard size with which transformers saved `llama-mha-sharded`.
 const SMALL: SaveOptions = SaveOptions { dtype: None, max_shard_bytes: 120_000 };
 
 /// A tiny model with a tokenizer, its configuration in one of the two spellings.

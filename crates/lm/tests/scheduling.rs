@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use zerosearch_generate::{Finish, Generator, Request, SampledToken, Sampling, SequenceId, Statistics, Turn, never};
+use zerosearch_generate::{
+    Finish, Generator, Request, SampledToken, Sampling, SequenceId, Statistics, Turn, Wake, never,
+};
 use zerosearch_lm::{HostWeights, LocalGenerator, ModelConfig};
 
 /// Bytes of sixteen positions of this model: 2 layers, 2 key heads of 12 (keys) and 16 (values) floats.
@@ -151,6 +153,22 @@ fn a_cancelled_turn_keeps_what_it_has_and_the_sequence_can_go_on() {
     assert_eq!((done.len(), done[0].id, done[0].finish, done[0].tokens.len()), (1, cancelled, Finish::Cancelled, 3));
     generator.extend(cancelled, &[6], turn(3, 2)).unwrap();
     assert_eq!(generator.poll().unwrap().remove(0).finish, Finish::Length);
+}
+
+#[test]
+fn a_raised_signal_ends_a_poll_between_two_steps_and_changes_no_token() {
+    let mut alone = generator();
+    start(&mut alone, &[1, 2], turn(1, 9));
+    let expected = alone.poll().unwrap();
+    let mut beside = generator();
+    start(&mut beside, &[1, 2], turn(1, 9));
+    let wake = Wake::default();
+    wake.raise();
+    for _ in 1..9 {
+        assert!(beside.poll_until(&wake).unwrap().is_empty(), "one token a poll");
+    }
+    assert_eq!(beside.poll_until(&wake).unwrap(), []);
+    assert_eq!(beside.poll_until(&wake).unwrap(), expected);
 }
 
 #[test]

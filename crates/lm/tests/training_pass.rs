@@ -1,4 +1,4 @@
-//! What a training pass computes does not depend on the sequences beside, on what they share, on what is kept for the
+//! The results of a training pass do not depend on the sequences beside, on shared prompts, or on what is kept for the
 //! backward pass; and it is what the generator recorded. All to the bit, save sums of gradients over sequences.
 
 mod families;

@@ -1,4 +1,4 @@
-//! What can go wrong when figures are written or read back.
+//! Errors of writing figures and reading them back.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ pub enum MetricsError {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The problem.
         message: String,
     },
     /// A metric with a name that rows use for something else.

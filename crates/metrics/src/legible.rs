@@ -22,7 +22,7 @@ const SPACE: char = '\u{200b}';
 /// variation selectors that text can be hidden in; line and paragraph separators; noncharacters; and combining marks
 /// from the ninth on the same letter. `\r\n` becomes `\n`.
 ///
-/// What writing needs stays, one at a time and only where it has an effect: joiners in emoji and behind letters of joining
+/// Characters that writing needs stay, one at a time and only where they have an effect: joiners in emoji and behind letters of joining
 /// and Indic scripts (Persian, Hindi …), variation selectors behind emoji, symbols, ideographs and those letters, and
 /// zero-width spaces in Thai, Lao, Khmer and Burmese. The flags of England, Scotland and Wales, which are spelt in tags, do
 /// not. Letters of every script stay, right-to-left ones too.

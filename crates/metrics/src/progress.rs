@@ -126,7 +126,7 @@ struct Plain {
     done: u64,
     started: Instant,
     reported: Instant,
-    /// What the last line said, so that the end is not told twice.
+    /// The count of the last line, so that the end is not printed twice.
     told: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! Where the figures of a step go.
+//! Destinations of a step's figures.
 
 use crate::{Metrics, MetricsError};
 

@@ -166,7 +166,7 @@ fn create_next(folder: &Path) -> Result<(PathBuf, File), MetricsError> {
     }
 }
 
-/// What a record has beside its data: see [`record`].
+/// Bytes of a record beside its data: see [`record`].
 const FRAME: usize = 16;
 
 /// TFRecord: length, its checksum, the data, its checksum.

@@ -1,7 +1,8 @@
 //! Clients of external generation engines: SGLang, vLLM, llama.cpp, any OpenAI-compatible server.
 //!
 //! [`OpenAiServer`] is text in, text out: a judge, a simulator, or a policy that is only evaluated.
-//! [`SglangGenerator`] is token ids in, token ids and log-probabilities out: a policy that is trained.
+//! [`SglangGenerator`] and [`VllmGenerator`] are token ids in, token ids and log-probabilities out: a policy that is trained.
+//! Each takes the addresses of several servers.
 //!
 //! ```
 //! use std::time::Duration;
@@ -24,12 +25,18 @@
 
 #![forbid(unsafe_code)]
 
+mod current;
 mod openai;
 mod openai_answer;
 mod sglang;
 mod sglang_server;
+mod turns;
+mod under_way;
+mod vllm;
+mod vllm_server;
 mod wire;
 
 pub use openai::OpenAiServer;
 pub use sglang::SglangGenerator;
-pub use zerosearch_http::RetryPolicy;
+pub use vllm::VllmGenerator;
+pub use zerosearch_http::{EndpointCounts, RetryPolicy};

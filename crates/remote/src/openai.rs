@@ -1,8 +1,8 @@
 //! Text completion by any server that speaks OpenAI's protocol.
 
 use serde_json::{Map, Value, json};
-use zerosearch_generate::{Completer, Completion, CompletionRequest, GenerateError};
-use zerosearch_http::{HttpError, JsonClient, RetryPolicy, address, in_parallel};
+use zerosearch_generate::{Account, Completer, Completion, CompletionRequest, GenerateError, Usage};
+use zerosearch_http::{AttemptError, EndpointCounts, Fleet, HttpError, JsonClient, RetryPolicy, address, in_parallel};
 
 use crate::openai_answer::{Answer, is_filtered};
 use crate::wire::{CONCURRENCY, patient, remote, short_seed};
@@ -16,14 +16,14 @@ use crate::wire::{CONCURRENCY, patient, remote, short_seed};
 /// A model may say nothing: it refuses, a filter stops it, or its thoughts (`reasoning_content`) use up the tokens. Its
 /// completion is then empty, and a warning says why; the other requests of the batch are not touched by it.
 pub struct OpenAiServer {
-    client: JsonClient,
+    fleet: Fleet,
     retry: RetryPolicy,
     key: Option<String>,
-    url: String,
     model: String,
     api: Api,
     system: Option<String>,
     concurrency: usize,
+    account: Account,
 }
 
 #[derive(Clone, Copy)]
@@ -36,12 +36,23 @@ impl OpenAiServer {
     /// Continues the prompt as it stands. `url` is the server's address: a path in it (`/v1`, `/api/v3`, `/openai/deployments/m`)
     /// is taken as it is, `/v1` is put behind a bare host, and the path of the endpoint itself may stand there too.
     pub fn completions(url: &str, model: impl Into<String>) -> Self {
-        Self::new(url, "completions", Api::Completions, model.into())
+        Self::completions_at(&[url], model)
+    }
+
+    /// As [`completions`](Self::completions), by several servers with the same model. A request goes to the least busy one, and to
+    /// another where that one fails.
+    pub fn completions_at(urls: &[impl AsRef<str>], model: impl Into<String>) -> Self {
+        Self::new(urls, "completions", Api::Completions, model.into())
     }
 
     /// Sends the prompt as one user message: the server puts its chat template around it.
     pub fn chat(url: &str, model: impl Into<String>) -> Self {
-        Self::new(url, "chat/completions", Api::Chat, model.into())
+        Self::chat_at(&[url], model)
+    }
+
+    /// As [`chat`](Self::chat), by several servers with the same model.
+    pub fn chat_at(urls: &[impl AsRef<str>], model: impl Into<String>) -> Self {
+        Self::new(urls, "chat/completions", Api::Chat, model.into())
     }
 
     /// Authorises requests with this key (`Authorization: Bearer …`).
@@ -66,29 +77,53 @@ impl OpenAiServer {
         self.connect()
     }
 
-    /// With at most this many requests under way at once (64 by default).
+    /// With at most this many requests under way at once (64 for each server by default).
     #[must_use]
     pub fn with_concurrency(mut self, concurrency: usize) -> Self {
         self.concurrency = concurrency;
         self
     }
 
-    fn new(url: &str, endpoint: &str, api: Api, model: String) -> Self {
-        let url = address(url, |path| {
-            let path = path.trim_end_matches('/');
-            let pasted = path.strip_suffix("/chat/completions").or_else(|| path.strip_suffix("/completions"));
-            let base = pasted.unwrap_or(if path.is_empty() { "/v1" } else { path });
-            format!("{base}/{endpoint}")
+    /// Reports calls, tokens and time to this account of a ledger.
+    #[must_use]
+    pub fn with_account(mut self, account: Account) -> Self {
+        self.account = account;
+        self
+    }
+
+    /// Whether a server is there: asks all for `/health`.
+    ///
+    /// # Errors
+    /// [`GenerateError::Remote`] when none answers, with what each said.
+    pub fn check(&self) -> Result<(), GenerateError> {
+        self.fleet.check().map_err(remote)
+    }
+
+    /// Counts of each server so far, in the order of the addresses.
+    pub fn endpoints(&self) -> Vec<EndpointCounts> {
+        self.fleet.counts()
+    }
+
+    fn new(urls: &[impl AsRef<str>], endpoint: &str, api: Api, model: String) -> Self {
+        let urls = urls.iter().map(|url| {
+            address(url.as_ref(), |path| {
+                let path = path.trim_end_matches('/');
+                let pasted = path.strip_suffix("/chat/completions").or_else(|| path.strip_suffix("/completions"));
+                let base = pasted.unwrap_or(if path.is_empty() { "/v1" } else { path });
+                format!("{base}/{endpoint}")
+            })
         });
-        let client = JsonClient::new(patient());
-        Self { client, retry: patient(), key: None, url, model, api, system: None, concurrency: CONCURRENCY }
+        let fleet = Fleet::new(urls, JsonClient::new(patient()));
+        let concurrency = CONCURRENCY * fleet.addresses().len().max(1);
+        Self { fleet, retry: patient(), key: None, model, api, system: None, concurrency, account: Account::default() }
     }
 
     fn connect(mut self) -> Self {
-        self.client = JsonClient::new(self.retry);
+        let mut client = JsonClient::new(self.retry);
         if let Some(key) = &self.key {
-            self.client = self.client.with_header("Authorization", format!("Bearer {}", key.trim()));
+            client = client.with_header("Authorization", format!("Bearer {}", key.trim()));
         }
+        self.fleet = self.fleet.with_client(client);
         self
     }
 
@@ -123,7 +158,16 @@ impl OpenAiServer {
     }
 
     fn complete_one(&self, request: &CompletionRequest) -> Result<Completion, HttpError> {
-        let answer: Answer = match self.client.post(&self.url, &self.body(request)) {
+        let body = self.body(request);
+        let asked = self.fleet.ask(|server| {
+            let url = server.address();
+            let answer: Answer = server.post(url, &body)?;
+            let tokens = (answer.prompt_tokens(), answer.tokens());
+            let text =
+                answer.text().map_err(|message| AttemptError::lasting(url, format!("unexpected answer: {message}")))?;
+            Ok((text, tokens))
+        });
+        let (text, (prompt, tokens)) = match asked {
             Ok(answer) => answer,
             // The refusal of one prompt, by a filter that stands before the model.
             Err(error) if is_filtered(&error) => {
@@ -132,9 +176,9 @@ impl OpenAiServer {
             }
             Err(error) => return Err(self.explained(error)),
         };
-        let unexpected = |message| HttpError::new(&self.url, format!("unexpected answer: {message}"));
-        let tokens = answer.tokens();
-        let text = answer.text().map_err(unexpected)?.unwrap_or_else(|why| {
+        let (tokens_in, tokens_out) = (prompt as u64, tokens as u64);
+        self.account.add(Usage { tokens_in, tokens_out, ..Usage::default() });
+        let text = text.unwrap_or_else(|why| {
             tracing::warn!("{}: a choice without text ({why}); its completion is empty", self.model);
             String::new()
         });
@@ -163,8 +207,21 @@ impl Completer for OpenAiServer {
                 return Err(GenerateError::EmptyPrompt);
             }
         }
-        let answers = in_parallel(requests, self.concurrency, |request| self.complete_one(request));
+        let answers = in_parallel(requests, self.concurrency, |request| {
+            let _working = self.account.begin();
+            self.complete_one(request)
+        });
+        let failures = answers.iter().filter(|answer| answer.is_err()).count() as u64;
+        self.account.add(Usage { calls: requests.len() as u64, failures, ..Usage::default() });
         answers.into_iter().map(|answer| answer.map_err(remote)).collect()
+    }
+
+    fn concurrency(&self) -> usize {
+        self.concurrency
+    }
+
+    fn counters(&self) -> Vec<(String, f64)> {
+        EndpointCounts::counters(&self.endpoints())
     }
 }
 
@@ -208,8 +265,8 @@ mod tests {
             ("http://me:secret@h/v1", "http://me:secret@h/v1", ""),
             ("api.example.com/v1", "https://api.example.com/v1", ""),
         ] {
-            assert_eq!(OpenAiServer::completions(given, "m").url, format!("{base}/completions{query}"));
-            assert_eq!(OpenAiServer::chat(given, "m").url, format!("{base}/chat/completions{query}"));
+            assert_eq!(OpenAiServer::completions(given, "m").fleet.addresses(), [format!("{base}/completions{query}")]);
+            assert_eq!(OpenAiServer::chat(given, "m").fleet.addresses(), [format!("{base}/chat/completions{query}")]);
         }
     }
 

@@ -14,7 +14,16 @@ pub(crate) struct Answer {
 impl Answer {
     /// The number of sampled tokens; 0 where the server does not count them.
     pub(crate) fn tokens(&self) -> usize {
-        let count = &self.usage["completion_tokens"];
+        self.count("completion_tokens")
+    }
+
+    /// The number of tokens of the prompt; 0 where the server does not count them.
+    pub(crate) fn prompt_tokens(&self) -> usize {
+        self.count("prompt_tokens")
+    }
+
+    fn count(&self, name: &str) -> usize {
+        let count = &self.usage[name];
         let count = count.as_u64().or_else(|| count.as_str()?.parse().ok());
         count.and_then(|count| usize::try_from(count).ok()).unwrap_or_default()
     }

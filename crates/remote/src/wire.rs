@@ -1,4 +1,4 @@
-//! What both clients have in common on the wire.
+//! Parts of the wire formats that all clients share.
 
 use std::time::Duration;
 

@@ -10,10 +10,10 @@ use fake::{impatient, server};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use zerosearch_generate::{
-    Finish, Finished, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, TokenId, Turn,
+    Finish, Finished, GenerateError, Generator, Request, SampledToken, Sampling, SequenceId, TokenId, Turn, Wake,
     WeightVersion, never,
 };
-use zerosearch_remote::SglangGenerator;
+use zerosearch_remote::{RetryPolicy, SglangGenerator};
 
 /// An answer in SGLang's form: these tokens, each with a log-probability made from its id.
 fn answer(tokens: &[TokenId], finish: Value) -> Value {
@@ -142,6 +142,47 @@ fn many_sequences_finish_in_the_order_of_their_ids() {
 }
 
 #[test]
+fn whoever_is_answered_goes_on_while_others_are_under_way() {
+    let open = Arc::new(AtomicBool::new(false));
+    let state = open.clone();
+    let (url, log) = server(move |_, _, body| {
+        while body["input_ids"][0] == 1 && !state.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        count_on(body)
+    });
+    let patient = RetryPolicy { timeout: Duration::from_secs(60), ..impatient() };
+    let mut generator = SglangGenerator::new(&url, 100).with_retry(patient);
+    let slow = start(&mut generator, &[1], turn(1, None)).unwrap();
+    let quick = start(&mut generator, &[2], turn(1, None)).unwrap();
+    let wake = Wake::default();
+    let poll = |generator: &mut SglangGenerator| loop {
+        wake.lower();
+        let finished = generator.poll_until(&wake).unwrap();
+        if !finished.is_empty() {
+            return finished;
+        }
+    };
+    for round in 0..3 {
+        let finished = poll(&mut generator);
+        assert_eq!(finished.iter().map(|finished| finished.id).collect::<Vec<_>>(), [quick], "round {round}");
+        generator.extend(quick, &[7], turn(1, None)).unwrap();
+    }
+    // The signal alone ends a poll, and nothing is sent twice.
+    poll(&mut generator);
+    wake.raise();
+    assert!(generator.poll_until(&wake).unwrap().is_empty());
+    assert!(matches!(generator.extend(slow, &[7], turn(1, None)), Err(GenerateError::NotWaiting(0))));
+    // A turn that was cancelled under way gets no answer, and neither does the next one get its.
+    generator.cancel(slow);
+    assert_eq!(generator.poll().unwrap(), [Finished { id: slow, tokens: vec![], finish: Finish::Cancelled }]);
+    generator.extend(slow, &[50], turn(1, None)).unwrap();
+    open.store(true, Ordering::SeqCst);
+    assert_eq!(ids(&generator.poll().unwrap()[0]), [51]);
+    assert_eq!(log.lock().unwrap().len(), 6);
+}
+
+#[test]
 fn a_server_that_dies_half_way_is_an_error_and_nothing_is_lost() {
     let ill = Arc::new(AtomicBool::new(true));
     let state = ill.clone();
@@ -219,7 +260,7 @@ fn refit_pauses_loads_and_continues() {
     let log = log.lock().unwrap();
     let paths: Vec<&str> = log.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(paths, ["/pause_generation", "/update_weights_from_disk", "/continue_generation"]);
-    assert_eq!(log[1].1, json!({"model_path": "/weights/7", "flush_cache": true}));
+    assert_eq!(log[1].1, json!({"model_path": "/weights/7", "flush_cache": true, "weight_version": "/weights/7"}));
 }
 
 #[test]
@@ -244,7 +285,7 @@ fn a_failed_refit_keeps_the_version_and_never_leaves_the_server_paused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
-    /// What is sent is always the prompt, the kept tokens and the observations, in order: nothing else.
+    /// Every request holds the prompt, the kept tokens and the observations, in order, and nothing else.
     #[test]
     fn the_server_sees_the_concatenation_of_what_was_kept(
         prompt in prop::collection::vec(0_u32..50, 1..5),

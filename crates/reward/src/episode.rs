@@ -1,4 +1,4 @@
-//! What a reward sees, and what it is.
+//! The interface of rewards: `Episode` in, a number out.
 
 use zerosearch_grammar::EpisodeFormat;
 

@@ -1,4 +1,4 @@
-//! What holds for every prediction, golden answer and episode.
+//! Properties of metrics and rewards, for every prediction, golden answer and episode.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

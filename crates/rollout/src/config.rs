@@ -1,4 +1,4 @@
-//! What bounds an episode.
+//! Bounds of an episode.
 
 use serde::{Deserialize, Serialize};
 use zerosearch_generate::Sampling;
@@ -26,10 +26,14 @@ pub struct RolloutConfig {
     pub format: FormatPreset,
     /// How the policy's tokens are drawn.
     pub sampling: Sampling,
-    /// Turns that ended wait until this many wait, or nothing is decoding; then their searches go
-    /// to the engine in one batch. 0 always waits until nothing is decoding, which gives the
-    /// largest batches. Has no influence on any rollout, only on speed.
+    /// Searches wait until this many wait, or nothing is decoding, before they go to the engine. 0, the default, lets
+    /// each go at once, so that the engine works beside decoding. Has no influence on any rollout, only on speed.
     pub search_batch: usize,
+    /// At most this many searches are under way at a time, each in a thread of its own; with 1, a single thread takes all that
+    /// wait in one batch. 0, the default, is as many as the engine is good for
+    /// ([`SearchEngine::concurrency`](zerosearch_search::SearchEngine::concurrency)). The same holds for other tools. Has no influence on any rollout, only on speed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub search_concurrency: usize,
     /// At most this many sequences live in the generator at a time; 0 admits all at once.
     /// Has no influence on any rollout, only on memory and speed.
     pub concurrency: usize,
@@ -49,6 +53,7 @@ impl Default for RolloutConfig {
             format: FormatPreset::default(),
             sampling: Sampling::default(),
             search_batch: 0,
+            search_concurrency: 0,
             concurrency: 0,
             turn_timeout_s: None,
         }
@@ -76,6 +81,10 @@ impl RolloutConfig {
         }
         Ok(self.sampling.validate()?)
     }
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]

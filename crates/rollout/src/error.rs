@@ -1,4 +1,4 @@
-//! What stops a whole run. What goes wrong inside one episode is data, not an error.
+//! Errors that stop a whole run. A failure inside one episode is data, not an error.
 
 use zerosearch_generate::GenerateError;
 
@@ -16,7 +16,7 @@ pub enum RolloutError {
         "turn_timeout_s is {seconds}, expected a number of seconds above 0 and below 1e9; leave it out for no limit"
     )]
     Timeout {
-        /// What was given.
+        /// The given value.
         seconds: f64,
     },
     /// The fixed observations alone are longer than the bound.
@@ -54,7 +54,7 @@ pub enum RolloutError {
         question_index: u64,
         /// The sample.
         sample: u64,
-        /// What the generator said.
+        /// The generator's error.
         source: GenerateError,
     },
     /// The generator failed, or sampling parameters are out of range.

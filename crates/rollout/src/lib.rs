@@ -65,6 +65,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod desk;
 mod error;
 mod live;
 mod noise;
@@ -73,6 +74,7 @@ mod record;
 mod run;
 mod search_tool;
 mod stats;
+mod times;
 mod tool;
 
 pub use config::RolloutConfig;
@@ -83,4 +85,5 @@ pub use record::{Rollout, RolloutEnd, Task, ToolRecord, TurnRecord};
 pub use run::{RolloutPlan, RolloutProgress};
 pub use search_tool::SearchTool;
 pub use stats::{RolloutStats, Spread};
+pub use times::RolloutTimes;
 pub use tool::{Tool, ToolCall, ToolOutput};

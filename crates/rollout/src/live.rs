@@ -7,7 +7,6 @@ use zerosearch_trajectory::{Finish, Segment, TokenId, Trajectory, WeightVersion}
 use crate::{Observation, Rollout, RolloutEnd, Task, ToolRecord, TurnRecord};
 
 pub(crate) struct LiveRollout {
-    pub(crate) task: Task,
     pub(crate) turns: Vec<TurnRecord>,
     pub(crate) end: RolloutEnd,
     /// Its sequence, while the generator keeps one.
@@ -18,9 +17,9 @@ pub(crate) struct LiveRollout {
 }
 
 impl LiveRollout {
-    pub(crate) fn new(task: Task) -> Self {
+    pub(crate) fn new(task: &Task) -> Self {
         let trajectory = Trajectory::new(task.prompt.clone());
-        Self { task, turns: Vec::new(), end: RolloutEnd::Cancelled, id: None, trajectory, unread: None }
+        Self { turns: Vec::new(), end: RolloutEnd::Cancelled, id: None, trajectory, unread: None }
     }
 
     /// Takes in a turn that ended. `None` when the policy waits for an answer.
@@ -69,8 +68,8 @@ impl LiveRollout {
         self.unread.insert(tokens)
     }
 
-    pub(crate) fn into_rollout(self) -> Rollout {
-        let Task { question_index, sample, question, golden_answers, .. } = self.task;
+    pub(crate) fn into_rollout(self, task: Task) -> Rollout {
+        let Task { question_index, sample, question, golden_answers, .. } = task;
         Rollout {
             question_index,
             sample,

@@ -1,4 +1,4 @@
-//! What the policy is answered, in text and in tokens.
+//! Observations, in text and in tokens.
 
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_text::{Codec, encode_information};

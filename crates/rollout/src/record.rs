@@ -1,4 +1,4 @@
-//! What goes into an episode and what comes out of it.
+//! Input and record of an episode.
 
 use std::borrow::Cow;
 
@@ -56,7 +56,7 @@ pub struct Rollout {
 /// `text, action, finish, query, quality, documents, search_failure, observation, cut_tokens`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TurnRecord {
-    /// What the policy wrote.
+    /// The policy's text.
     pub text: String,
     /// The action that the text asks for.
     pub action: Action,
@@ -64,7 +64,7 @@ pub struct TurnRecord {
     pub finish: Finish,
     /// The call that was executed. Absent where there was none, and after the last turn.
     pub call: Option<ToolRecord>,
-    /// What the policy was answered. Absent after the last turn.
+    /// The observation that follows. Absent after the last turn.
     pub observation: Option<String>,
     /// Number of document tokens that did not fit into the observation.
     pub cut_tokens: usize,
@@ -107,7 +107,7 @@ impl Rollout {
         self.turns.iter().map(|turn| turn.text.clone()).collect()
     }
 
-    /// What the policy was answered, in order.
+    /// The observations, in order.
     pub fn observations(&self) -> impl Iterator<Item = &str> {
         self.turns.iter().filter_map(|turn| turn.observation.as_deref())
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use zerosearch_generate::{Finished, GenerateError, Generator, Request, SequenceId, Stream, Turn};
@@ -10,10 +11,11 @@ use zerosearch_search::SearchEngine;
 use zerosearch_text::{Codec, StopScanner};
 use zerosearch_trajectory::TokenId;
 
+use crate::desk::{Closing, Desk, Job, Replies};
 use crate::live::LiveRollout;
 use crate::{
-    Noise, Observation, Observations, Rollout, RolloutConfig, RolloutEnd, RolloutError, SearchTool, Task, Tool,
-    ToolCall, ToolOutput, ToolRecord,
+    Noise, Observation, Observations, Rollout, RolloutConfig, RolloutEnd, RolloutError, RolloutTimes, SearchTool, Task,
+    Tool, ToolRecord,
 };
 
 /// Everything that a rollout is a function of, except the tasks and the weights.
@@ -60,40 +62,80 @@ impl<'a> RolloutPlan<'a> {
 
     /// Runs every task to its end. Rollouts stand in the order of the tasks.
     ///
-    /// A rollout depends on the weights, the seed and step, its task and the tools' answers,
-    /// and on nothing else: neither the other tasks and their order, nor
-    /// [`search_batch`](RolloutConfig::search_batch) or [`concurrency`](RolloutConfig::concurrency).
-    /// A call that fails, a turn without a valid tag, a full context are recorded in the rollout
+    /// Calls are answered by threads beside decoding: a sequence that searches leaves the batch, the others go on, and it
+    /// comes back when its documents are there. A rollout depends on the weights, the seed and step, its task and the tools'
+    /// answers, and on nothing else: neither the other tasks and their order, nor the time that an answer takes, nor
+    /// [`search_batch`](RolloutConfig::search_batch), [`search_concurrency`](RolloutConfig::search_concurrency) or
+    /// [`concurrency`](RolloutConfig::concurrency).
+    /// A call that fails or panics, a turn without a valid tag, a full context are recorded in the rollout
     /// and never end the run. `progress` is called whenever the generator has finished turns.
     ///
     /// # Errors
     /// When the configuration is out of range, two tasks have one name or two tools one tag, or the generator fails.
-    /// No sequence is left behind in the generator.
+    /// No sequence is left behind in the generator. No call is begun then; those under way are waited for.
     pub fn run(
         &self,
         generator: &mut dyn Generator,
         tasks: Vec<Task>,
         progress: &mut dyn FnMut(RolloutProgress),
     ) -> Result<Vec<Rollout>, RolloutError> {
+        Ok(self.run_timed(generator, tasks, progress)?.0)
+    }
+
+    /// As [`run`](Self::run), and says where the time went.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_timed(
+        &self,
+        generator: &mut dyn Generator,
+        tasks: Vec<Task>,
+        progress: &mut dyn FnMut(RolloutProgress),
+    ) -> Result<(Vec<Rollout>, RolloutTimes), RolloutError> {
+        let began = Instant::now();
         self.config.validate()?;
         refuse_duplicates(&tasks)?;
         let format = self.format_with_tools()?;
         let observations = Observations::new(self.codec, &format, self.config.max_observation_tokens)?;
-        let tally = RolloutProgress { total: tasks.len(), ..RolloutProgress::default() };
-        let mut run = Run {
-            plan: self,
-            format: &format,
-            observations,
-            generator,
-            rollouts: tasks.into_iter().map(LiveRollout::new).collect(),
-            admitted: 0,
-            decoding: BTreeMap::new(),
-            waiting: BTreeSet::new(),
-            tally,
-        };
-        let outcome = run.drive(progress);
-        run.release_all();
-        outcome.map(|()| run.rollouts.into_iter().map(LiveRollout::into_rollout).collect())
+        let replies = Replies::default();
+        let desks: Vec<Desk<'_>> = self
+            .tools
+            .iter()
+            .map(|tool| {
+                let limit = match self.config.search_concurrency {
+                    0 => tool.concurrency(),
+                    limit => limit,
+                };
+                Desk::new(tool.as_ref(), limit, self.config.search_batch == 0, &tasks, &format, observations, &replies)
+            })
+            .collect();
+        let (rollouts, times) = std::thread::scope(|scope| {
+            let _closing = Closing(&desks);
+            let mut run = Run {
+                plan: self,
+                format: &format,
+                observations,
+                desks: &desks,
+                replies: &replies,
+                scope,
+                generator,
+                tasks: &tasks,
+                rollouts: tasks.iter().map(LiveRollout::new).collect(),
+                admitted: 0,
+                decoding: BTreeMap::new(),
+                held: BTreeSet::new(),
+                asked: 0,
+                tally: RolloutProgress { total: tasks.len(), ..RolloutProgress::default() },
+                times: RolloutTimes::default(),
+            };
+            let outcome = run.drive(progress);
+            run.release_all();
+            outcome.map(|()| (run.rollouts, run.times))
+        })?;
+        drop(desks);
+        let times =
+            RolloutTimes { total_s: began.elapsed().as_secs_f64(), searching_s: replies.busy().as_secs_f64(), ..times };
+        Ok((rollouts.into_iter().zip(tasks).map(|(rollout, task)| rollout.into_rollout(task)).collect(), times))
     }
 
     /// The format with the tags of the tools that there are.
@@ -124,41 +166,63 @@ fn refuse_duplicates(tasks: &[Task]) -> Result<(), RolloutError> {
     Ok(())
 }
 
-/// A run in progress. Rollouts are named by their index, so that all order is the tasks' order.
-struct Run<'r> {
+/// A run in progress. Rollouts are named by their index.
+struct Run<'s, 'r: 's, 'e: 's> {
     plan: &'r RolloutPlan<'r>,
     format: &'r EpisodeFormat,
     observations: Observations<'r>,
+    /// One for each tool.
+    desks: &'s [Desk<'r>],
+    replies: &'r Replies,
+    scope: &'s Scope<'s, 'e>,
     generator: &'r mut dyn Generator,
+    tasks: &'r [Task],
     rollouts: Vec<LiveRollout>,
     /// Rollouts before this one have been started.
     admitted: usize,
     decoding: BTreeMap<SequenceId, usize>,
-    /// Rollouts whose last turn has not been answered yet.
-    waiting: BTreeSet<usize>,
+    /// Rollouts whose call has not been given to its tool yet.
+    held: BTreeSet<usize>,
+    /// Rollouts whose call has, and is not answered.
+    asked: usize,
     tally: RolloutProgress,
+    times: RolloutTimes,
 }
 
-impl Run<'_> {
+impl Run<'_, '_, '_> {
     fn drive(&mut self, progress: &mut dyn FnMut(RolloutProgress)) -> Result<(), RolloutError> {
         self.admit()?;
         progress(self.tally);
-        while !self.decoding.is_empty() {
-            let finished = self.generator.poll()?;
-            if finished.is_empty() {
-                return Err(RolloutError::Stalled(self.decoding.len()));
+        loop {
+            for reply in self.replies.take() {
+                self.asked -= 1;
+                self.answer(reply.index, reply.observation, Some(reply.record))?;
             }
-            for turn in finished {
-                self.take(turn)?;
+            self.ask();
+            if !self.decoding.is_empty() {
+                let began = Instant::now();
+                let finished = self.generator.poll_until(&self.replies.wake)?;
+                self.times.decoding_s += began.elapsed().as_secs_f64();
+                if finished.is_empty() {
+                    if self.replies.wake.is_raised() {
+                        continue;
+                    }
+                    return Err(RolloutError::Stalled(self.decoding.len()));
+                }
+                for turn in finished {
+                    self.take(turn)?;
+                }
+                self.admit()?;
+                self.ask();
+                progress(self.tally);
+            } else if self.asked > 0 {
+                let began = Instant::now();
+                self.replies.wake.wait();
+                self.times.waiting_s += began.elapsed().as_secs_f64();
+            } else {
+                return Ok(());
             }
-            self.admit()?;
-            let enough = self.plan.config.search_batch;
-            if self.decoding.is_empty() || (enough > 0 && self.waiting.len() >= enough) {
-                self.answer()?;
-            }
-            progress(self.tally);
         }
-        Ok(())
     }
 
     /// Starts as many rollouts as may live.
@@ -167,10 +231,10 @@ impl Run<'_> {
             0 => usize::MAX,
             limit => limit,
         };
-        while self.admitted < self.rollouts.len() && self.decoding.len() + self.waiting.len() < limit {
+        while self.admitted < self.tasks.len() && self.admitted - self.tally.finished < limit {
             let index = self.admitted;
             self.admitted += 1;
-            let task = &self.rollouts[index].task;
+            let task = &self.tasks[index];
             let request =
                 Request { prompt: &task.prompt, sampling: self.plan.config.sampling, turn: self.turn(task, 0) };
             match self.generator.start(request) {
@@ -195,11 +259,11 @@ impl Run<'_> {
         let weights = self.generator.weight_version();
         let text = self.text(&turn);
         let action = self.format.parse_action(&text);
+        let calls = matches!(action, Action::Call { .. });
         match self.rollouts[index].take(turn, text, action, weights, self.plan.config.max_turns) {
             Some(end) => self.end(index, end),
-            None => {
-                self.waiting.insert(index);
-            }
+            None if calls => _ = self.held.insert(index),
+            None => self.answer(index, self.observations.corrective(), None)?,
         }
         Ok(())
     }
@@ -231,53 +295,33 @@ impl Run<'_> {
         self.tally.finished += 1;
     }
 
-    /// Answers every waiting turn, all calls of a tool in one batch, and starts the next turns.
-    fn answer(&mut self) -> Result<(), RolloutError> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let mut answers = self.call(&waiting);
-        for index in waiting {
-            let (observation, call) = match answers.remove(&index) {
-                Some((observation, call)) => (observation, Some(call)),
-                None => (self.observations.corrective(), None),
-            };
-            let LiveRollout { task, turns, id, .. } = &self.rollouts[index];
-            let (Some(id), turn) = (*id, self.turn(task, turns.len())) else { continue };
-            self.generator.extend(id, self.rollouts[index].answer(observation, call), turn)?;
-            self.decoding.insert(id, index);
+    /// Gives the calls that are held to their tools, if there are enough of them.
+    fn ask(&mut self) {
+        if self.held.is_empty() || !(self.decoding.is_empty() || self.held.len() >= self.plan.config.search_batch) {
+            return;
         }
-        Ok(())
+        let mut jobs: Vec<Vec<Job>> = self.desks.iter().map(|_| Vec::new()).collect();
+        for index in std::mem::take(&mut self.held) {
+            let turns = &self.rollouts[index].turns;
+            let Some(Action::Call { tool, input }) = turns.last().map(|turn| &turn.action) else { continue };
+            let Some(desk) = self.desks.iter().position(|desk| desk.tool.tag() == tool) else { continue };
+            let stream = self.plan.stream("", &self.tasks[index], turns.len() - 1);
+            jobs[desk].push(Job { index, input: input.clone(), stream });
+        }
+        for (desk, jobs) in self.desks.iter().zip(jobs).filter(|(_, jobs)| !jobs.is_empty()) {
+            self.asked += jobs.len();
+            self.tally.searches += jobs.len();
+            desk.submit(jobs, self.scope);
+        }
     }
 
-    /// Executes the calls among the waiting turns. Every call carries the index of its own rollout
-    /// from here to the answer, so that no row can be given another row's question.
-    fn call(&mut self, waiting: &BTreeSet<usize>) -> BTreeMap<usize, (Observation, ToolRecord)> {
-        let plan = self.plan;
-        let mut answers = BTreeMap::new();
-        for tool in &plan.tools {
-            let (mut rows, mut calls) = (Vec::new(), Vec::new());
-            for &index in waiting {
-                let LiveRollout { task, turns, .. } = &self.rollouts[index];
-                let Some(Action::Call { tool: tag, input }) = turns.last().map(|turn| &turn.action) else { continue };
-                if tag == tool.tag() {
-                    rows.push(index);
-                    calls.push(ToolCall {
-                        input,
-                        task,
-                        stream: plan.stream("", task, turns.len() - 1),
-                        format: self.format,
-                    });
-                }
-            }
-            if calls.is_empty() {
-                continue;
-            }
-            self.tally.searches += calls.len();
-            let outputs = rows.into_iter().zip(&calls).zip(outputs(tool.as_ref(), &calls));
-            answers.extend(outputs.map(|((index, call), output)| {
-                (index, (self.observations.of(&output), output.into_record(call.input)))
-            }));
-        }
-        answers
+    /// Starts the next turn with what the last one is answered.
+    fn answer(&mut self, index: usize, observation: Observation, call: Option<ToolRecord>) -> Result<(), RolloutError> {
+        let LiveRollout { turns, id, .. } = &self.rollouts[index];
+        let (Some(id), turn) = (*id, self.turn(&self.tasks[index], turns.len())) else { return Ok(()) };
+        self.generator.extend(id, self.rollouts[index].answer(observation, call), turn)?;
+        self.decoding.insert(id, index);
+        Ok(())
     }
 
     fn release_all(&mut self) {
@@ -285,15 +329,4 @@ impl Run<'_> {
             self.generator.release(id);
         }
     }
-}
-
-/// One output for each call.
-fn outputs(tool: &dyn Tool, calls: &[ToolCall<'_>]) -> Vec<ToolOutput> {
-    let outputs = tool.call_batch(calls);
-    if outputs.len() == calls.len() {
-        return outputs;
-    }
-    // If the counts differ, outputs cannot be matched to calls.
-    let failure = format!("the tool {} gave {} outputs for {} calls", tool.tag(), outputs.len(), calls.len());
-    vec![ToolOutput::failure(failure); calls.len()]
 }

@@ -54,6 +54,11 @@ impl Tool for SearchTool<'_> {
         SEARCH_TAG
     }
 
+    /// As the engine says.
+    fn concurrency(&self) -> usize {
+        self.engine.concurrency()
+    }
+
     fn call_batch(&self, calls: &[ToolCall<'_>]) -> Vec<ToolOutput> {
         let qualities: Vec<_> = calls.iter().map(|call| self.noise.draw(call.stream)).collect();
         let queries: Vec<Query<'_>> =

@@ -33,9 +33,17 @@ pub trait Tool: Send + Sync {
     /// The tag by which it is called.
     fn tag(&self) -> &str;
 
-    /// Answers the calls of several episodes, blocking. Outputs stand in the order of the calls, and depend on nothing but their
-    /// own call.
+    /// Answers the calls of several episodes, blocking, in a thread beside decoding. Outputs stand in the order of the calls, and
+    /// depend on nothing but their own call. A panic is the failure of its call.
     fn call_batch(&self, calls: &[ToolCall<'_>]) -> Vec<ToolOutput>;
+
+    /// How many threads may call it at a time.
+    ///
+    /// With 1, the default, one thread calls it with all that has gathered while it was busy. With more, each thread has a
+    /// call of its own: right for a tool that waits on a network.
+    fn concurrency(&self) -> usize {
+        1
+    }
 }
 
 /// A call of a tool.

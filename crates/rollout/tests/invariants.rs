@@ -1,4 +1,4 @@
-//! What holds for every rollout, whatever the policy samples and whatever the engine answers.
+//! Invariants of every rollout, whatever the policy samples and whatever the engine answers.
 
 mod support;
 

@@ -20,14 +20,15 @@ fn config(max_turns: usize) -> RolloutConfig {
 }
 
 #[test]
-fn searches_go_out_in_one_batch_in_the_order_of_the_tasks() {
+fn searches_that_wait_for_all_go_out_in_one_batch_in_the_order_of_the_tasks() {
     let codec = codec();
     let engine = Engine::echo();
     let mut generator = Scripted {
         schedule: 5,
         ..Scripted::writing(&codec, &["<search>a</search>", "<search>b</search>", "<answer>y</answer>"])
     };
-    run(&codec, &mut generator, &engine, config(5), tasks(&codec, 6, 1)).unwrap();
+    let config = RolloutConfig { search_batch: usize::MAX, ..config(5) };
+    run(&codec, &mut generator, &engine, config, tasks(&codec, 6, 1)).unwrap();
     assert_eq!(*engine.batches.lock().unwrap(), [6, 6], "turns that ended wait for the others");
     let questions: Vec<String> = engine.asked().into_iter().map(|asked| asked.context.unwrap().0).collect();
     assert_eq!(questions[..6], std::array::from_fn::<_, 6, _>(|n| format!("question {n}")));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::engine::forward_to_the_engine_inside;
 use crate::{Document, Query, SearchEngine, SearchError};
 
 /// An engine that counts the queries it is given, answered or failed.
@@ -60,6 +61,8 @@ impl<E: SearchEngine> SearchEngine for Counted<E> {
         self.calls.0.fetch_add(queries.len() as u64, Ordering::SeqCst);
         self.engine.search_batch(queries)
     }
+
+    forward_to_the_engine_inside!();
 }
 
 #[cfg(test)]

@@ -7,18 +7,18 @@ use serde::{Deserialize, Serialize};
 use zerosearch_data::{CorpusRow, DataError};
 use zerosearch_http::HttpError;
 
-/// What is asked of an engine.
+/// A query to an engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Query<'a> {
     /// The words to look for.
     pub text: &'a str,
     /// How many documents are wanted.
     pub top_k: usize,
-    /// What a simulated engine needs beside the words. A real engine never looks at it.
+    /// The context of a simulated engine. A real engine never looks at it.
     pub context: Option<SimulationContext<'a>>,
 }
 
-/// What a simulated engine is told, and the policy never is.
+/// Context of a query for a simulated engine; the policy never sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct SimulationContext<'a> {
     /// The question that the policy is answering.
@@ -100,7 +100,37 @@ pub trait SearchEngine: Send + Sync {
     fn search_batch(&self, queries: &[Query<'_>]) -> Vec<Result<Vec<Document>, SearchError>> {
         queries.iter().map(|query| self.search(query)).collect()
     }
+
+    /// How many calls at a time it is good for, from as many threads.
+    ///
+    /// 1, the default, is an engine that computes in this process or answers many queries in one request: while it works, further
+    /// queries gather, and go to [`search_batch`](Self::search_batch) together. More is a service that answers each
+    /// query in its own time: so many queries are under way at once, each in a call of its own. A wrapper says what the
+    /// engine inside says.
+    fn concurrency(&self) -> usize {
+        1
+    }
+
+    /// Figures that only grow, by name, such as the requests to each server behind a network. A step's metrics show by how much
+    /// they grew. None by default; a wrapper says what the engine inside says.
+    fn counters(&self) -> Vec<(String, f64)> {
+        Vec::new()
+    }
 }
+
+/// The methods of a wrapper that say what the engine in its field `engine` says.
+macro_rules! forward_to_the_engine_inside {
+    () => {
+        fn concurrency(&self) -> usize {
+            self.engine.concurrency()
+        }
+
+        fn counters(&self) -> Vec<(String, f64)> {
+            self.engine.counters()
+        }
+    };
+}
+pub(crate) use forward_to_the_engine_inside;
 
 macro_rules! forward_to_the_engine_behind {
     ($($pointer:ty),+) => {$(
@@ -111,6 +141,14 @@ macro_rules! forward_to_the_engine_behind {
 
             fn search_batch(&self, queries: &[Query<'_>]) -> Vec<Result<Vec<Document>, SearchError>> {
                 (**self).search_batch(queries)
+            }
+
+            fn concurrency(&self) -> usize {
+                (**self).concurrency()
+            }
+
+            fn counters(&self) -> Vec<(String, f64)> {
+                (**self).counters()
             }
         }
     )+};
@@ -129,7 +167,7 @@ pub enum SearchError {
     File {
         /// The file, with the line where there is one.
         path: String,
-        /// What is wrong, and what to do.
+        /// The problem and its remedy.
         message: String,
     },
     /// A server answered with an error or not at all.
@@ -137,7 +175,7 @@ pub enum SearchError {
     Server {
         /// The address.
         endpoint: String,
-        /// What went wrong.
+        /// The problem.
         message: String,
     },
     /// The index failed.
@@ -152,12 +190,30 @@ pub enum SearchError {
         /// The variable that was read.
         variable: String,
     },
+    /// A setting of a wrapper out of its range.
+    #[error("{name} is {value}, expected {expected}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// The given value.
+        value: String,
+        /// The allowed values.
+        expected: &'static str,
+    },
+    /// No more queries are paid for.
+    #[error("the budget of {calls} calls is spent: raise it, or train against a simulator")]
+    BudgetSpent {
+        /// The budget.
+        calls: u64,
+    },
     /// A recording does not have the query.
-    #[error("{path} has no answer to the query {query:?} with top_k {top_k}: record it with `Cached::with_file` first")]
+    #[error(
+        "{path} has no answer to the query {query:?} with top_k {top_k}: record it first, with the key `cache` or `Cached::with_file`"
+    )]
     NotRecorded {
         /// The recording.
         path: String,
-        /// What was asked.
+        /// The query.
         query: String,
         /// How many documents were wanted.
         top_k: usize,

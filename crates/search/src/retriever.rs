@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use zerosearch_http::{HttpError, JsonClient, RetryPolicy, address, in_parallel};
+use zerosearch_http::{AttemptError, EndpointCounts, Fleet, HttpError, JsonClient, RetryPolicy, address, in_parallel};
 
 use crate::results::Results;
 use crate::{Document, Query, SearchEngine, SearchError};
@@ -21,8 +21,7 @@ const CONCURRENCY: usize = 16;
 /// `passage` or `page_content`, and may have `title`, `id` and `score`. A query whose results cannot be read fails
 /// and costs the others of its batch nothing; a document without text is left out where its list has others.
 pub struct RetrieverServer {
-    client: JsonClient,
-    url: String,
+    fleet: Fleet,
     dialect: Dialect,
     concurrency: usize,
 }
@@ -44,11 +43,28 @@ impl RetrieverServer {
     ///
     /// An address without a path (`http://127.0.0.1:8000`) means its `/retrieve`.
     pub fn new(url: impl Into<String>, dialect: Dialect) -> Self {
-        let url = address(&url.into(), |path| match path {
-            "/" => "/retrieve".into(),
-            path => path.into(),
+        Self::at(&[url.into()], dialect)
+    }
+
+    /// Several servers with the same index, which take requests of this form. A request goes to the least busy one, and to
+    /// another where that one fails; a batch of Search-R1's form is divided among them.
+    ///
+    /// ```
+    /// use zerosearch_search::{Dialect, RetrieverServer};
+    ///
+    /// let engine = RetrieverServer::at(&["node1:8000", "node2:8000"], Dialect::SearchR1);
+    /// assert_eq!(engine.endpoints()[1].endpoint, "http://node2:8000/retrieve");
+    /// ```
+    pub fn at(urls: &[impl AsRef<str>], dialect: Dialect) -> Self {
+        let urls = urls.iter().map(|url| {
+            address(url.as_ref(), |path| match path {
+                "/" => "/retrieve".into(),
+                path => path.into(),
+            })
         });
-        Self { client: JsonClient::new(RetryPolicy::default()), url, dialect, concurrency: CONCURRENCY }
+        let fleet = Fleet::new(urls, JsonClient::new(RetryPolicy::default()));
+        let concurrency = CONCURRENCY * fleet.addresses().len().max(1);
+        Self { fleet, dialect, concurrency }
     }
 
     /// A server that takes [`Dialect::SearchR1`].
@@ -64,15 +80,20 @@ impl RetrieverServer {
     /// With other time-outs and retries than the default.
     #[must_use]
     pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
-        self.client = JsonClient::new(retry);
+        self.fleet = self.fleet.with_client(JsonClient::new(retry));
         self
     }
 
-    /// With at most this many requests under way at once (16 by default).
+    /// With at most this many requests under way at once (16 for each server by default).
     #[must_use]
     pub fn with_concurrency(mut self, concurrency: usize) -> Self {
         self.concurrency = concurrency;
         self
+    }
+
+    /// Counts of each server so far, in the order of the addresses.
+    pub fn endpoints(&self) -> Vec<EndpointCounts> {
+        self.fleet.counts()
     }
 
     fn ask_one(&self, query: &Query<'_>) -> Result<Vec<Document>, HttpError> {
@@ -93,11 +114,16 @@ impl RetrieverServer {
         queries: usize,
         top_k: usize,
     ) -> Result<Vec<Result<Vec<Document>, HttpError>>, HttpError> {
-        let unexpected = |message| HttpError::new(&self.url, format!("unexpected answer: {message}"));
-        let results: Results = self.client.post(&self.url, body)?;
-        let mut lists = results.lists(queries).map_err(unexpected)?;
+        let unexpected = |message: String| format!("unexpected answer: {message}");
+        let (url, mut lists) = self.fleet.ask(|server| {
+            let url = server.address();
+            let results: Results = server.post(url, body)?;
+            let lists = results.lists(queries).map_err(|message| AttemptError::lasting(url, unexpected(message)))?;
+            Ok((url.to_string(), lists))
+        })?;
         lists.iter_mut().flatten().for_each(|documents| documents.truncate(top_k));
-        Ok(lists.into_iter().map(|list| list.map_err(unexpected)).collect())
+        let named = |message| HttpError::new(&url, unexpected(message));
+        Ok(lists.into_iter().map(|list| list.map_err(named)).collect())
     }
 }
 
@@ -115,7 +141,12 @@ impl SearchEngine for RetrieverServer {
                 for (index, query) in queries.iter().enumerate() {
                     groups.entry(query.top_k).or_default().push(index);
                 }
-                let groups: Vec<_> = groups.into_iter().collect();
+                let servers = self.fleet.addresses().len().max(1);
+                let divided = groups.into_iter().flat_map(|(top_k, members)| {
+                    let share = members.len().div_ceil(servers).max(1);
+                    members.chunks(share).map(|members| (top_k, members.to_vec())).collect::<Vec<_>>()
+                });
+                let groups: Vec<(usize, Vec<usize>)> = divided.collect();
                 let answers = in_parallel(&groups, self.concurrency, |(top_k, members)| {
                     let texts: Vec<&str> = members.iter().map(|index| queries[*index].text).collect();
                     match self.ask_together(&texts, *top_k) {
@@ -129,6 +160,18 @@ impl SearchEngine for RetrieverServer {
                 placed.into_iter().map(|(_, answer)| answer.map_err(SearchError::from)).collect()
             }
         }
+    }
+
+    /// Search-R1's servers answer many queries in one request.
+    fn concurrency(&self) -> usize {
+        match self.dialect {
+            Dialect::SearchR1 => 1,
+            Dialect::ZeroSearch => self.concurrency,
+        }
+    }
+
+    fn counters(&self) -> Vec<(String, f64)> {
+        EndpointCounts::counters(&self.endpoints())
     }
 }
 
@@ -147,7 +190,7 @@ mod tests {
             (" localhost:8000 ", "http://localhost:8000/retrieve"),
             ("http://[::1]:8000", "http://[::1]:8000/retrieve"),
         ] {
-            assert_eq!(RetrieverServer::search_r1(given).url, expected);
+            assert_eq!(RetrieverServer::search_r1(given).fleet.addresses(), [expected]);
         }
     }
 }

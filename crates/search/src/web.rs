@@ -157,4 +157,8 @@ impl SearchEngine for WebSearch {
     fn search_batch(&self, queries: &[Query<'_>]) -> Vec<Result<Vec<Document>, SearchError>> {
         in_parallel(queries, self.concurrency, |query| self.search(query))
     }
+
+    fn concurrency(&self) -> usize {
+        self.concurrency
+    }
 }

@@ -20,7 +20,7 @@ fn query(text: &str, top_k: usize) -> Query<'_> {
     Query { text, top_k, context: None }
 }
 
-/// What a server was asked: the address's path and query string, and the body.
+/// A request to the server: path and query string, and the body.
 type Log = Arc<Mutex<Vec<(String, Value)>>>;
 
 /// A server with several threads that answers what `answer` says, given the number of the request and its body.

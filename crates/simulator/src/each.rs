@@ -22,7 +22,7 @@ struct Asking<'c, C> {
     patience: u32,
     /// Failures in a row until no more is asked.
     left: u32,
-    /// What the last one said.
+    /// The error of the last one.
     failure: String,
     results: Vec<Result<Completion, GenerateError>>,
 }

@@ -121,6 +121,14 @@ impl<C: Completer> SearchEngine for SimulatedEngine<C> {
         };
         results.into_iter().map(|result| result.map(documents)).collect()
     }
+
+    fn concurrency(&self) -> usize {
+        self.completer.concurrency()
+    }
+
+    fn counters(&self) -> Vec<(String, f64)> {
+        self.completer.counters()
+    }
 }
 
 #[cfg(test)]

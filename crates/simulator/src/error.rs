@@ -1,4 +1,4 @@
-//! What can go wrong around a simulator.
+//! Errors of simulators.
 
 use std::path::PathBuf;
 

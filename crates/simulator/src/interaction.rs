@@ -1,4 +1,4 @@
-//! What a policy asked a real engine and what it got: the raw material of a simulator.
+//! Interactions of a policy with a real engine: the raw material of a simulator.
 
 use std::path::Path;
 
@@ -17,9 +17,9 @@ pub struct Interaction {
     pub question: String,
     /// Its golden answers.
     pub golden_answers: Vec<String>,
-    /// What the policy searched for.
+    /// The policy's query.
     pub query: String,
-    /// What the engine returned, best first.
+    /// The engine's documents, best first.
     pub documents: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What the simulator is told, as a template that a user can replace.
+//! The simulator's prompt, a template that a user can replace.
 
 use std::path::Path;
 
@@ -71,6 +71,11 @@ impl SimulatorPrompt {
     pub fn for_model(folder: impl AsRef<Path>) -> Result<Self, SimulatorError> {
         let path = folder.as_ref().join(Self::FILE);
         if path.exists() { Self::new(&read_text(path)?) } else { Self::sft() }
+    }
+
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Writes the template into a model folder, where [`for_model`](Self::for_model) finds it.

@@ -19,9 +19,9 @@ const DEFAULT_DATE: Date = Date { year: 2024, month: 7, day: 26 };
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant`.
+    /// Role of the speaker: `system`, `user`, `assistant`.
     pub role: String,
-    /// What is said.
+    /// The text of the message.
     pub content: String,
 }
 

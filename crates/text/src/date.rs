@@ -60,7 +60,7 @@ impl Date {
         text + rest
     }
 
-    /// What stands for the field at the beginning, and the length of the field.
+    /// The text of the field at the beginning, and the field's length.
     fn field(self, field: &str) -> Option<(String, usize)> {
         let after_flags = field[1..].trim_start_matches(['-', '_', '0', '^', '#', '+']);
         let flags = &field[1..field.len() - after_flags.len()];

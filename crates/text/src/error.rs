@@ -1,4 +1,4 @@
-//! What can go wrong with tokenizer files and templates.
+//! Errors of tokenizer files and templates.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub enum TextError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong, what was expected.
+        /// The problem, and what was expected.
         message: String,
     },
     /// A template that does not parse, or that refuses its input.

@@ -20,7 +20,7 @@ pub(crate) const ADDED_TOKENS: &str = "added_tokens.json";
 pub(crate) const DECODER: &str = "added_tokens_decoder";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
-/// Where processors of models that see images have kept it.
+/// Its place in the processors of models that see images.
 const CHAT_TEMPLATE_JSON: &str = "chat_template.json";
 const CONFIG: &str = "config.json";
 
@@ -58,7 +58,7 @@ pub(crate) struct SpecialIds {
 
 #[derive(Clone)]
 pub(crate) struct Files {
-    /// Where they were read, for messages.
+    /// Folder that they were read from, for messages.
     pub(crate) folder: PathBuf,
     kept: BTreeMap<&'static str, Vec<u8>>,
     /// The model's own `config.json`: read, but not the tokenizer's to write.

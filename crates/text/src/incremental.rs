@@ -6,7 +6,7 @@ use crate::Codec;
 
 /// Turns tokens into text as they come.
 ///
-/// What [`push`](Self::push) returned so far is always a prefix of the decoded whole; with what
+/// The text that [`push`](Self::push) returned so far is always a prefix of the decoded whole; with what
 /// [`finish`](Self::finish) adds it *is* the decoded whole. A character whose bytes are spread over
 /// several tokens appears when its last byte does. The cost of a token does not grow with the text.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub struct IncrementalDecoder {
     returned: usize,
     /// Tokens of the window up to the last border between two complete characters.
     settled: usize,
-    /// What the window's text ends in and may still change.
+    /// The end of the window's text that may still change.
     pending: String,
 }
 
@@ -51,7 +51,7 @@ impl IncrementalDecoder {
         new
     }
 
-    /// What would follow if no more tokens came: U+FFFD in place of an unfinished character, or nothing.
+    /// The text that would follow if no more tokens came: U+FFFD in place of an unfinished character, or nothing.
     pub fn pending(&self) -> &str {
         &self.pending
     }

@@ -44,7 +44,7 @@ fn tokens(codec: &'static Codec) -> impl Strategy<Value = Vec<u32>> {
     proptest::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
 }
 
-/// Where each stop string is complete, by searching the whole text since the one before.
+/// End of each stop string, by searching the whole text since the one before.
 fn found_in_the_text(codec: &Codec, stops: &[&str], tokens: &[u32]) -> Vec<(usize, usize)> {
     let (mut found, mut begin) = (Vec::new(), 0);
     for end in 0..tokens.len() {

@@ -29,7 +29,7 @@ pub(crate) struct TrainBatch {
 struct Sequence {
     tokens: Vec<TokenId>,
     positions: Vec<usize>,
-    /// Where its trained tokens stand among all.
+    /// Range of its trained tokens among all.
     range: Range<usize>,
 }
 

@@ -8,19 +8,19 @@ use burn::tensor::Device;
 use zerosearch_algorithms::Algorithm;
 use zerosearch_curriculum::SuccessRate;
 use zerosearch_data::Question;
-use zerosearch_generate::Stream;
+use zerosearch_generate::{Ledger, Role, Stream};
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{Decoder, LanguageModel, ModelFiles, Refit, generator_for};
 use zerosearch_metrics::{JsonlSink, Sink, Sinks, TensorBoardSink, unix_seconds};
 use zerosearch_reward::{F1Reward, RewardFn};
 use zerosearch_rollout::Tool;
-use zerosearch_search::SearchEngine;
+use zerosearch_search::{Metered, SearchEngine};
 use zerosearch_text::PromptTemplate;
 
 use crate::collector::Collector;
 use crate::identity::Identity;
 use crate::learner::Learner;
-use crate::outputs::Outputs;
+use crate::outputs::{Outputs, read_ledger};
 use crate::updater::Updater;
 use crate::{TrainConfig, TrainError, Trainer, Validation, critic};
 
@@ -40,6 +40,7 @@ pub struct TrainerBuilder {
     further_devices: Vec<Device>,
     validation: Option<Validation>,
     sinks: Sinks,
+    ledger: Ledger,
     logs: Option<PathBuf>,
     samples: Option<(PathBuf, usize)>,
     checkpoints: Option<PathBuf>,
@@ -62,6 +63,7 @@ impl TrainerBuilder {
             further_devices: Vec::new(),
             validation: None,
             sinks: Sinks::new(),
+            ledger: Ledger::new(),
             logs: None,
             samples: None,
             checkpoints: None,
@@ -141,7 +143,15 @@ impl TrainerBuilder {
         self
     }
 
-    /// A folder for the figures of all steps, `metrics.jsonl` and `tensorboard/`. A resumed run goes on with the files.
+    /// The ledger that the run's searches and turns are reported to, and that completers may report to as well, such as a
+    /// simulator's. Without it the run has one of its own.
+    #[must_use]
+    pub fn ledger(self, ledger: Ledger) -> Self {
+        Self { ledger, ..self }
+    }
+
+    /// A folder for the figures of all steps, `metrics.jsonl` and `tensorboard/`, and for `ledger.json`, what the run has used so
+    /// far. A resumed run goes on with the files.
     #[must_use]
     pub fn logs(self, folder: impl Into<PathBuf>) -> Self {
         Self { logs: Some(folder.into()), ..self }
@@ -208,7 +218,8 @@ impl TrainerBuilder {
             codec,
             prompt,
             questions,
-            engine,
+            engine: Arc::new(Metered::new(engine, self.ledger.account(Role::Engine))),
+            ledger: self.ledger.clone(),
             tools,
             format,
             reward,
@@ -243,6 +254,9 @@ impl TrainerBuilder {
             trainer.resume()?;
         }
         if let Some(folder) = self.logs {
+            let ledger = folder.join("ledger.json");
+            self.ledger.resume(&read_ledger(&ledger)?);
+            trainer.outputs.ledger = Some((ledger, self.ledger));
             let first = trainer.first_unrecorded_step();
             std::fs::create_dir_all(&folder).map_err(|error| TrainError::file(&folder, error))?;
             trainer.add_sink(JsonlSink::resume(folder.join("metrics.jsonl"), first)?);

@@ -1,14 +1,14 @@
 //! The rollouts of one step with their rewards, and what they say about the step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use zerosearch_algorithms::RewardBatch;
-use zerosearch_generate::WeightVersion;
+use zerosearch_generate::{Role, Usage, WeightVersion};
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::RewardFn;
-use zerosearch_rollout::{Rollout, RolloutStats};
+use zerosearch_rollout::{Rollout, RolloutStats, RolloutTimes};
 
 use crate::{Experience, TrainError};
 
@@ -24,6 +24,15 @@ pub(crate) struct Collection {
     /// Tokens whose cache the generator gave up meanwhile.
     pub(crate) cache_evicted: u64,
     pub(crate) seconds: f64,
+    /// Those seconds, by activity.
+    #[serde(default)]
+    pub(crate) times: RolloutTimes,
+    /// By how much the counters of generator and engine grew meanwhile.
+    #[serde(default)]
+    pub(crate) counters: BTreeMap<String, f64>,
+    /// Usage of each role meanwhile; absent in checkpoints of earlier versions.
+    #[serde(default)]
+    pub(crate) usage: BTreeMap<Role, Usage>,
 }
 
 impl Collection {
@@ -96,7 +105,21 @@ impl Collection {
         metrics.insert("rollout/kv_cache_peak_mb", self.cache_peak_bytes as f64 / 1e6);
         metrics.insert("rollout/kv_cache_evicted", self.cache_evicted as f64);
         metrics.insert("rollout/tokens_per_s", self.sampled_tokens() as f64 / self.seconds);
+        metrics.insert("rollout/idle_share", self.times.idle_share());
         metrics.insert("timing_s/rollout", self.seconds);
+        metrics.insert("timing_s/decoding", self.times.decoding_s);
+        metrics.insert("timing_s/search_wait", self.times.waiting_s);
+        metrics.insert("timing_s/search", self.times.searching_s);
+        self.counters.iter().for_each(|(name, grown)| metrics.insert(name, *grown));
+        for (role, usage) in &self.usage {
+            let name = role.name();
+            metrics.insert(format!("cost/{name}_calls"), usage.calls as f64);
+            metrics.insert(format!("cost/{name}_failures"), usage.failures as f64);
+            metrics.insert(format!("cost/{name}_cache_hits"), usage.cache_hits as f64);
+            metrics.insert(format!("cost/{name}_tokens_in"), usage.tokens_in as f64);
+            metrics.insert(format!("cost/{name}_tokens_out"), usage.tokens_out as f64);
+            metrics.insert(format!("timing_s/{name}"), usage.device_seconds);
+        }
     }
 
     /// How dynamic sampling filled the step. A place is given up when no question was found for it.

@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use zerosearch_curriculum::{Curriculum, Progress, SuccessRate};
 use zerosearch_data::Question;
-use zerosearch_generate::{Epochs, Sampling, Stream, WeightVersion};
+use zerosearch_generate::{Epochs, Ledger, Role, Sampling, Stream, Usage, WeightVersion};
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{Decoder, Refit};
 use zerosearch_reward::RewardFn;
-use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutPlan, Task, Tool};
+use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutPlan, RolloutTimes, Task, Tool};
 use zerosearch_search::SearchEngine;
 use zerosearch_text::{Codec, PromptTemplate};
 
@@ -27,6 +27,8 @@ pub(crate) struct Collector {
     pub(crate) prompt: PromptTemplate,
     pub(crate) questions: Arc<[Question]>,
     pub(crate) engine: Arc<dyn SearchEngine>,
+    /// The run's ledger.
+    pub(crate) ledger: Ledger,
     /// Further tools beside the engine.
     pub(crate) tools: Vec<Arc<dyn Tool>>,
     /// The words of an episode.
@@ -54,13 +56,16 @@ impl Collector {
     pub(crate) fn collect(&mut self, step: u64) -> Result<(), TrainError> {
         let began = Instant::now();
         self.generator.take_statistics();
+        let counted = self.counters();
+        let before = self.ledger.usages();
+        let working = self.ledger.account(Role::Policy).begin();
         let progress = Progress { success_rate: self.success.value(), ..Progress::at(step, self.config.steps) };
         let wanted = self.config.questions_per_step as u64;
         let mut collection =
             Collection { noise_probability: self.curriculum.noise_probability(progress), ..Collection::default() };
         let (mut asked, mut missing) = (0, wanted);
         while missing > 0 && collection.gen_batches < self.config.max_num_gen_batches {
-            let experiences = self.ask(step, progress, asked..asked + missing)?;
+            let experiences = self.ask(step, progress, asked..asked + missing, &mut collection.times)?;
             collection.experiences.extend(experiences);
             collection.gen_batches += 1;
             asked += missing;
@@ -69,15 +74,36 @@ impl Collector {
         // Of these rollouts alone: the figures of a resumed run must not show an earlier process.
         let statistics = self.generator.take_statistics();
         (collection.cache_peak_bytes, collection.cache_evicted) = (statistics.peak_cache_bytes, statistics.evicted);
+        let grown = self.counters().into_iter().map(|(name, now)| {
+            let before = counted.get(&name).copied().unwrap_or_default();
+            (name, now - before)
+        });
+        collection.counters = grown.collect();
         collection.seconds = began.elapsed().as_secs_f64();
+        drop(working);
+        let used = |(role, usage): (Role, Usage)| (role, usage.since(before.get(&role).copied().unwrap_or_default()));
+        collection.usage = self.ledger.usages().into_iter().map(used).collect();
         self.cursor += asked;
         self.success.observe(collection.mean_reward());
         self.ahead.push_back(collection);
         Ok(())
     }
 
+    /// The counters of generator and engine, by whose they are.
+    fn counters(&self) -> BTreeMap<String, f64> {
+        let policy = self.generator.counters().into_iter().map(|(name, count)| (format!("policy/{name}"), count));
+        let engine = self.engine.counters().into_iter().map(|(name, count)| (format!("engine/{name}"), count));
+        policy.chain(engine).collect()
+    }
+
     /// The rollouts of these places in the step's list of questions.
-    fn ask(&mut self, step: u64, progress: Progress, slots: Range<u64>) -> Result<Vec<Experience>, TrainError> {
+    fn ask(
+        &mut self,
+        step: u64,
+        progress: Progress,
+        slots: Range<u64>,
+        times: &mut RolloutTimes,
+    ) -> Result<Vec<Experience>, TrainError> {
         let tasks = self.tasks(slots)?;
         let greedy_tasks: Vec<Task> =
             tasks.iter().filter(|task| self.greedy_baseline && task.sample == 0).cloned().collect();
@@ -85,9 +111,13 @@ impl Collector {
         let search = RolloutPlan::search(self.engine.as_ref(), noise, &self.codec, self.config.rollout);
         let search = RolloutPlan { seed: self.config.seed, step, ..search };
         let mut plan = with_tools(search, &self.tools, &self.format);
-        let rollouts = plan.run(&mut *self.generator, tasks, &mut |_| {})?;
+        let (rollouts, sampling_times) = plan.run_timed(&mut *self.generator, tasks, &mut |_| {})?;
         plan.config.sampling = Sampling::greedy();
-        let greedy = plan.run(&mut *self.generator, greedy_tasks, &mut |_| {})?;
+        let (greedy, greedy_times) = plan.run_timed(&mut *self.generator, greedy_tasks, &mut |_| {})?;
+        *times += sampling_times;
+        *times += greedy_times;
+        let account = self.ledger.account(Role::Policy);
+        rollouts.iter().chain(&greedy).for_each(|rollout| account.add(policy_usage(rollout)));
         let (reward, format) = (self.reward.as_ref(), &self.format);
         let baselines: BTreeMap<u64, f32> =
             greedy.iter().map(|rollout| (rollout.question_index, score(rollout, reward, format))).collect();
@@ -160,4 +190,15 @@ impl Collector {
 fn with_tools<'p>(mut search: RolloutPlan<'p>, tools: &[Arc<dyn Tool>], format: &EpisodeFormat) -> RolloutPlan<'p> {
     search.tools.extend(tools.iter().map(|tool| tool.clone() as Arc<dyn Tool>));
     RolloutPlan { format: format.clone(), ..search }
+}
+
+/// The policy's part in a rollout: the tokens that it read, once each, and those that it sampled.
+fn policy_usage(rollout: &Rollout) -> Usage {
+    let sampled = rollout.trajectory.mask().trained();
+    Usage {
+        calls: rollout.turns.len() as u64,
+        tokens_in: (rollout.trajectory.len() - sampled) as u64,
+        tokens_out: sampled as u64,
+        ..Usage::default()
+    }
 }

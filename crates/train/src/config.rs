@@ -41,13 +41,13 @@ pub struct TrainConfig {
     pub learning_rate: f64,
     /// Share of the steps over which the policy's rate rises linearly.
     pub warmup_ratio: f64,
-    /// What becomes of the policy's rate afterwards.
+    /// Schedule of the policy's rate after the warm-up.
     pub lr_scheduler_type: LrSchedulerType,
     /// The critic's highest learning rate; without a critic it means nothing.
     pub critic_learning_rate: f64,
     /// Share of the steps over which the critic's rate rises linearly.
     pub critic_warmup_ratio: f64,
-    /// What becomes of the critic's rate afterwards.
+    /// Schedule of the critic's rate after the warm-up.
     pub critic_lr_scheduler_type: LrSchedulerType,
     /// Trains adapters instead of the policy's weights; the reference is then the policy without them, at no memory.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,12 +102,12 @@ pub struct TrainConfig {
     pub skipped_updates: u64,
 }
 
-/// Where the log-probabilities of the policy before the update come from. Those of the generator are kept in any case, and the
+/// Source of the log-probabilities of the policy before the update. Those of the generator are kept in any case, and the
 /// difference is a metric (`rollout/logprob_gap`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OldLogprobs {
-    /// What the generator recorded when it sampled.
+    /// Those that the generator recorded when it sampled.
     #[default]
     Generator,
     /// The trainer's forward pass before the update, at its cost: verl's recomputed `old_log_probs`.

@@ -19,9 +19,9 @@ pub enum TrainError {
     Config {
         /// The key.
         key: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What is allowed.
+        /// The allowed values.
         expected: &'static str,
     },
     /// No questions to train on.
@@ -32,9 +32,9 @@ pub enum TrainError {
     GroupSize {
         /// The estimator.
         algorithm: &'static str,
-        /// What it needs.
+        /// The number needed.
         needed: usize,
-        /// What was configured.
+        /// The configured value.
         found: usize,
     },
     /// Importance weights whose denominator is unknown.
@@ -43,7 +43,7 @@ pub enum TrainError {
         sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p
     )]
     NoSamplingLogprobs {
-        /// What was configured.
+        /// The configured value.
         sampling: Sampling,
     },
     /// A loss or gradient that is not a number.
@@ -63,7 +63,7 @@ pub enum TrainError {
     RunFile {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// The problem and its remedy.
         message: String,
     },
     /// A checkpoint without a place.

@@ -7,7 +7,7 @@ use zerosearch_lm::WeightDtype;
 
 use crate::TrainConfig;
 
-/// What a key has an influence on.
+/// The influence of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decides {
     /// Which tokens are sampled and what is learnt from them, or the figures and the end of the run.
@@ -17,7 +17,7 @@ enum Decides {
 }
 
 /// Every key. One that is missing here decides results.
-const KEYS: [(&str, Decides); 43] = [
+const KEYS: [(&str, Decides); 44] = [
     ("seed", Decides::Results),
     // Learning rates and noise are spread over them.
     ("steps", Decides::Results),
@@ -30,6 +30,7 @@ const KEYS: [(&str, Decides); 43] = [
     ("rollout.format", Decides::Results),
     ("rollout.sampling", Decides::Results),
     ("rollout.search_batch", Decides::Resources),
+    ("rollout.search_concurrency", Decides::Resources),
     ("rollout.concurrency", Decides::Resources),
     // It cuts off tokens.
     ("rollout.turn_timeout_s", Decides::Results),
@@ -61,7 +62,7 @@ const KEYS: [(&str, Decides); 43] = [
     ("importance_sampling", Decides::Results),
     ("checkpoint_every", Decides::Resources),
     ("keep_checkpoints", Decides::Resources),
-    // What validations find decides which checkpoint is the best, and when a run ends early.
+    // Validations decide which checkpoint is the best, and when a run ends early.
     ("validate_every", Decides::Results),
     ("early_stop_patience", Decides::Results),
     ("skipped_updates", Decides::Resources),
@@ -150,6 +151,7 @@ mod tests {
                 format: FormatPreset::SearchR1,
                 sampling: Sampling::default(),
                 search_batch: 1,
+                search_concurrency: 1,
                 concurrency: 1,
                 turn_timeout_s: Some(1.0),
             },

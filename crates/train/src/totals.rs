@@ -16,7 +16,7 @@ pub(crate) struct Totals {
     rate: f64,
     /// How far trainer and generator are apart before the weights change.
     pub(crate) gaps: Gaps,
-    /// Where the policy's updates spend their time.
+    /// Time of the policy's updates, by part.
     pub(crate) seconds: Seconds,
     critic: Option<CriticTotals>,
 }

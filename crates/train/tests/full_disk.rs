@@ -69,8 +69,18 @@ fn every_file_may_be_the_one_that_does_not_fit() {
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "{blocks} of {largest} blocks are enough: {message}");
         failures += 1;
-        let names =
-            ["model", "optimizer", "tokenizer", "critic", "rollouts", "step_", "metrics", "tfevents", "trainer.json"];
+        let names = [
+            "model",
+            "optimizer",
+            "tokenizer",
+            "critic",
+            "rollouts",
+            "step_",
+            "metrics",
+            "tfevents",
+            "trainer.json",
+            "ledger",
+        ];
         assert!(
             message.contains("File too large") && names.iter().any(|name| message.contains(name)),
             "{blocks}: {message}"

@@ -286,7 +286,7 @@ fn order_micro_batches_and_a_neighbour_change_no_gradient() {
     }
 }
 
-/// What an episode reads after its last own token is no condition of anything that it wrote.
+/// No token that the policy wrote depends on an observation after its last one.
 #[test]
 fn an_observation_behind_the_last_trained_token_changes_no_gradient() {
     let fixture = Fixture::new();

@@ -1,4 +1,4 @@
-//! What a run can be resumed from, and what it refuses.
+//! States that a run can be resumed from, and those that it refuses.
 
 mod fixture;
 

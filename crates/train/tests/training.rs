@@ -1,4 +1,4 @@
-//! What a training run promises, on a model of a few thousand parameters that reads nonsense.
+//! Promises of a training run, on a model of a few thousand parameters that reads nonsense.
 
 mod fixture;
 

@@ -1,4 +1,4 @@
-//! What an update promises: mini-batches, old log-probabilities, corrections and masks, on a model that reads nonsense.
+//! Promises of an update: mini-batches, old log-probabilities, corrections and masks, on a model that reads nonsense.
 
 mod fixture;
 

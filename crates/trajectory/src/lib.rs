@@ -1,4 +1,4 @@
-//! What was said, by whom, and which tokens are trained on: `Trajectory`, `Segment`, `TokenMask`.
+//! Token sequences by author, and the mask of trained tokens: `Trajectory`, `Segment`, `TokenMask`.
 //!
 //! ```
 //! use zerosearch_trajectory::{Finish, SampledToken, Segment, Trajectory, WeightVersion};

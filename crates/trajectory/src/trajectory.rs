@@ -52,9 +52,9 @@ pub enum Finish {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Segment {
-    /// What the model was asked. Never trained on.
+    /// The model's input. Never trained on.
     Prompt(Vec<TokenId>),
-    /// What the policy sampled in one turn. The only segment that is trained on.
+    /// The tokens that the policy sampled in one turn. The only segment that is trained on.
     Policy {
         /// The sampled tokens, each with its log-probability.
         tokens: Vec<SampledToken>,
@@ -63,7 +63,7 @@ pub enum Segment {
         /// The weights it was sampled with.
         weights: WeightVersion,
     },
-    /// What a tool answered. It has no log-probability, so it cannot be trained on, by type.
+    /// A tool's answer. It has no log-probability, so it cannot be trained on, by type.
     Observation(Vec<TokenId>),
 }
 

@@ -1,17 +1,21 @@
 //! A training run as a TOML file: what to train, on what, against which engine.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use zerosearch_files::{FileError, read_text};
+use zerosearch_generate::{Ledger, Role};
 use zerosearch_grammar::EpisodeFormat;
-use zerosearch_lm::{LanguageModel, LocalCompleter};
-use zerosearch_remote::SglangGenerator;
+use zerosearch_lm::{LanguageModel, LmError, LocalCompleter};
+use zerosearch_remote::{RetryPolicy, SglangGenerator, VllmGenerator};
 use zerosearch_reward::RewardConfig;
-use zerosearch_search::{Bm25Index, Dialect, RetrieverServer, SearchEngine, SearchError, WebProvider, WebSearch};
+use zerosearch_search::{
+    Bm25Folder, Bm25Index, Dialect, RetrieverServer, SearchEngine, SearchError, WebProvider, WebSearch,
+};
 use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError, SimulatorPrompt};
-use zerosearch_train::TrainConfig;
+use zerosearch_train::{OldLogprobs, TrainConfig};
 
 use crate::ServedPolicy;
 use crate::device::DeviceName;
@@ -49,7 +53,7 @@ pub struct RunConfig {
     /// The score of a rollout: `"f1"`, `"em"`, `"contains"`, `"format"`, or a list of `{ name, weight }`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub reward: RewardConfig,
-    /// What answers the searches.
+    /// The engine that answers the searches.
     pub engine: EngineConfig,
     /// The device that policy and simulator are decoded on and the policy is trained on: `auto`, `cpu`, `cuda:N` or `webgpu`.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -60,7 +64,7 @@ pub struct RunConfig {
     /// How to train.
     #[serde(default)]
     pub train: TrainConfig,
-    /// What to validate on, every `train.validate_every` steps.
+    /// Validation, every `train.validate_every` steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationConfig>,
 }
@@ -71,7 +75,7 @@ pub struct RunConfig {
 pub struct ValidationConfig {
     /// The questions, JSONL or Parquet.
     pub questions: PathBuf,
-    /// What answers their searches.
+    /// The engine that answers their searches.
     pub engine: EngineConfig,
     /// The share of noisy documents, where the engine is a simulator.
     #[serde(default)]
@@ -94,6 +98,9 @@ pub enum EngineConfig {
     Bm25 {
         /// JSONL or Parquet rows `id?, title?, contents`.
         corpus: PathBuf,
+        /// A folder for the index, which is built once and then opened in milliseconds; in memory if it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        index: Option<PathBuf>,
     },
     /// A retrieval server: the Search-R1 baseline.
     Retriever {
@@ -110,14 +117,22 @@ pub enum EngineConfig {
     },
 }
 
-/// A server that decodes the policy during training.
+/// Servers that decode the policy during training.
+///
+/// Their kernels are not the trainer's, and neither are the log-probabilities that they report. So where a file with a `generator` has
+/// neither `train.old_logprobs` nor `train.importance_sampling`, they are `"recomputed"` and the default truncated importance
+/// sampling; `old_logprobs = "generator"` takes the server's for exact.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum GeneratorConfig {
-    /// SGLang.
+    /// SGLang. It is given the whole policy after every update.
     Sglang {
         /// Its address.
+        #[serde(default, skip_serializing_if = "is_default")]
         url: String,
+        /// The addresses of several, beside or in the place of `url`.
+        #[serde(default, skip_serializing_if = "is_default")]
+        urls: Vec<String>,
         /// The folder through which it is given new weights, under the same path on its machine; `served` in the run's folder
         /// if it is left out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,20 +142,77 @@ pub enum GeneratorConfig {
         #[serde(default = "yes")]
         seeds: bool,
     },
+    /// vLLM. It is given the policy's adapters after every update, so `train.lora` must be there.
+    Vllm {
+        /// Its address.
+        #[serde(default, skip_serializing_if = "is_default")]
+        url: String,
+        /// The addresses of several, beside or in the place of `url`.
+        #[serde(default, skip_serializing_if = "is_default")]
+        urls: Vec<String>,
+        /// The folder through which it is given new adapters, under the same path on its machine; `served` in the run's folder
+        /// if it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        folder: Option<PathBuf>,
+        /// Whether it is sent a seed with every turn. A run repeats to the bit where it was started with `VLLM_BATCH_INVARIANT=1`.
+        #[serde(default = "yes")]
+        seeds: bool,
+    },
 }
 
 fn yes() -> bool {
     true
 }
 
+/// A run waits for its servers for some minutes: so long one takes that is started again.
+const PATIENCE: RetryPolicy = RetryPolicy {
+    timeout: Duration::from_secs(300),
+    attempts: 40,
+    first_pause: Duration::from_millis(250),
+    longest_pause: Duration::from_secs(8),
+};
+
 impl GeneratorConfig {
-    /// Addresses the server. Nothing is sent yet.
+    /// The addresses of the servers.
+    pub fn urls(&self) -> Vec<&str> {
+        let (Self::Sglang { url, urls, .. } | Self::Vllm { url, urls, .. }) = self;
+        std::iter::once(url).filter(|url| !url.is_empty()).chain(urls).map(String::as_str).collect()
+    }
+
+    /// Refuses what cannot work with this training: no address, or whole weights on vLLM.
+    ///
+    /// # Errors
+    /// Names the key and what is expected.
+    pub fn check(&self, train: &TrainConfig) -> Result<(), LmError> {
+        if self.urls().is_empty() {
+            return Err(LmError::Config {
+                path: "generator".into(),
+                key: "urls".into(),
+                value: "empty".into(),
+                expected: "the address of at least one server, such as [\"http://localhost:30000\"]".into(),
+            });
+        }
+        match (self, &train.lora) {
+            (Self::Vllm { .. }, None) => Err(ServedPolicy::needs_adapters()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Addresses the servers. Nothing is sent yet.
     pub fn generator(&self, model: &LanguageModel, format: &EpisodeFormat, out: impl AsRef<Path>) -> ServedPolicy {
-        let Self::Sglang { url, folder, seeds } = self;
-        let server = SglangGenerator::new(url, model.config.max_positions).with_stop_strings(format.stop_tags());
-        let server = if *seeds { server.with_seeds() } else { server };
+        let (urls, context, stop) = (self.urls(), model.config.max_positions, format.stop_tags());
+        let (Self::Sglang { folder, seeds, .. } | Self::Vllm { folder, seeds, .. }) = self;
         let folder = folder.clone().unwrap_or_else(|| out.as_ref().join("served"));
-        ServedPolicy::new(server, model, folder)
+        match self {
+            Self::Sglang { .. } => {
+                let server = SglangGenerator::at(&urls, context).with_stop_strings(stop).with_retry(PATIENCE);
+                ServedPolicy::new(if *seeds { server.with_seeds() } else { server }, model, folder)
+            }
+            Self::Vllm { .. } => {
+                let server = VllmGenerator::at(&urls, context).with_stop_strings(stop).with_retry(PATIENCE);
+                ServedPolicy::vllm(if *seeds { server.with_seeds() } else { server }, model, folder)
+            }
+        }
     }
 }
 
@@ -162,13 +234,23 @@ impl EngineConfig {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_on(&self, device: &Device) -> Result<Box<dyn SearchEngine>, EngineError> {
+        self.read_with(device, &Ledger::new())
+    }
+
+    /// As [`read_on`](Self::read_on); a simulator reports what it uses to a ledger.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_with(&self, device: &Device, ledger: &Ledger) -> Result<Box<dyn SearchEngine>, EngineError> {
         Ok(match self {
             Self::Simulator { model: folder, simulation } => {
                 let model = LanguageModel::read(folder).map_err(SimulatorError::from)?;
                 let completer = LocalCompleter::on(&model, device).map_err(SimulatorError::from)?;
+                let completer = completer.with_account(ledger.account(Role::Simulator));
                 Box::new(SimulatedEngine::new(completer, SimulatorPrompt::for_model(folder)?, *simulation))
             }
-            Self::Bm25 { corpus } => Box::new(Bm25Index::read(corpus)?),
+            Self::Bm25 { corpus, index: None } => Box::new(Bm25Index::read(corpus)?),
+            Self::Bm25 { corpus, index: Some(folder) } => Box::new(Bm25Folder::open_or_build(corpus, folder)?),
             Self::Retriever { url, dialect } => Box::new(RetrieverServer::new(url, *dialect)),
             Self::Web { provider } => Box::new(WebSearch::from_env(*provider)?),
         })
@@ -197,15 +279,15 @@ pub enum ConfigError {
     Parse {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with line and column.
+        /// The problem, with line and column.
         message: String,
     },
     /// A `key=value` without `=`, or with a key that leads nowhere.
     #[error("--set {assignment}: {message}; expected key.path=value, such as train.steps=50")]
     Assignment {
-        /// What was given.
+        /// The given value.
         assignment: String,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
 }
@@ -229,7 +311,9 @@ impl RunConfig {
         let failed = |message: String| ConfigError::Parse { path: path.as_ref().into(), message };
         if assignments.is_empty() {
             // Straight from the text, so that messages have line and column.
-            return toml::from_str(text).map_err(|error| failed(error.to_string()));
+            let config: Self = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
+            let table = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
+            return Ok(config.corrected(&table));
         }
         let table: toml::Table = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
         let assignments = assignments.iter().map(|assignment| Assignment::parse(assignment));
@@ -245,12 +329,26 @@ impl RunConfig {
                 index += usize::from(assignment.is_doubtful());
                 assignment.apply(&mut table, is_text)?;
             }
-            match table.try_into() {
-                Ok(config) => return Ok(config),
+            match table.clone().try_into::<Self>() {
+                Ok(config) => return Ok(config.corrected(&table)),
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
         Err(failed(first_error.map(|error: toml::de::Error| error.to_string()).unwrap_or_default()))
+    }
+}
+
+impl RunConfig {
+    /// With the corrections for a server's log-probabilities, where its keys do not say otherwise.
+    fn corrected(mut self, keys: &toml::Table) -> Self {
+        let train = keys.get("train").and_then(toml::Value::as_table);
+        let is_said = |key: &str| train.is_some_and(|train| train.contains_key(key));
+        let is_drawn = self.train.rollout.sampling.temperature > 0.0;
+        if self.generator.is_some() && is_drawn && !is_said("old_logprobs") && !is_said("importance_sampling") {
+            self.train.old_logprobs = OldLogprobs::Recomputed;
+            self.train.importance_sampling = Some(Default::default());
+        }
+        self
     }
 }
 
@@ -329,7 +427,7 @@ mod tests {
         let config =
             parse(TEXT, &["train.steps=7", "engine.corpus=other/c.jsonl", "train.algorithm.name=ppo"]).unwrap();
         assert_eq!(config.train.steps, 7);
-        assert_eq!(config.engine, EngineConfig::Bm25 { corpus: "other/c.jsonl".into() });
+        assert_eq!(config.engine, EngineConfig::Bm25 { corpus: "other/c.jsonl".into(), index: None });
         assert!(parse(TEXT, &["train.step=7"]).unwrap_err().to_string().contains("step"));
         assert!(parse(TEXT, &["steps"]).unwrap_err().to_string().contains("has no ="));
     }
@@ -388,19 +486,79 @@ mod tests {
 
     #[test]
     fn an_engine_that_is_not_there_is_named() {
-        let engine = EngineConfig::Bm25 { corpus: "no/such/corpus.jsonl".into() };
+        let engine = EngineConfig::Bm25 { corpus: "no/such/corpus.jsonl".into(), index: None };
         assert!(engine.read().err().unwrap().to_string().contains("no/such/corpus.jsonl"));
         let engine = EngineConfig::Simulator { model: "no/such/model".into(), simulation: Default::default() };
         assert!(engine.read().err().unwrap().to_string().contains("no/such/model"));
     }
 
     #[test]
+    fn an_index_in_a_folder_is_built_once_and_answers_like_the_one_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let (corpus, index) = (folder.path().join("corpus.jsonl"), folder.path().join("index"));
+        std::fs::write(&corpus, "{\"contents\": \"Chad borders Niger.\"}\n{\"contents\": \"Mali\"}\n").unwrap();
+        let text =
+            format!("model = \"m\"\nquestions = \"q\"\nout = \"o\"\n[engine]\nkind = \"bm25\"\ncorpus = {corpus:?}\n");
+        let search = |assignments: &[String]| {
+            let config = RunConfig::parse("run.toml", &text, assignments).unwrap();
+            let query = zerosearch_search::Query { text: "niger", top_k: 3, context: None };
+            config.engine.read().unwrap().search(&query).unwrap()
+        };
+        let expected = search(&[]);
+        assert_eq!(expected.len(), 1);
+        for _ in 0..2 {
+            assert_eq!(search(&[format!("engine.index={index:?}")]), expected);
+        }
+        assert!(index.join("index.json").exists());
+    }
+
+    #[test]
     fn a_server_that_decodes_the_policy_has_a_folder_and_seeds_of_its_own() {
         let text = format!("{TEXT}[generator]\nkind = \"sglang\"\nurl = \"http://localhost:30000\"\n");
-        let expected = GeneratorConfig::Sglang { url: "http://localhost:30000".into(), folder: None, seeds: true };
+        let url = || "http://localhost:30000".to_string();
+        let expected = GeneratorConfig::Sglang { url: url(), urls: Vec::new(), folder: None, seeds: true };
         assert_eq!(parse(&text, &[]).unwrap().generator, Some(expected));
-        assert!(parse(&text, &["generator.kind=vllm"]).unwrap_err().to_string().contains("vllm"));
+        let several = ["generator.kind=vllm", "generator.urls=[\"a:1\", \"b:2\"]", "generator.seeds=false"];
+        let several = parse(&text, &several).unwrap().generator.unwrap();
+        let urls = ["a:1", "b:2"].map(String::from).to_vec();
+        assert_eq!(several, GeneratorConfig::Vllm { url: url(), urls, folder: None, seeds: false });
+        assert_eq!(several.urls(), ["http://localhost:30000", "a:1", "b:2"]);
+        assert!(parse(&text, &["generator.kind=other"]).unwrap_err().to_string().contains("vllm"));
         assert_eq!(parse(TEXT, &[]).unwrap().generator, None);
+    }
+
+    #[test]
+    fn a_generator_that_cannot_be_trained_through_is_refused_before_the_run() {
+        let refused = |keys: &str, assignments: &[&str]| {
+            let config = parse(&format!("{TEXT}[generator]\n{keys}\n"), assignments).unwrap();
+            config.generator.unwrap().check(&config.train).err().map(|error| error.to_string())
+        };
+        let vllm = "kind = \"vllm\"\nurls = [\"localhost:8000\"]";
+        let message = refused(vllm, &[]).unwrap();
+        assert!(message.contains("train.lora") && message.contains("serve the policy with SGLang"), "{message}");
+        assert_eq!(refused(vllm, &["train.lora.rank=4"]), None);
+        assert!(refused("kind = \"sglang\"", &[]).unwrap().contains("`urls` is empty"));
+        assert_eq!(refused("kind = \"sglang\"\nurl = \"localhost:30000\"", &[]), None);
+    }
+
+    #[test]
+    fn the_log_probabilities_of_a_server_are_corrected_unless_the_file_says_otherwise() {
+        let text = format!("{TEXT}[generator]\nkind = \"sglang\"\nurl = \"localhost:30000\"\n");
+        let on = (OldLogprobs::Recomputed, Some(Default::default()));
+        let off = (OldLogprobs::Generator, None);
+        for (text, assignments, expected) in [
+            (text.as_str(), &[][..], on),
+            (&text, &["train.steps=7"], on),
+            (&text, &["train.old_logprobs=generator"], off),
+            (&text, &["train.old_logprobs=recomputed"], (OldLogprobs::Recomputed, None)),
+            // A greedy token is not drawn.
+            (&text, &["train.rollout.sampling.temperature=0"], off),
+            (TEXT, &[], off),
+        ] {
+            let train = parse(text, assignments).unwrap().train;
+            assert_eq!((train.old_logprobs, train.importance_sampling), expected, "{assignments:?}");
+            assert!(train.validate().is_ok());
+        }
     }
 
     #[test]

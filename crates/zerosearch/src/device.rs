@@ -41,7 +41,7 @@ pub enum DeviceError {
     Feature {
         /// The device.
         name: DeviceName,
-        /// What it was not built with.
+        /// The missing feature.
         feature: &'static str,
     },
     /// A device that this machine does not have.

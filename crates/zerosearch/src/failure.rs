@@ -1,4 +1,4 @@
-//! What a `main` returns, so that a person reads the message and not its Debug form.
+//! The error type of a `main`, so that a person reads the message and not its Debug form.
 
 use std::error::Error;
 use std::fmt;

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod cost;
 pub mod device;
 mod failure;
 mod logging;
@@ -37,6 +38,7 @@ pub use zerosearch_grammar as grammar;
 pub use zerosearch_kernels as kernels;
 pub use zerosearch_lm as lm;
 pub use zerosearch_metrics as metrics;
+pub use zerosearch_nursery as nursery;
 pub use zerosearch_remote as remote;
 pub use zerosearch_reward as reward;
 pub use zerosearch_rollout as rollout;
@@ -45,6 +47,7 @@ pub use zerosearch_simulator as simulator;
 pub use zerosearch_text as text;
 pub use zerosearch_train as train;
 pub use zerosearch_trajectory as trajectory;
+pub use zerosearch_world as world;
 
 /// The README's example, compiled. A packaged crate has no README above it, and no need of this.
 #[cfg(doctest)]

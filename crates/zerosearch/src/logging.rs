@@ -13,7 +13,7 @@ use zerosearch_metrics::legible_line;
 
 /// Shows warnings on the standard error stream, or what the variable `RUST_LOG` asks for, as in `RUST_LOG=debug`.
 ///
-/// What they quote, such as a server's answer, is made [`legible`](zerosearch_metrics::legible) and stays on its line.
+/// Quoted text, such as a server's answer, is made [`legible`](zerosearch_metrics::legible) and stays on its line.
 ///
 /// Says there, too, if [`INSTRUCTIONS_VARIABLE`](zerosearch_kernels::INSTRUCTIONS_VARIABLE) names instructions that this processor
 /// lacks. For the beginning of a `main`. In a program that has its own subscriber of `tracing` it does nothing.

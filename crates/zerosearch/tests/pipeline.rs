@@ -114,7 +114,7 @@ fn start(folder: &Path) -> Child {
         .unwrap()
 }
 
-/// The bytes of every file by its path in the folder, without times: those of figures, events and charts.
+/// The bytes of every file by its path in the folder, without times: those of figures, events, charts and the ledger.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -127,7 +127,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
             }
             let bytes = match name.as_str() {
                 "metrics.jsonl" => without_times(&path),
-                "report.html" => Vec::new(),
+                "report.html" | "ledger.json" => Vec::new(),
                 _ if name.starts_with("tensorboard") => continue,
                 _ => std::fs::read(&path).unwrap(),
             };
@@ -141,8 +141,13 @@ fn without_times(path: &Path) -> Vec<u8> {
     let text = std::fs::read_to_string(path).unwrap();
     let row = |line: &str| {
         let row: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
-        let time = |name: &str| name.starts_with("timing_s") || name == "rollout/tokens_per_s";
-        row.into_iter().filter(|(name, _)| !time(name)).collect::<serde_json::Map<_, _>>()
+        // How many sequences live at once depends on when documents come.
+        let of_the_process = |name: &str| {
+            name.starts_with("timing_s")
+                || name.starts_with("rollout/kv_cache")
+                || ["rollout/tokens_per_s", "rollout/idle_share"].contains(&name)
+        };
+        row.into_iter().filter(|(name, _)| !of_the_process(name)).collect::<serde_json::Map<_, _>>()
     };
     serde_json::to_vec(&text.lines().map(row).collect::<Vec<_>>()).unwrap()
 }

@@ -1,17 +1,21 @@
-//! A policy on a server is trained as one in this process is: the same bits.
+//! A policy on a server is trained as one in this process is: the same bits, also on several servers of which one is started again.
+
+#[path = "../../remote/tests/fake/strict.rs"]
+mod strict;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use zerosearch::ServedPolicy;
 use zerosearch::burn::tensor::Device;
-use zerosearch::generate::{Finish, Generator, Request, Sampling, Stream, Turn, WeightVersion, never};
-use zerosearch::lm::{HostWeights, ModelConfig};
+use zerosearch::generate::{Finish, Finished, Generator, Request, Sampling, Stream, Turn, WeightVersion, never};
+use zerosearch::lm::{HostWeights, LoraConfig, ModelConfig};
 use zerosearch::prelude::*;
-use zerosearch::remote::SglangGenerator;
+use zerosearch::remote::{SglangGenerator, VllmGenerator};
 use zerosearch::text::{SpecialTokens, train_bpe};
+
+use strict::{Program, check_request};
 
 const STEPS: u64 = 3;
 
@@ -75,72 +79,139 @@ fn whole_seeds() -> HashMap<u64, u64> {
     seeds
 }
 
-/// SGLang's side of the wire, decoded by the generator of this process.
+/// A server's side of the wire, decoded by the generator of this process. It takes what SGLang and vLLM document, and nothing else.
 struct Server {
+    program: Program,
     generator: Option<LocalGenerator>,
+    /// The version or the adapter that it has loaded.
+    loaded: String,
     eos: Vec<u32>,
     seeds: HashMap<u64, u64>,
     log: Vec<String>,
+    /// The number of the request with which it is killed, and how many it then misses before it is there again.
+    killed: Option<(usize, usize)>,
 }
 
 impl Server {
-    fn answer(&mut self, path: &str, body: &Value) -> Value {
-        self.log.push(path.to_string());
+    fn answer(&mut self, path: &str, body: &Value) -> (u16, Value) {
+        self.log.push(path.split(' ').next_back().unwrap().to_string());
+        if let Some((at, missed)) = self.killed.filter(|(at, _)| self.log.len() > *at) {
+            // All that it knew is gone with it.
+            (self.generator, self.loaded) = (None, "default".into());
+            self.killed = (self.log.len() < at + missed).then_some((at, missed));
+            return (503, json!("connection refused"));
+        }
+        if let Err(why) = check_request(self.program, path, body) {
+            return (422, json!({"error": {"message": why}}));
+        }
+        let field = |name: &str| body[name].as_str().unwrap_or_default().to_string();
         match path {
-            "/generate" => self.generate(body),
-            "/update_weights_from_disk" => {
-                let folder = Path::new(body["model_path"].as_str().unwrap());
-                let model = LanguageModel::read(folder).unwrap();
-                self.eos = model.codec.eos_ids().to_vec();
-                self.generator = Some(LocalGenerator::for_model(&model).unwrap());
-                json!({"success": true})
+            "POST /generate" => (200, self.generate(body)),
+            "POST /update_weights_from_disk" => {
+                let model = LanguageModel::read(field("model_path")).unwrap();
+                self.load(&model, field("weight_version"));
+                (
+                    200,
+                    json!({"success": true, "message": "Succeeded to update model weights.", "num_paused_requests": 0}),
+                )
             }
-            _ => json!({}),
+            "GET /get_model_info" => (200, json!({"model_path": "base", "weight_version": self.loaded})),
+            "POST /v1/completions" if field("model") == self.loaded => (200, self.complete(body)),
+            "POST /v1/completions" => {
+                (404, json!({"error": {"message": format!("The model `{}` does not exist.", field("model"))}}))
+            }
+            "POST /v1/load_lora_adapter" => {
+                let base = model();
+                let (lora, adapters) = LoraConfig::read(field("lora_path"), &base.config).unwrap();
+                let mut weights = (*base.weights).clone();
+                lora.merge(&mut weights, &adapters).unwrap();
+                self.load(&base.with_weights(weights), field("lora_name"));
+                (200, json!(format!("Success: LoRA adapter '{}' added successfully.", field("lora_name"))))
+            }
+            _ => (200, json!({})),
         }
     }
 
-    fn generate(&mut self, body: &Value) -> Value {
-        let generator = self.generator.as_mut().expect("weights come before the first request");
-        let prompt: Vec<u32> = serde_json::from_value(body["input_ids"].clone()).unwrap();
-        let parameters = &body["sampling_params"];
+    fn load(&mut self, model: &LanguageModel, version: String) {
+        self.eos = model.codec.eos_ids().to_vec();
+        self.generator = Some(LocalGenerator::for_model(model).unwrap());
+        self.loaded = version;
+    }
+
+    fn sample(&mut self, prompt: &Value, most: &Value, seed: &Value) -> Option<Finished> {
+        let prompt: Vec<u32> = serde_json::from_value(prompt.clone()).unwrap();
         let turn = Turn {
-            max_new_tokens: parameters["max_new_tokens"].as_u64().unwrap() as usize,
-            seed: self.seeds[&parameters["sampling_seed"].as_u64().unwrap()],
+            max_new_tokens: most.as_u64().unwrap() as usize,
+            seed: self.seeds[&seed.as_u64().unwrap()],
             stop: never(),
             deadline: None,
         };
+        let generator = self.generator.as_mut()?;
         let id = generator.start(Request { prompt: &prompt, sampling: Sampling::default(), turn }).unwrap();
         let finished = generator.poll().unwrap().remove(0);
         generator.release(id);
-        let tokens: Vec<Value> = finished.tokens.iter().map(|token| json!([token.logprob, token.id, null])).collect();
-        let reason = match finished.finish {
+        Some(finished)
+    }
+
+    fn generate(&mut self, body: &Value) -> Value {
+        let parameters = &body["sampling_params"];
+        let finished = self.sample(&body["input_ids"], &parameters["max_new_tokens"], &parameters["sampling_seed"]);
+        // A server that was started again samples with the weights of its command line.
+        let (tokens, finish) = finished.map_or((Vec::new(), Finish::Length), |it| (it.tokens, it.finish));
+        let tokens: Vec<Value> = tokens.iter().map(|token| json!([token.logprob, token.id, null])).collect();
+        let reason = match finish {
             Finish::EndOfText => json!({"type": "stop", "matched": self.eos[0]}),
-            _ => json!({"type": "length"}),
+            _ => json!({"type": "length", "length": tokens.len()}),
         };
-        json!({"meta_info": {"output_token_logprobs": tokens, "finish_reason": reason}})
+        json!({"text": "", "meta_info": {"output_token_logprobs": tokens, "finish_reason": reason, "weight_version": self.loaded}})
+    }
+
+    fn complete(&mut self, body: &Value) -> Value {
+        let finished = self.sample(&body["prompt"], &body["max_tokens"], &body["seed"]).unwrap();
+        let ids: Vec<u32> = finished.tokens.iter().map(|token| token.id).collect();
+        let logprobs: Vec<f32> = finished.tokens.iter().map(|token| token.logprob).collect();
+        let reason = if finished.finish == Finish::EndOfText { "stop" } else { "length" };
+        json!({"id": "cmpl-1", "object": "text_completion", "created": 1, "model": self.loaded, "choices": [{
+            "index": 0, "text": "", "finish_reason": reason, "stop_reason": null, "token_ids": ids,
+            "logprobs": {"text_offset": [], "token_logprobs": logprobs, "tokens": [], "top_logprobs": []}}],
+            "usage": {"prompt_tokens": 1, "total_tokens": 2, "completion_tokens": 1}})
     }
 }
 
-fn serve() -> (String, Arc<Mutex<Server>>) {
-    let server = Server { generator: None, eos: Vec::new(), seeds: whole_seeds(), log: Vec::new() };
+fn serve(program: Program, killed: Option<(usize, usize)>) -> (String, Arc<Mutex<Server>>) {
+    let (loaded, seeds) = ("default".to_string(), whole_seeds());
+    let server = Server { program, generator: None, loaded, eos: Vec::new(), seeds, log: Vec::new(), killed };
     let server = Arc::new(Mutex::new(server));
     let http = tiny_http::Server::http("127.0.0.1:0").unwrap();
     let url = format!("http://{}", http.server_addr().to_ip().unwrap());
     let shared = server.clone();
     std::thread::spawn(move || {
         while let Ok(mut request) = http.recv() {
-            let body: Value = serde_json::from_reader(request.as_reader()).unwrap();
-            let answer = shared.lock().unwrap().answer(request.url(), &body);
-            let _ = request.respond(tiny_http::Response::from_string(answer.to_string()));
+            let body: Value = serde_json::from_reader(request.as_reader()).unwrap_or_default();
+            let path = format!("{} {}", request.method(), request.url());
+            let (status, answer) = shared.lock().unwrap().answer(&path, &body);
+            let _ = request.respond(tiny_http::Response::from_string(answer.to_string()).with_status_code(status));
         }
     });
     (url, server)
 }
 
+/// An update's figures, without those of the process that decodes.
+fn figures(report: &StepReport) -> BTreeMap<String, f64> {
+    let of_the_process = |name: &str| {
+        name.starts_with("timing_s")
+            || name.starts_with("rollout/kv_cache")
+            || name.starts_with("policy/")
+            || ["rollout/tokens_per_s", "rollout/idle_share"].contains(&name)
+    };
+    let figures = report.metrics.iter().filter(|(name, _)| !of_the_process(name));
+    figures.map(|(name, value)| (name.to_string(), value)).collect()
+}
+
 #[test]
 fn three_steps_through_a_server_are_those_of_this_process_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
-    let (url, server) = serve();
+    let (url, server) = serve(Program::Sglang, None);
     let model = model();
     let sglang = SglangGenerator::new(&url, model.config.max_positions).with_seeds();
     let served = ServedPolicy::new(sglang, &model, folder.path().join("served"));
@@ -152,13 +223,6 @@ fn three_steps_through_a_server_are_those_of_this_process_to_the_bit() {
         assert!(local.samples.iter().any(|sample| sample.rollout.turns.len() > 1));
         let versions = remote.samples.iter().flat_map(|sample| sample.rollout.trajectory.versions());
         assert!(versions.map(|(version, _)| version).all(|version| version == WeightVersion(step - 1)));
-        let figures = |report: &StepReport| -> BTreeMap<String, f64> {
-            let of_the_process = |name: &str| {
-                name.starts_with("timing_s") || name.starts_with("rollout/kv_cache") || name == "rollout/tokens_per_s"
-            };
-            let figures = report.metrics.iter().filter(|(name, _)| !of_the_process(name));
-            figures.map(|(name, value)| (name.to_string(), value)).collect()
-        };
         assert_eq!(figures(&remote), figures(&local), "step {step}");
     }
     assert!(remote.next_step().unwrap().is_none());
@@ -190,4 +254,62 @@ fn a_server_that_is_gone_is_an_error_that_names_it_and_the_step_can_be_taken_aga
         assert!(message.contains("127.0.0.1:9"), "{message}");
     }
     assert_eq!(trainer.steps_done(), 0);
+}
+
+/// So patient that a server which is killed is waited for.
+fn patient() -> zerosearch::remote::RetryPolicy {
+    let pause = std::time::Duration::from_millis(20);
+    zerosearch::remote::RetryPolicy { attempts: 20, first_pause: pause, longest_pause: pause, ..Default::default() }
+}
+
+#[test]
+fn a_server_that_is_killed_in_a_step_and_started_again_changes_no_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model();
+    let mut local = builder().build().unwrap();
+    let expected: Vec<_> = (0..STEPS).map(|_| local.next_step().unwrap().unwrap()).collect();
+    // One of two, and the only one there is: with the weights of its command line, until it is given the newest.
+    for (others, missed) in [(1, 1), (0, 4)] {
+        let (url, killed) = serve(Program::Sglang, Some((7, missed)));
+        let urls: Vec<String> =
+            std::iter::once(url).chain((0..others).map(|_| serve(Program::Sglang, None).0)).collect();
+        let sglang = SglangGenerator::at(&urls, model.config.max_positions).with_seeds().with_retry(patient());
+        let served = ServedPolicy::new(sglang, &model, folder.path().join(others.to_string()));
+        let mut remote = builder().generator(served).build().unwrap();
+        let mut failures = 0.0;
+        for local in &expected {
+            let remote = remote.next_step().unwrap().unwrap();
+            assert_eq!(remote.samples, local.samples);
+            assert_eq!(figures(&remote), figures(local));
+            let counters = remote.metrics.iter().filter(|(name, _)| name.ends_with("/failures"));
+            failures += counters.map(|(_, count)| count).sum::<f64>();
+        }
+        assert!(killed.lock().unwrap().killed.is_none() && failures >= 1.0, "{failures} failures");
+    }
+}
+
+#[test]
+fn adapters_are_trained_through_vllm_to_the_bit_and_whole_weights_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model();
+    let config = || TrainConfig { lora: Some(LoraConfig { rank: 4, ..LoraConfig::default() }), ..config() };
+    let (first, _) = serve(Program::Vllm, None);
+    let (second, killed) = serve(Program::Vllm, Some((5, 1)));
+    let vllm = VllmGenerator::at(&[first, second], model.config.max_positions).with_seeds().with_retry(patient());
+    let served = ServedPolicy::vllm(vllm, &model, folder.path().join("served"));
+    served.check().unwrap();
+    let mut remote = builder().config(config()).generator(served).build().unwrap();
+    let mut local = builder().config(config()).build().unwrap();
+    for _ in 0..STEPS {
+        let (remote, local) = (remote.next_step().unwrap().unwrap(), local.next_step().unwrap().unwrap());
+        assert_eq!(remote.samples, local.samples);
+        assert_eq!(figures(&remote), figures(&local));
+    }
+    assert!(killed.lock().unwrap().killed.is_none());
+    assert!(remote.into_model().unwrap().weights == local.into_model().unwrap().weights);
+
+    let vllm = VllmGenerator::new("http://127.0.0.1:9", model.config.max_positions);
+    let mut whole = builder().generator(ServedPolicy::vllm(vllm, &model, folder.path())).build().unwrap();
+    let message = whole.next_step().unwrap_err().to_string();
+    assert!(message.contains("train.lora") && message.contains("/v1/load_lora_adapter"), "{message}");
 }

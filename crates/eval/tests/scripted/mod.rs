@@ -28,7 +28,7 @@ pub(crate) struct Scripted {
     scripts: Vec<(String, Vec<String>)>,
     live: BTreeMap<SequenceId, Live>,
     started: u64,
-    /// What each sequence was shown, prompts and observations.
+    /// Prompts and observations of each sequence.
     pub(crate) shown: Vec<String>,
 }
 

@@ -39,7 +39,7 @@ pub enum LinearParts {
     Gated,
 }
 
-/// Where a product goes.
+/// Destination of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinearOutput {
     /// In place of what is there.

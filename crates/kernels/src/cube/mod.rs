@@ -1,7 +1,7 @@
 //! Decoding kernels in CubeCL, for every GPU that CUDA or wgpu drives.
 //!
 //! A kernel here needs no tensor cores, no plane operations and at most 32 KiB of shared memory, so it runs on any device.
-//! What a row gets does not depend on the rows beside it, nor on how many there are: sums are cut by the shape of a weight and
+//! The result of a row depends neither on the rows beside it nor on their number: sums are cut by the shape of a weight and
 //! by positions of the cache, never by the number of rows, and each product is one fused multiply-add in a fixed order.
 
 mod attention;

@@ -15,9 +15,9 @@ pub const KV_BLOCK: usize = LANES;
 pub struct KvBlocks<'a> {
     /// Sixteen positions each.
     pub blocks: &'a [&'a [f32]],
-    /// Where the keys `[head_dim, 16]` start in a block.
+    /// Offset of the keys `[head_dim, 16]` in a block.
     pub keys: usize,
-    /// Where the values `[16, value_stride]` start in a block.
+    /// Offset of the values `[16, value_stride]` in a block.
     pub values: usize,
     /// `head_dim` rounded up to a multiple of 16; what lies beyond `head_dim` is zero.
     pub value_stride: usize,

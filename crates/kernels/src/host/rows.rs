@@ -1,4 +1,4 @@
-//! What is done to each row on its own.
+//! Operations on single rows.
 
 use rayon::prelude::*;
 
@@ -70,7 +70,7 @@ pub fn rotate_row(heads: &mut [f32], cos: &[f32], sin: &[f32]) {
     );
 }
 
-/// What a softmax needs of a row of logits, to be filled again and again.
+/// Softmax masses of a row of logits, in a buffer that is reused.
 #[derive(Default)]
 pub struct Masses {
     /// The highest value.

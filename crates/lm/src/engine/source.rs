@@ -6,7 +6,7 @@ use crate::decoder::Parameter;
 use crate::network::Network;
 use crate::{Decoder, HostTensor, HostWeights, LmError, ModelConfig};
 
-/// Where an engine takes a parameter from.
+/// Source of an engine's parameter.
 pub(crate) enum Source<'a> {
     /// Weights on the host.
     Host(&'a HostTensor),

@@ -18,7 +18,7 @@ const DOTS: usize = 60;
 pub struct Chart {
     /// The heading above it.
     pub title: String,
-    /// What the vertical axis measures, with its unit.
+    /// Label of the vertical axis, with its unit.
     pub y_label: String,
     /// The lines.
     pub lines: Vec<Line>,
@@ -106,7 +106,7 @@ impl Range {
         (Self { low: (low / step).floor() * step, high: (high / step).ceil() * step }, step)
     }
 
-    /// Where a value lies, from 0 to 1; the middle when all values are equal.
+    /// Relative height of a value, from 0 to 1; the middle when all values are equal.
     fn fraction(self, value: f64) -> f64 {
         let span = self.high - self.low;
         if span > 0.0 { (value - self.low) / span } else { 0.5 }

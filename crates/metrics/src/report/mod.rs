@@ -14,7 +14,7 @@ use zerosearch_files::write_atomic;
 
 use crate::MetricsError;
 
-/// What a page shows, from top to bottom.
+/// Contents of a report page, from top to bottom.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// The heading.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::html::{escape, escape_piece};
 use crate::Legible;
 
-/// Who wrote a stretch of text.
+/// Author of a stretch of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Author {
@@ -22,7 +22,7 @@ pub enum Author {
 pub struct TrajectorySpan {
     /// The text.
     pub text: String,
-    /// Who wrote it.
+    /// Its author.
     pub author: Author,
     /// Whether it was trained on.
     pub trained: bool,

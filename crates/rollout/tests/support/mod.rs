@@ -46,7 +46,7 @@ pub fn tasks(codec: &Codec, questions: u64, samples: u64) -> Vec<Task> {
         .collect()
 }
 
-/// What the policy samples in a turn: a function of the sequence so far, the turn's number and its
+/// Tokens of a turn: a function of the sequence so far, the turn's number and its
 /// seed, as with a real model.
 pub type Policy<'a> = Box<dyn Fn(&[TokenId], usize, u64) -> Vec<TokenId> + 'a>;
 
@@ -73,7 +73,7 @@ pub struct Scripted<'a> {
     pub live: BTreeMap<SequenceId, Sequence>,
     /// Everything that each sequence saw and sampled, in the order of their starts.
     pub seen: Vec<Vec<TokenId>>,
-    /// What was sampled alone.
+    /// The sampled tokens alone.
     pub sampled: Vec<Vec<SampledToken>>,
     /// The seeds of all turns.
     pub seeds: Vec<u64>,
@@ -192,7 +192,7 @@ impl Generator for Scripted<'_> {
     }
 }
 
-/// What an engine was asked.
+/// Queries of an engine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asked {
     pub text: String,
@@ -207,13 +207,15 @@ pub struct Engine<'a> {
     pub answer: Answer<'a>,
     /// Results that are kept from each batch.
     pub loses: usize,
+    /// Callers at a time.
+    pub threads: usize,
     pub asked: Mutex<Vec<Asked>>,
     pub batches: Mutex<Vec<usize>>,
 }
 
 impl<'a> Engine<'a> {
     pub fn new(answer: impl Fn(&Query<'_>) -> Result<Vec<Document>, SearchError> + Send + Sync + 'a) -> Self {
-        Self { answer: Box::new(answer), loses: 0, asked: Mutex::default(), batches: Mutex::default() }
+        Self { answer: Box::new(answer), loses: 0, threads: 1, asked: Mutex::default(), batches: Mutex::default() }
     }
 
     /// As many documents as asked for, naming the query and its seed.
@@ -248,6 +250,10 @@ impl SearchEngine for Engine<'_> {
     fn search_batch(&self, queries: &[Query<'_>]) -> Vec<Result<Vec<Document>, SearchError>> {
         self.batches.lock().unwrap().push(queries.len());
         queries.iter().map(|query| self.search(query)).skip(self.loses).collect()
+    }
+
+    fn concurrency(&self) -> usize {
+        self.threads
     }
 }
 

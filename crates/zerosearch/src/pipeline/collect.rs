@@ -60,7 +60,7 @@ impl Collector<'_> {
     }
 }
 
-/// What each search of an episode asked and got; failed and empty searches teach nothing.
+/// The searches of an episode, each with its documents; failed and empty ones teach nothing.
 fn interactions(rollout: &Rollout) -> impl Iterator<Item = Interaction> {
     rollout.calls().filter(|call| !call.documents.is_empty()).map(|call| Interaction {
         question: rollout.question.clone(),

@@ -1,4 +1,4 @@
-//! What decides how a pipeline runs, with the quickstart's values as defaults.
+//! Configuration of a pipeline, with the quickstart's values as defaults.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! What can end a pipeline.
+//! Errors that end a pipeline.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ pub enum PipelineError {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// The problem and its remedy.
         message: String,
     },
     /// The folder holds another run.
@@ -24,9 +24,9 @@ pub enum PipelineError {
     Config {
         /// The key.
         key: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What is allowed.
+        /// The allowed values.
         expected: &'static str,
     },
     /// A part failed.

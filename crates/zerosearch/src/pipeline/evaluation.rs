@@ -14,7 +14,7 @@ use zerosearch_simulator::Obedience;
 
 use super::PipelineError;
 
-/// What `summary.json` holds.
+/// Contents of `summary.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// The run's seed.
@@ -55,7 +55,7 @@ pub struct SummaryScores {
     pub multi_hop: Scores,
 }
 
-/// What a finished pipeline returns.
+/// Results of a finished pipeline.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// The figures.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zerosearch_eval::Strategy;
 use zerosearch_files::{prepare_folder, write_atomic};
+use zerosearch_generate::Ledger;
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{LanguageModel, LocalCompleter, StoredDtype};
 use zerosearch_metrics::{ConsoleSink, ProgressBar, say};
@@ -118,11 +119,12 @@ impl<'a> Pipeline<'a> {
             say(format!("  told apart by their surface alone: AUC {auc:.2} (0.5 is chance)"));
         }
 
-        let simulated = engine(self.config.simulation, &simulator, &simulator_prompt, &self.device)?;
+        let ledger = Ledger::new();
+        let simulated = engine(self.config.simulation, &simulator, &simulator_prompt, &self.device, &ledger)?;
         if interrupted.load(Ordering::Relaxed) {
             return Ok(PipelineEnd::Interrupted);
         }
-        let Some((policy, real_calls)) = self.train(&base, simulated, &calls, interrupted)? else {
+        let Some((policy, real_calls)) = self.train(&base, simulated, ledger, &calls, interrupted)? else {
             return Ok(PipelineEnd::Interrupted);
         };
         say(format!("calls to the real engine during training: {real_calls}"));
@@ -215,7 +217,7 @@ impl<'a> Pipeline<'a> {
         )?;
         let used = self.config.simulation;
         let results = |model: &LanguageModel, template: &SimulatorPrompt, attempts: usize| {
-            let engine = engine(SimulationConfig { attempts, ..used }, model, template, &self.device)?;
+            let engine = engine(SimulationConfig { attempts, ..used }, model, template, &self.device, &Ledger::new())?;
             Ok::<_, PipelineError>(simulate(&engine, &held_out, self.config.train.rollout.top_k, seed)?)
         };
         let prompt_mode = Obedience::of(&results(base, &SimulatorPrompt::prompted()?, 1)?);
@@ -292,6 +294,7 @@ impl<'a> Pipeline<'a> {
         &self,
         base: &LanguageModel,
         simulated: SimulatedEngine<LocalCompleter>,
+        ledger: Ledger,
         calls: &CallCount,
         interrupted: &AtomicBool,
     ) -> Result<Option<(LanguageModel, u64)>, PipelineError> {
@@ -302,6 +305,7 @@ impl<'a> Pipeline<'a> {
         let config = self.config.train.clone();
         let mut trainer = Trainer::builder(base.clone(), self.material.train.clone(), simulated)
             .device(self.device.clone())
+            .ledger(ledger)
             .checkpoints(self.out.join("checkpoints"))
             .logs(self.out)
             .sink(ConsoleSink::stdout(&COLUMNS))

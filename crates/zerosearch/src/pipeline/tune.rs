@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use rand::RngExt;
-use zerosearch_generate::{Epochs, Stream};
+use zerosearch_generate::{Epochs, Ledger, Role, Stream};
 use zerosearch_lm::{AdamWConfig, LanguageModel, LearningRate, LmError, LocalCompleter, SftConfig, SftTrainer};
 use zerosearch_metrics::ProgressBar;
 use zerosearch_simulator::{
@@ -53,12 +53,14 @@ pub(super) fn tune(
     Ok(base.with_weights(trainer.decoder().to_host()))
 }
 
-/// A model that plays the engine.
+/// A model that plays the engine, and reports to a ledger.
 pub(super) fn engine(
     simulation: SimulationConfig,
     model: &LanguageModel,
     prompt: &SimulatorPrompt,
     device: &Device,
+    ledger: &Ledger,
 ) -> Result<SimulatedEngine<LocalCompleter>, LmError> {
-    Ok(SimulatedEngine::new(LocalCompleter::on(model, device)?, prompt.clone(), simulation))
+    let completer = LocalCompleter::on(model, device)?.with_account(ledger.account(Role::Simulator));
+    Ok(SimulatedEngine::new(completer, prompt.clone(), simulation))
 }

@@ -1,12 +1,12 @@
 //! The default material: the world of facts, its passages and its questions, split by entity.
 
 use zerosearch_data::Question;
-use zerosearch_data::world::{Split, World};
 use zerosearch_search::Document;
+use zerosearch_world::{Split, World};
 
 use super::PipelineError;
 
-/// What a pipeline runs on.
+/// Corpus and questions of a pipeline.
 #[derive(Clone, Debug, Default)]
 pub struct Material {
     /// Every passage that the real engine can find.

@@ -114,7 +114,7 @@ fn most_probable(masses: &[f32], sampling: &Sampling) -> Vec<usize> {
     }
     ids.sort_unstable_by(order);
     if sampling.top_p < 1.0 {
-        // What top-k left is the whole of which top-p takes its share.
+        // Top-p takes its share of the mass that top-k left.
         let whole = if sampling.top_k > 0 { ids.iter().map(|id| f64::from(masses[*id])).sum() } else { total };
         let mut reached = 0.0;
         let needed = ids.iter().take_while(|id| {
