@@ -13,8 +13,8 @@ const DEPTH: usize = 4;
 
 /// For each interaction, where the engine has documents for it, one of the other quality by the exact rule:
 ///
-/// - without an answer in sight, the same documents after the best one that mentions a golden answer, searched with
-///   question and answer together;
+/// - without an answer in sight, the best documents that mention a golden answer, searched with question and answer together, then
+///   with the answer alone: all but one; then the same documents;
 /// - with an answer in sight, the query's next best documents that do not mention it.
 ///
 /// The twins are to be judged as the originals are.
@@ -38,10 +38,24 @@ pub fn contrast(
             found.into_iter().filter(|document| !mentions(document, golden)).take(top_k).collect()
         } else {
             let answer = golden.first().map_or("", String::as_str);
-            let found = search(&format!("{} {answer}", original.question))?;
-            let Some(evidence) = found.into_iter().find(|document| mentions(document, golden)) else { continue };
-            let others = original.documents.iter().take(top_k.saturating_sub(1)).cloned();
-            std::iter::once(evidence).chain(others).collect()
+            // More than one, or a single slip of the simulator's would leave the answer out.
+            let wanted = top_k.saturating_sub(1).max(1);
+            let mut evidence: Vec<String> = Vec::new();
+            // The end of a long chain shares no word with the question.
+            for text in [format!("{} {answer}", original.question), answer.to_string()] {
+                for document in search(&text)? {
+                    if evidence.len() < wanted && mentions(&document, golden) && !evidence.contains(&document) {
+                        evidence.push(document);
+                    }
+                }
+                if evidence.len() == wanted {
+                    break;
+                }
+            }
+            if evidence.is_empty() {
+                continue;
+            }
+            evidence.into_iter().chain(original.documents.iter().cloned()).take(top_k).collect()
         };
         if !documents.is_empty() {
             twins.push(Interaction { documents, ..original.clone() });

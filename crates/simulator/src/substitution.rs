@@ -4,8 +4,10 @@
 //! and then writes a remembered answer where it should copy the one it is given; for an entity that it never saw it has none.
 //! Substitution takes that way away (Longpre et al. 2021, "Entity-Based Knowledge Conflicts in Question Answering").
 
-use rand::Rng;
+use std::collections::HashMap;
+
 use rand::seq::IndexedRandom;
+use rand::{Rng, RngExt};
 use zerosearch_search::Quality;
 
 use crate::{LabelledInteraction, mentions};
@@ -16,39 +18,67 @@ const TRIES: usize = 8;
 /// The answers of a set of interactions, to be dealt out anew.
 #[derive(Clone, Debug, Default)]
 pub struct Substitution {
-    answers: Vec<String>,
+    answers: HashMap<Kind, Vec<String>>,
 }
 
 impl Substitution {
     /// The pool of these interactions' answers.
     pub fn new(rows: &[LabelledInteraction]) -> Self {
-        Self { answers: rows.iter().filter_map(|row| row.interaction.golden_answers.first().cloned()).collect() }
+        let mut answers: HashMap<Kind, Vec<String>> = HashMap::new();
+        for answer in rows.iter().filter_map(|row| row.interaction.golden_answers.first()) {
+            answers.entry(kind(answer)).or_default().push(answer.clone());
+        }
+        Self { answers }
     }
 
-    /// The interaction with another answer of the same kind, in its documents too if it is useful: a figure for a figure, for a name
-    /// another name or two of them recombined. As it was where no such answer is found, or where question or query contain the answer.
+    /// The interaction with another answer of the same kind, in its documents too if it is useful: a year for a year, for a name
+    /// another name or the beginning of one and the end of another. As it was where no such answer is found, or where question or
+    /// query contain the answer.
     pub fn draw(&self, row: &LabelledInteraction, rng: &mut impl Rng) -> LabelledInteraction {
-        let kind = |answer: &str| answer.chars().any(|c| c.is_ascii_digit());
-        let golden = row.interaction.golden_answers.first().map_or("", String::as_str);
-        for _ in 0..TRIES {
-            let (Some(first), Some(second)) = (self.answers.choose(rng), self.answers.choose(rng)) else { break };
-            let recombine = rng.next_u32().is_multiple_of(2) && !kind(golden);
-            let other = if recombine { recombined(first, second) } else { first.clone() };
-            if other != golden
-                && kind(&other) == kind(golden)
-                && let Some(row) = substituted(row, &other)
-            {
-                return row;
-            }
-        }
-        row.clone()
+        (0..TRIES).find_map(|_| substituted(row, &self.other(row, rng)?)).unwrap_or_else(|| row.clone())
+    }
+
+    /// A noisy interaction made of a useful one: its documents say another answer than the one that is asked for; and that answer.
+    /// `None` where none is found.
+    pub fn contradict(&self, row: &LabelledInteraction, rng: &mut impl Rng) -> Option<(LabelledInteraction, String)> {
+        let told = self.draw(row, rng);
+        (0..TRIES).find_map(|_| {
+            let stated = self.other(&told, rng)?;
+            let mut row = substituted(&told, &stated)?;
+            row.interaction.golden_answers.clone_from(&told.interaction.golden_answers);
+            row.quality = Quality::Noisy;
+            Some((row, stated))
+        })
+    }
+
+    /// Another answer of the kind of this interaction's.
+    fn other(&self, row: &LabelledInteraction, rng: &mut impl Rng) -> Option<String> {
+        let golden = row.interaction.golden_answers.first()?;
+        let alike = self.answers.get(&kind(golden))?;
+        let (first, second) = (alike.choose(rng)?, alike.choose(rng)?);
+        let other = if rng.random_bool(0.5) { first.clone() } else { spliced(first, second, rng) };
+        (other != *golden && kind(&other) == kind(golden)).then_some(other)
     }
 }
 
-/// The first half of one answer's words and the second half of another's: a name that nothing can remember.
-fn recombined(first: &str, second: &str) -> String {
-    let (first, second): (Vec<&str>, Vec<&str>) = (first.split(' ').collect(), second.split(' ').collect());
-    [&first[..first.len().div_ceil(2)], &second[second.len() / 2..]].concat().join(" ")
+/// The sort of each of an answer's first four characters: enough to tell a year from a height, a code from a name.
+type Kind = String;
+
+fn kind(answer: &str) -> Kind {
+    let sort = |c: char| match c {
+        c if c.is_numeric() => '0',
+        c if c.is_uppercase() => 'A',
+        c if c.is_alphabetic() => 'a',
+        c => c,
+    };
+    answer.chars().take(4).map(sort).collect()
+}
+
+/// The beginning of one answer and the end of another, cut anywhere: a name that nothing can remember.
+fn spliced(first: &str, second: &str, rng: &mut impl Rng) -> String {
+    let (first, second): (Vec<char>, Vec<char>) = (first.chars().collect(), second.chars().collect());
+    let (head, tail) = (rng.random_range(1..=first.len()), rng.random_range(0..second.len()));
+    first[..head].iter().chain(&second[tail..]).collect()
 }
 
 /// The interaction with `answer` in the place of every golden one, or `None` where its quality would not stay.
@@ -128,9 +158,26 @@ mod tests {
     }
 
     #[test]
-    fn names_are_recombined_at_words() {
-        assert_eq!(recombined("Mount Ararat", "Song of the Germans"), "Mount the Germans");
-        assert_eq!(recombined("Sofia", "Bongor"), "Sofia Bongor");
+    fn answers_that_look_alike_are_of_one_kind() {
+        let alike = |a: &str, b: &str| kind(a) == kind(b);
+        assert!(alike("1960", "1821") && alike("4,211", "5,870") && alike(".td", ".ch") && alike("Sofia", "Bongor"));
+        assert!(!alike("1960", "5,870") && !alike("1960", "31") && !alike("Sofia", "lion") && !alike("Rn", "Sofia"));
+    }
+
+    #[test]
+    fn a_contradiction_says_another_answer_than_its_prompt() {
+        let useful = row(&["Bongor"], "chad", &["It is Bongor.", "Chad has a river."]);
+        let pool = Substitution::new(&[useful.clone(), row(&["Moundou"], "chad", &[])]);
+        let (noisy, stated) = pool.contradict(&useful, &mut Stream::default().rng()).unwrap();
+        assert!(mentions(&noisy.interaction.documents[0], std::slice::from_ref(&stated)), "{noisy:?}");
+        assert_eq!(
+            (noisy.quality, RuleJudge.judge(&[noisy.interaction]).unwrap()),
+            (Quality::Noisy, vec![Quality::Noisy])
+        );
+        assert_eq!(
+            pool.contradict(&row(&["Bongor"], "Bongor", &["It is Bongor."]), &mut Stream::default().rng()),
+            None
+        );
     }
 
     #[test]
@@ -148,7 +195,7 @@ mod tests {
         let mut rng = Stream::default().rng();
         for _ in 0..20 {
             let now = pool.draw(&rows[0], &mut rng).interaction;
-            assert!(now.golden_answers[0] == "1821" || now == rows[0].interaction, "{now:?}");
+            assert_eq!(kind(&now.golden_answers[0]), "0000", "{now:?}");
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use burn::tensor::Device;
 use rand::RngExt;
+use rand::seq::IndexedRandom;
 use zerosearch_generate::{Epochs, Ledger, Role, Stream};
 use zerosearch_lm::{AdamWConfig, LanguageModel, LearningRate, LmError, LocalCompleter, SftConfig, SftTrainer};
 use zerosearch_metrics::ProgressBar;
+use zerosearch_search::Quality;
 use zerosearch_simulator::{
-    LabelledInteraction, SimulatedEngine, SimulationConfig, SimulatorPrompt, Substitution, evidence_first, sft_examples,
+    LabelledInteraction, SimulatedEngine, SimulationConfig, SimulatorPrompt, Substitution, evidence_first, sft_example,
 };
 
 use super::{PipelineConfig, PipelineError};
@@ -21,6 +23,7 @@ pub(super) fn tune(
 ) -> Result<LanguageModel, PipelineError> {
     let rows: Vec<LabelledInteraction> = rows.iter().cloned().map(evidence_first).collect();
     let answers = Substitution::new(&rows);
+    let useful: Vec<&LabelledInteraction> = rows.iter().filter(|row| row.quality == Quality::Useful).collect();
     let steps = config.simulator_steps;
     let sft = SftConfig {
         learning_rate: LearningRate::cosine(config.simulator_learning_rate, steps / 20 + 1, steps, 0.1),
@@ -36,21 +39,40 @@ pub(super) fn tune(
     for step in 0..steps {
         let first = step * config.simulator_batch as u64;
         let positions = first..first + config.simulator_batch as u64;
-        let mut example = |position: u64| {
-            let row = &rows[order.index(position)?];
-            let purpose = "substituted answers";
-            let mut rng = Stream { seed: config.train.seed, purpose, step: position, ..Stream::default() }.rng();
-            let substitute = rng.random_bool(config.simulator_substitution);
-            Some(if substitute { answers.draw(row, &mut rng) } else { row.clone() })
-        };
-        let batch: Vec<_> = positions.filter_map(&mut example).collect();
-        let batch = sft_examples(&batch, prompt, &base.codec)?;
+        let mut batch = Vec::with_capacity(config.simulator_batch);
+        for position in positions {
+            let Some(row) = order.index(position).map(|index| &rows[index]) else { break };
+            let (row, stated) = lesson(config, &answers, &useful, row, position);
+            batch.push(sft_example(&row, &stated, prompt, &base.codec)?);
+        }
         let report = trainer.step(&batch)?;
         bar.note(&format!("loss {:.3}", report.loss));
         bar.advance(1);
     }
     bar.finish();
     Ok(base.with_weights(trainer.decoder().to_host()))
+}
+
+/// An interaction as it is learnt at this position of the order, and the answers that its documents say.
+fn lesson(
+    config: &PipelineConfig,
+    answers: &Substitution,
+    useful: &[&LabelledInteraction],
+    row: &LabelledInteraction,
+    position: u64,
+) -> (LabelledInteraction, Vec<String>) {
+    let (seed, purpose) = (config.train.seed, "substituted answers");
+    let mut rng = Stream { seed, purpose, step: position, ..Stream::default() }.rng();
+    if row.quality == Quality::Noisy
+        && rng.random_bool(config.simulator_contradiction)
+        && let Some(contradicted) = useful.choose(&mut rng)
+        && let Some((row, stated)) = answers.contradict(contradicted, &mut rng)
+    {
+        return (row, vec![stated]);
+    }
+    let row = if rng.random_bool(config.simulator_substitution) { answers.draw(row, &mut rng) } else { row.clone() };
+    let stated = row.interaction.golden_answers.clone();
+    (row, stated)
 }
 
 /// A model that plays the engine, and reports to a ledger.
