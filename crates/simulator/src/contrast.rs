@@ -113,6 +113,14 @@ mod tests {
     }
 
     #[test]
+    fn all_documents_but_one_are_evidence_where_there_is_so_much() {
+        let twins = contrast(&[searched("code td")], &engine(), 3).unwrap();
+        let evident: Vec<bool> =
+            twins[0].documents.iter().map(|document| mentions(document, &["Moundou".to_string()])).collect();
+        assert_eq!(evident, [true, true, false]);
+    }
+
+    #[test]
     fn evidence_stands_first_and_the_rest_as_it_stood() {
         let documents = ["a river", "It is Moundou.", "a fish", "Moundou, then."].map(String::from).to_vec();
         let interaction = Interaction { documents, ..searched("capital Chad is") };
