@@ -38,4 +38,4 @@ pub use obedience::{Obedience, measure_obedience, simulate};
 pub use prompt::{SimulatorPrompt, documents_text, parse_documents};
 pub use substitution::Substitution;
 pub use surface::surface_auc;
-pub use tuning::{sft_example, sft_examples};
+pub use tuning::sft_examples;

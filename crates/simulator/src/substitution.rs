@@ -38,16 +38,15 @@ impl Substitution {
         (0..TRIES).find_map(|_| substituted(row, &self.other(row, rng)?)).unwrap_or_else(|| row.clone())
     }
 
-    /// A noisy interaction made of a useful one: its documents say another answer than the one that is asked for; and that answer.
-    /// `None` where none is found.
-    pub fn contradict(&self, row: &LabelledInteraction, rng: &mut impl Rng) -> Option<(LabelledInteraction, String)> {
+    /// A noisy interaction made of a useful one: its documents say another answer than the one that is asked for. `None` where none
+    /// is found.
+    pub fn contradict(&self, row: &LabelledInteraction, rng: &mut impl Rng) -> Option<LabelledInteraction> {
         let told = self.draw(row, rng);
         (0..TRIES).find_map(|_| {
-            let stated = self.other(&told, rng)?;
-            let mut row = substituted(&told, &stated)?;
+            let mut row = substituted(&told, &self.other(&told, rng)?)?;
             row.interaction.golden_answers.clone_from(&told.interaction.golden_answers);
             row.quality = Quality::Noisy;
-            Some((row, stated))
+            Some(row)
         })
     }
 
@@ -168,8 +167,9 @@ mod tests {
     fn a_contradiction_says_another_answer_than_its_prompt() {
         let useful = row(&["Bongor"], "chad", &["It is Bongor.", "Chad has a river."]);
         let pool = Substitution::new(&[useful.clone(), row(&["Moundou"], "chad", &[])]);
-        let (noisy, stated) = pool.contradict(&useful, &mut Stream::default().rng()).unwrap();
-        assert!(mentions(&noisy.interaction.documents[0], std::slice::from_ref(&stated)), "{noisy:?}");
+        let noisy = pool.contradict(&useful, &mut Stream::default().rng()).unwrap();
+        assert!(noisy.interaction.documents[0].starts_with("It is "), "{noisy:?}");
+        assert_eq!(noisy.interaction.documents[1], useful.interaction.documents[1]);
         assert_eq!(
             (noisy.quality, RuleJudge.judge(&[noisy.interaction]).unwrap()),
             (Quality::Noisy, vec![Quality::Noisy])

@@ -21,33 +21,23 @@ pub fn sft_examples(
     prompt: &SimulatorPrompt,
     codec: &Codec,
 ) -> Result<Vec<SftExample>, SimulatorError> {
-    rows.iter().map(|row| sft_example(row, &row.interaction.golden_answers, prompt, codec)).collect()
-}
-
-/// As [`sft_examples`], with the tokens of these answers weighing more: those that the documents say, golden or not.
-///
-/// # Errors
-/// When the template does not render.
-pub fn sft_example(
-    row: &LabelledInteraction,
-    answers: &[String],
-    prompt: &SimulatorPrompt,
-    codec: &Codec,
-) -> Result<SftExample, SimulatorError> {
-    let i = &row.interaction;
-    let text = prompt.render(&i.question, &i.golden_answers, &i.query, row.quality, i.documents.len())?;
-    let mut completion = codec.encode_document(&documents_text(&i.documents));
-    completion.extend(codec.eos_ids().first());
-    let mut example = SftExample::completion(&codec.encode(&text), &completion);
-    for answer in answers {
-        // As a word in a sentence: with the blank before it, in scripts that have blanks.
-        let blank = if answer.starts_with(runs_words_together) { "" } else { " " };
-        let answer = codec.encode_document(&format!("{blank}{answer}"));
-        for start in occurrences(&completion, &answer) {
-            example.weights[start..start + answer.len()].fill(ANSWER_WEIGHT);
+    let example = |row: &LabelledInteraction| {
+        let i = &row.interaction;
+        let text = prompt.render(&i.question, &i.golden_answers, &i.query, row.quality, i.documents.len())?;
+        let mut completion = codec.encode_document(&documents_text(&i.documents));
+        completion.extend(codec.eos_ids().first());
+        let mut example = SftExample::completion(&codec.encode(&text), &completion);
+        for answer in &i.golden_answers {
+            // As a word in a sentence: with the blank before it, in scripts that have blanks.
+            let blank = if answer.starts_with(runs_words_together) { "" } else { " " };
+            let answer = codec.encode_document(&format!("{blank}{answer}"));
+            for start in occurrences(&completion, &answer) {
+                example.weights[start..start + answer.len()].fill(ANSWER_WEIGHT);
+            }
         }
-    }
-    Ok(example)
+        Ok(example)
+    };
+    rows.iter().map(example).collect()
 }
 
 /// Where a sequence of tokens begins in another.

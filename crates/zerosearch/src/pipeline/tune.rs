@@ -8,7 +8,7 @@ use zerosearch_lm::{AdamWConfig, LanguageModel, LearningRate, LmError, LocalComp
 use zerosearch_metrics::ProgressBar;
 use zerosearch_search::Quality;
 use zerosearch_simulator::{
-    LabelledInteraction, SimulatedEngine, SimulationConfig, SimulatorPrompt, Substitution, evidence_first, sft_example,
+    LabelledInteraction, SimulatedEngine, SimulationConfig, SimulatorPrompt, Substitution, evidence_first, sft_examples,
 };
 
 use super::{PipelineConfig, PipelineError};
@@ -39,12 +39,10 @@ pub(super) fn tune(
     for step in 0..steps {
         let first = step * config.simulator_batch as u64;
         let positions = first..first + config.simulator_batch as u64;
-        let mut batch = Vec::with_capacity(config.simulator_batch);
-        for position in positions {
-            let Some(row) = order.index(position).map(|index| &rows[index]) else { break };
-            let (row, stated) = lesson(config, &answers, &useful, row, position);
-            batch.push(sft_example(&row, &stated, prompt, &base.codec)?);
-        }
+        let batch: Vec<LabelledInteraction> = positions
+            .filter_map(|position| Some(lesson(config, &answers, &useful, &rows[order.index(position)?], position)))
+            .collect();
+        let batch = sft_examples(&batch, prompt, &base.codec)?;
         let report = trainer.step(&batch)?;
         bar.note(&format!("loss {:.3}", report.loss));
         bar.advance(1);
@@ -53,26 +51,24 @@ pub(super) fn tune(
     Ok(base.with_weights(trainer.decoder().to_host()))
 }
 
-/// An interaction as it is learnt at this position of the order, and the answers that its documents say.
+/// An interaction as it is learnt at this position of the order.
 fn lesson(
     config: &PipelineConfig,
     answers: &Substitution,
     useful: &[&LabelledInteraction],
     row: &LabelledInteraction,
     position: u64,
-) -> (LabelledInteraction, Vec<String>) {
+) -> LabelledInteraction {
     let (seed, purpose) = (config.train.seed, "substituted answers");
     let mut rng = Stream { seed, purpose, step: position, ..Stream::default() }.rng();
     if row.quality == Quality::Noisy
         && rng.random_bool(config.simulator_contradiction)
         && let Some(contradicted) = useful.choose(&mut rng)
-        && let Some((row, stated)) = answers.contradict(contradicted, &mut rng)
+        && let Some(row) = answers.contradict(contradicted, &mut rng)
     {
-        return (row, vec![stated]);
+        return row;
     }
-    let row = if rng.random_bool(config.simulator_substitution) { answers.draw(row, &mut rng) } else { row.clone() };
-    let stated = row.interaction.golden_answers.clone();
-    (row, stated)
+    if rng.random_bool(config.simulator_substitution) { answers.draw(row, &mut rng) } else { row.clone() }
 }
 
 /// A model that plays the engine, and reports to a ledger.
