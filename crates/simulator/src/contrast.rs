@@ -6,15 +6,15 @@
 
 use zerosearch_search::{Query, SearchEngine, SearchError};
 
-use crate::{Interaction, mentions};
+use crate::{Interaction, LabelledInteraction, mentions};
 
 /// How many times `top_k` documents are looked through for those of the other quality.
 const DEPTH: usize = 4;
 
 /// For each interaction, where the engine has documents for it, one of the other quality by the exact rule:
 ///
-/// - without an answer in sight, the same documents after the best one that mentions a golden answer, searched with
-///   question and answer together;
+/// - without an answer in sight, the best documents that mention a golden answer, searched with question and answer together, then
+///   with the answer alone: all but one; then the same documents;
 /// - with an answer in sight, the query's next best documents that do not mention it.
 ///
 /// The twins are to be judged as the originals are.
@@ -38,16 +38,38 @@ pub fn contrast(
             found.into_iter().filter(|document| !mentions(document, golden)).take(top_k).collect()
         } else {
             let answer = golden.first().map_or("", String::as_str);
-            let found = search(&format!("{} {answer}", original.question))?;
-            let Some(evidence) = found.into_iter().find(|document| mentions(document, golden)) else { continue };
-            let others = original.documents.iter().take(top_k.saturating_sub(1)).cloned();
-            std::iter::once(evidence).chain(others).collect()
+            // More than one, or a single slip of the simulator's would leave the answer out.
+            let wanted = top_k.saturating_sub(1).max(1);
+            let mut evidence: Vec<String> = Vec::new();
+            // The end of a long chain shares no word with the question.
+            for text in [format!("{} {answer}", original.question), answer.to_string()] {
+                for document in search(&text)? {
+                    if evidence.len() < wanted && mentions(&document, golden) && !evidence.contains(&document) {
+                        evidence.push(document);
+                    }
+                }
+                if evidence.len() == wanted {
+                    break;
+                }
+            }
+            if evidence.is_empty() {
+                continue;
+            }
+            evidence.into_iter().chain(original.documents.iter().cloned()).take(top_k).collect()
         };
         if !documents.is_empty() {
             twins.push(Interaction { documents, ..original.clone() });
         }
     }
     Ok(twins)
+}
+
+/// The interaction with the documents that mention a golden answer before the others, in their order. Where the answer stands is then
+/// not left to chance, and a small simulator learns to write it rather than to wait for it.
+pub fn evidence_first(mut row: LabelledInteraction) -> LabelledInteraction {
+    let Interaction { documents, golden_answers, .. } = &mut row.interaction;
+    documents.sort_by_cached_key(|document| !mentions(document, golden_answers));
+    row
 }
 
 #[cfg(test)]
@@ -88,6 +110,22 @@ mod tests {
         for (twin, original) in twins.iter().zip(&originals) {
             assert_eq!((&twin.question, &twin.query), (&original.question, &original.query));
         }
+    }
+
+    #[test]
+    fn all_documents_but_one_are_evidence_where_there_is_so_much() {
+        let twins = contrast(&[searched("code td")], &engine(), 3).unwrap();
+        let evident: Vec<bool> =
+            twins[0].documents.iter().map(|document| mentions(document, &["Moundou".to_string()])).collect();
+        assert_eq!(evident, [true, true, false]);
+    }
+
+    #[test]
+    fn evidence_stands_first_and_the_rest_as_it_stood() {
+        let documents = ["a river", "It is Moundou.", "a fish", "Moundou, then."].map(String::from).to_vec();
+        let interaction = Interaction { documents, ..searched("capital Chad is") };
+        let row = evidence_first(LabelledInteraction { interaction, quality: Quality::Useful });
+        assert_eq!(row.interaction.documents, ["It is Moundou.", "Moundou, then.", "a river", "a fish"]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{LabelledInteraction, SimulatorError, SimulatorPrompt, documents_text
 
 /// How much more than another a token of a golden answer weighs in a document: a dozen of two hundred tokens
 /// decide whether the simulator obeys its keyword.
-const ANSWER_WEIGHT: f32 = 6.0;
+const ANSWER_WEIGHT: f32 = 10.0;
 
 /// One example for each interaction: the prompt with its keyword, then the documents and end of text. The tokens of
 /// golden answers weigh more than the others.

@@ -31,6 +31,13 @@ pub struct Summary {
     pub simulator_first_attempt: Obedience,
     /// The same, also at the first attempt, for the base model before fine-tuning.
     pub simulator_before_tuning: Obedience,
+    /// The same for the base model with [`SimulatorPrompt::prompted`](zerosearch_simulator::SimulatorPrompt::prompted): prompt mode.
+    #[serde(default)]
+    pub simulator_prompt_mode: Option<Obedience>,
+    /// How well the surface of the fine-tuned simulator's documents tells useful from noisy: see
+    /// [`surface_auc`](zerosearch_simulator::surface_auc).
+    #[serde(default)]
+    pub simulator_surface_auc: Option<f64>,
     /// The base policy, answering at once.
     pub base_direct: SummaryScores,
     /// The base policy, searching.

@@ -84,16 +84,18 @@ fn simulator(summary: &Summary) -> Table {
             o.n.to_string(),
         ]
     };
+    let mut rows = vec![
+        row("fine-tuned simulator", &summary.simulator),
+        row("the same, first attempt only", &summary.simulator_first_attempt),
+        row("before fine-tuning, first attempt", &summary.simulator_before_tuning),
+    ];
+    rows.extend(summary.simulator_prompt_mode.iter().map(|o| row("prompt mode, not fine-tuned", o)));
     Table {
         title: "Does the keyword decide?".into(),
         header: ["share of results with a golden answer", "useful %", "noisy %", "queries"]
             .map(str::to_string)
             .to_vec(),
-        rows: vec![
-            row("fine-tuned simulator", &summary.simulator),
-            row("the same, first attempt only", &summary.simulator_first_attempt),
-            row("before fine-tuning, first attempt", &summary.simulator_before_tuning),
-        ],
+        rows,
     }
 }
 

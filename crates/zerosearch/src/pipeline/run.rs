@@ -15,7 +15,7 @@ use zerosearch_metrics::{ConsoleSink, ProgressBar, say};
 use zerosearch_search::{Bm25Index, CallCount, Counted, SearchEngine};
 use zerosearch_simulator::{
     Interaction, Judge, LabelledInteraction, Obedience, RuleJudge, SimulatedEngine, SimulationConfig, SimulatorPrompt,
-    balance, contrast, measure_obedience, read_interactions, write_interactions,
+    balance, contrast, read_interactions, simulate, surface_auc, write_interactions,
 };
 use zerosearch_text::PromptTemplate;
 use zerosearch_train::{Trainer, read_samples, samples_path};
@@ -57,8 +57,12 @@ pub enum PipelineEnd {
 #[derive(Serialize, serde::Deserialize)]
 struct Tuned {
     before: Obedience,
+    #[serde(default)]
+    prompt_mode: Option<Obedience>,
     first_attempt: Obedience,
     as_used: Obedience,
+    #[serde(default)]
+    surface_auc: Option<f64>,
 }
 
 /// The interactions that are to be judged.
@@ -114,11 +118,16 @@ impl<'a> Pipeline<'a> {
         ));
         let attempts = self.config.simulation.attempts;
         for (name, o) in [
-            ("before fine-tuning".into(), &tuned.before),
-            ("fine-tuned, first attempt".into(), &tuned.first_attempt),
-            (format!("as used: up to {attempts} attempts"), &tuned.as_used),
+            ("prompt mode".into(), tuned.prompt_mode),
+            ("before fine-tuning".into(), Some(tuned.before)),
+            ("fine-tuned, first attempt".into(), Some(tuned.first_attempt)),
+            (format!("as used: up to {attempts} attempts"), (attempts > 1).then_some(tuned.as_used)),
         ] {
+            let Some(o) = o else { continue };
             say(format!("  {name:28} {:5.1} % {:5.1} %", 100.0 * o.useful_contains, 100.0 * o.noisy_contains));
+        }
+        if let Some(auc) = tuned.surface_auc {
+            say(format!("  told apart by their surface alone: AUC {auc:.2} (0.5 is chance)"));
         }
 
         let ledger = self.ledger.clone();
@@ -154,6 +163,8 @@ impl<'a> Pipeline<'a> {
             simulator: tuned.as_used,
             simulator_first_attempt: tuned.first_attempt,
             simulator_before_tuning: tuned.before,
+            simulator_prompt_mode: tuned.prompt_mode,
+            simulator_surface_auc: tuned.surface_auc,
             base_direct,
             base_search,
             trained_search,
@@ -216,15 +227,20 @@ impl<'a> Pipeline<'a> {
             "held-out queries",
         )?;
         let used = self.config.simulation;
-        let obedience = |model: &LanguageModel, attempts: usize| {
+        let results = |model: &LanguageModel, template: &SimulatorPrompt, attempts: usize| {
             let engine = engine(SimulationConfig { attempts, ..used }, model, template, &self.device, &Ledger::new())?;
-            Ok::<_, PipelineError>(measure_obedience(&engine, &held_out, self.config.train.rollout.top_k, seed)?)
+            Ok::<_, PipelineError>(simulate(&engine, &held_out, self.config.train.rollout.top_k, seed)?)
         };
-        let before = obedience(base, 1)?;
+        let prompt_mode = Obedience::of(&results(base, &SimulatorPrompt::prompted()?, 1)?);
+        let before = Obedience::of(&results(base, template, 1)?);
         let simulator = tune(&self.config, base, template, &rows, &self.device)?;
-        let first_attempt = obedience(&simulator, 1)?;
-        let as_used = if used.attempts > 1 { obedience(&simulator, used.attempts)? } else { first_attempt };
-        let tuned = Tuned { before, first_attempt, as_used };
+        let written = results(&simulator, template, 1)?;
+        let (first_attempt, surface_auc) = (Obedience::of(&written), surface_auc(&written));
+        let as_used = match used.attempts {
+            0 | 1 => first_attempt,
+            attempts => Obedience::of(&results(&simulator, template, attempts)?),
+        };
+        let tuned = Tuned { before, prompt_mode: Some(prompt_mode), first_attempt, as_used, surface_auc };
         self.save_model("simulator", &simulator, Some(template))?;
         self.write("simulator.json", &tuned)?;
         Ok((simulator, tuned))
