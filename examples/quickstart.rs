@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Parser;
 use zerosearch::Failure;
 use zerosearch::algorithms::AlgorithmConfig;
+use zerosearch::config::Tables;
 use zerosearch::device::DeviceName;
 use zerosearch::metrics::say;
 use zerosearch::pipeline::{Pipeline, PipelineConfig, PipelineEnd, SummaryScores, world_material};
@@ -40,6 +41,9 @@ struct Arguments {
     /// Little of everything: shows that a device works, and says nothing about the method.
     #[arg(long)]
     small: bool,
+    /// A TOML file whose table `[judge]` says who labels the simulator's data; the exact rule without one.
+    #[arg(long)]
+    judge: Option<PathBuf>,
     /// Goes on with the run in the folder.
     #[arg(long)]
     resume: bool,
@@ -73,6 +77,8 @@ fn main() -> Result<(), Failure> {
     let mut pipeline = Pipeline::new(config, &arguments.model, &material, &arguments.out);
     pipeline.resume = arguments.resume;
     pipeline.device = arguments.device.open()?;
+    let judge = Tables::read(arguments.judge.as_deref(), &[])?.judge.read_on(&pipeline.device)?;
+    pipeline.judge = &*judge;
     match pipeline.run(&interrupted)? {
         PipelineEnd::Finished(outcome) => {
             let s = &outcome.summary;

@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release --example train -- --config run.toml --set train.steps=50
 //!
-//! See `zerosearch::config::RunConfig` for the keys. Ctrl-C leaves a checkpoint; `--resume` goes on from it.
+//! The keys are in `docs/src/configuration.md`. Ctrl-C leaves a checkpoint; `--resume` goes on from it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use zerosearch::Failure;
-use zerosearch::config::RunConfig;
+use zerosearch::config::{EngineConfig, Tables};
 use zerosearch::data::read_questions;
 use zerosearch::device::DeviceName;
+use zerosearch::eval::Strategy;
 use zerosearch::files::{prepare_file, prepare_folder};
 use zerosearch::generate::Ledger;
+use zerosearch::grammar::EpisodeFormat;
 use zerosearch::lm::{LanguageModel, StoredDtype};
 use zerosearch::metrics::{ConsoleSink, say};
 use zerosearch::train::{Trainer, Validation, latest_step};
@@ -32,14 +34,24 @@ struct Arguments {
     /// Overrides a key of the file, such as `train.steps=50`.
     #[arg(long = "set", num_args = 1..)]
     assignments: Vec<String>,
+    /// Prints the whole effective configuration, defaults included, and ends.
+    #[arg(long)]
+    print_config: bool,
 }
 
 fn main() -> Result<(), Failure> {
     zerosearch::init_logging();
     let arguments = Arguments::parse();
     zerosearch::kernels::keep_freed_memory();
-    let config = RunConfig::read(&arguments.config, &arguments.assignments)?;
-    let device = arguments.device.unwrap_or(config.device).open()?;
+    let mut tables = Tables::read(Some(&arguments.config), &arguments.assignments)?;
+    tables.device = arguments.device.unwrap_or(tables.device);
+    if arguments.print_config {
+        say(tables.effective()?);
+        return Ok(());
+    }
+    let config =
+        tables.into_run().map_err(|message| Failure::message(format!("{}: {message}", arguments.config.display())))?;
+    let device = config.device.open()?;
     prepare(&config.out)?;
     let checkpoints = config.out.join("checkpoints");
     if !arguments.resume && latest_step(&checkpoints)?.is_some() {
@@ -47,7 +59,7 @@ fn main() -> Result<(), Failure> {
         return Err(Failure::message(format!("{out} holds a run: go on with --resume, or set another `out`")));
     }
     let (model, questions) = (LanguageModel::read(&config.model)?, read_questions(&config.questions)?);
-    let format = config.train.rollout.format.into();
+    let format = EpisodeFormat::from(config.train.rollout.format);
     let served = match &config.generator {
         Some(generator) => {
             generator.check(&config.train)?;
@@ -57,6 +69,7 @@ fn main() -> Result<(), Failure> {
         }
         None => None,
     };
+    let prompt_without_search = Strategy::Cot.prompt(&model.codec, &format)?;
     let ledger = Ledger::new();
     let mut builder = Trainer::builder(model, questions, config.engine.read_with(&device, &ledger)?)
         .ledger(ledger)
@@ -72,6 +85,9 @@ fn main() -> Result<(), Failure> {
             ("searches", "env/number_of_valid_search"),
             ("s", "timing_s/step"),
         ]));
+    if config.engine == EngineConfig::None {
+        builder = builder.prompt(prompt_without_search);
+    }
     if let Some(served) = served {
         builder = builder.generator(served);
     }

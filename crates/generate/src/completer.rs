@@ -1,5 +1,7 @@
 //! Text in, text out: what a judge or a simulator needs of a language model.
 
+use std::sync::Arc;
+
 use crate::{GenerateError, Sampling};
 
 /// One text to complete.
@@ -44,5 +46,19 @@ pub trait Completer: Send + Sync {
     /// Figures that only grow, by name, such as the requests to each server behind a network. None by default.
     fn counters(&self) -> Vec<(String, f64)> {
         Vec::new()
+    }
+}
+
+impl<C: Completer + ?Sized> Completer for Arc<C> {
+    fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>, GenerateError> {
+        (**self).complete(requests)
+    }
+
+    fn concurrency(&self) -> usize {
+        (**self).concurrency()
+    }
+
+    fn counters(&self) -> Vec<(String, f64)> {
+        (**self).counters()
     }
 }

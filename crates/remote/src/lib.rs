@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod current;
+mod models;
 mod openai;
 mod openai_answer;
 mod sglang;
@@ -36,6 +37,7 @@ mod vllm;
 mod vllm_server;
 mod wire;
 
+pub use models::served_models;
 pub use openai::OpenAiServer;
 pub use sglang::SglangGenerator;
 pub use vllm::VllmGenerator;

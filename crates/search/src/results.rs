@@ -1,7 +1,7 @@
 //! The answers of retrieval servers, in the forms that are in use.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use zerosearch_http::excerpt;
 
 use crate::Document;
@@ -24,10 +24,17 @@ impl TryFrom<Value> for Results {
         let list = if answer.is_object() {
             named_list(&answer).cloned().ok_or("an object without `result`, `results`, `documents` or `docs`")?
         } else {
-            answer
+            answer.clone()
         };
         match list {
-            Value::Array(items) => Ok(Self(items)),
+            Value::Array(mut items) => {
+                // Beside the empty list of a query that failed, our own server says why.
+                if let Some(errors) = answer["errors"].as_array().filter(|errors| errors.len() == items.len()) {
+                    let failed = items.iter_mut().zip(errors).filter(|(_, error)| !error.is_null());
+                    failed.for_each(|(item, error)| *item = json!({"error": error}));
+                }
+                Ok(Self(items))
+            }
             _ => Err("the results are not a list"),
         }
     }
@@ -92,9 +99,14 @@ fn documents(items: &[Value]) -> Result<Vec<Document>, String> {
 
 fn document(item: &Value, inner: &Value) -> Option<Document> {
     let text = |name: &str| inner.get(name).and_then(Value::as_str).map(String::from);
+    // Our own server names whatever it put in for the sake of other clients.
+    let is_added = |name: &str| inner["added"].as_array().is_some_and(|added| added.iter().any(|it| it == name));
     let title = text("title");
     let contents = inner.as_str().map(String::from).or_else(|| TEXTS.iter().find_map(|name| text(name)));
     let contents = match contents {
+        Some(contents) if is_added("title_line") => {
+            contents.split_once('\n').map_or(contents.clone(), |(_, text)| text.to_string())
+        }
         Some(contents) => contents,
         // A title alone says something.
         None if title.as_ref().is_some_and(|title| !title.trim().is_empty()) => String::new(),
@@ -105,16 +117,16 @@ fn document(item: &Value, inner: &Value) -> Option<Document> {
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     });
+    let id = id.filter(|_| !is_added("id"));
     let score = item.get("score").or_else(|| inner.get("score"));
     let score = score.and_then(|score| score.as_f64().or_else(|| score.as_str()?.parse().ok()));
-    let score = score.map(|score| score as f32).filter(|score| score.is_finite());
+    let score = score.map(|score| score as f32).filter(|score| score.is_finite() && !is_added("score"));
     Some(Document { id, title, contents, score })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn lists(answer: Value, queries: usize) -> Result<Vec<Result<Vec<Document>, String>>, String> {
         Results::try_from(answer).map_err(String::from)?.lists(queries)
@@ -162,6 +174,22 @@ mod tests {
         ] {
             assert_eq!(lists(json!([[item]]), 1), Ok(vec![Ok(expected.into_iter().collect())]), "{item}");
         }
+    }
+
+    /// Our own server makes documents complete for other clients, says so, and says why a query failed.
+    #[test]
+    fn additions_of_our_own_server_are_taken_off_again() {
+        let whole = json!({"id": "x-0", "title": "T", "contents": "\"T\"\nwords\nmore", "score": 1.0});
+        let with = |added: Value| {
+            let mut item = whole.clone();
+            item["added"] = added;
+            lists(json!({"result": [[item], []], "errors": [null, "no index"]}), 2).unwrap()
+        };
+        let found = with(json!(["id", "title_line", "score"]));
+        let expected = Document { title: Some("T".into()), contents: "words\nmore".into(), ..Default::default() };
+        assert_eq!(found[0], Ok(vec![expected]));
+        assert!(found[1].as_ref().unwrap_err().contains("no index"), "{found:?}");
+        assert_eq!(with(json!(null))[0], lists(json!([[whole]]), 1).unwrap()[0]);
     }
 
     #[test]

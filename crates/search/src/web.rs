@@ -1,4 +1,4 @@
-//! Web search: Google's results through SerpAPI or Serper.
+//! Web search: Google's results through SerpAPI, Serper or Google's own Custom Search.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -17,6 +17,8 @@ const CONCURRENCY: usize = 8;
 pub struct WebSearch {
     provider: WebProvider,
     key: String,
+    /// The `cx` of a Google Custom Search; empty for the others.
+    engine_id: String,
     url: String,
     client: JsonClient,
     concurrency: usize,
@@ -30,7 +32,17 @@ pub enum WebProvider {
     SerpApi,
     /// Serper: `POST https://google.serper.dev/search`, results under `organic`.
     Serper,
+    /// Google's Custom Search JSON API: `GET https://www.googleapis.com/customsearch/v1`, results under `items`, at most ten of them.
+    /// Beside the key it takes the id of a search engine (`cx`), see [`WebSearch::google_cse`].
+    #[serde(rename = "google_cse")]
+    GoogleCse,
 }
+
+/// The environment variable in which users of Google's Custom Search keep the id of their engine.
+const ENGINE_ID: &str = "GOOGLE_CSE_ID";
+
+/// The most results that Google's Custom Search gives to one request.
+const MOST_OF_GOOGLE: usize = 10;
 
 impl WebProvider {
     /// The environment variable in which its users keep their key.
@@ -38,6 +50,7 @@ impl WebProvider {
         match self {
             Self::SerpApi => "SERPAPI_API_KEY",
             Self::Serper => "SERPER_API_KEY",
+            Self::GoogleCse => "GOOGLE_API_KEY",
         }
     }
 
@@ -45,6 +58,7 @@ impl WebProvider {
         match self {
             Self::SerpApi => "https://serpapi.com/search",
             Self::Serper => "https://google.serper.dev/search",
+            Self::GoogleCse => "https://www.googleapis.com/customsearch/v1",
         }
     }
 }
@@ -62,23 +76,29 @@ pub fn key_from_env(variable: &str) -> Result<String, SearchError> {
 }
 
 impl WebSearch {
-    /// A service and the key to it.
+    /// A service and the key to it. Google's Custom Search needs an engine's id as well: [`google_cse`](Self::google_cse).
     pub fn new(provider: WebProvider, key: impl Into<String>) -> Self {
         Self {
             provider,
             key: key.into().trim().into(),
+            engine_id: String::new(),
             url: provider.url().into(),
             client: JsonClient::new(RetryPolicy::default()),
             concurrency: CONCURRENCY,
         }
     }
 
-    /// A service whose key is in its environment variable, see [`WebProvider::key_variable`].
+    /// A service whose key is in its environment variable, see [`WebProvider::key_variable`]; the id of a Google Custom Search is
+    /// read from `GOOGLE_CSE_ID`.
     ///
     /// # Errors
-    /// [`SearchError::NoKey`] when the variable is not set or empty.
+    /// [`SearchError::NoKey`] when a variable is not set or empty.
     pub fn from_env(provider: WebProvider) -> Result<Self, SearchError> {
-        Ok(Self::new(provider, key_from_env(provider.key_variable())?))
+        let key = key_from_env(provider.key_variable())?;
+        match provider {
+            WebProvider::GoogleCse => Ok(Self::google_cse(key, key_from_env(ENGINE_ID)?)),
+            WebProvider::SerpApi | WebProvider::Serper => Ok(Self::new(provider, key)),
+        }
     }
 
     /// [`WebProvider::SerpApi`].
@@ -89,6 +109,11 @@ impl WebSearch {
     /// [`WebProvider::Serper`].
     pub fn serper(key: impl Into<String>) -> Self {
         Self::new(WebProvider::Serper, key)
+    }
+
+    /// [`WebProvider::GoogleCse`], with the id of the search engine (`cx`).
+    pub fn google_cse(key: impl Into<String>, engine_id: impl Into<String>) -> Self {
+        Self { engine_id: engine_id.into().trim().into(), ..Self::new(WebProvider::GoogleCse, key) }
     }
 
     /// At another address: a proxy, or a server in a test.
@@ -123,9 +148,17 @@ impl WebSearch {
                 let client = self.client.clone().with_header("X-API-KEY", &self.key);
                 client.post(&self.url, &json!({"q": query.text, "num": query.top_k}))
             }
+            WebProvider::GoogleCse => {
+                let num = query.top_k.min(MOST_OF_GOOGLE).to_string();
+                let parameters =
+                    [("q", query.text), ("num", num.as_str()), ("cx", &self.engine_id), ("key", self.key.as_str())];
+                self.client.get(&self.url, &parameters)
+            }
         };
         answer.map_err(|mut error| {
-            if matches!(error.status(), Some(401 | 403)) {
+            // Google calls a wrong key a bad request.
+            let refused_key = error.status() == Some(400) && error.message.contains("API key");
+            if refused_key || matches!(error.status(), Some(401 | 403)) {
                 error.message.push_str(&format!("; is the key right ({})?", self.provider.key_variable()));
             }
             error

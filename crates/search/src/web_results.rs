@@ -1,19 +1,26 @@
-//! The documents of a page of web results, as SerpAPI and Serper write one.
+//! The documents of a page of web results, as SerpAPI, Serper and Google's Custom Search write one.
 
 use serde_json::{Map, Value};
 
 use crate::Document;
 
 /// The names of the list of results.
-const RESULTS: [&str; 2] = ["organic_results", "organic"];
+const RESULTS: [&str; 3] = ["organic_results", "organic", "items"];
 
 /// The names of what stands above and beside the results, in the order in which they are taken.
 const BOXES: [&str; 6] =
     ["answer_box", "answerBox", "knowledge_graph", "knowledgeGraph", "related_questions", "peopleAlsoAsk"];
 
 /// The names of what a page has also where nothing was found.
-const FRAME: [&str; 6] =
-    ["error", "search_metadata", "search_parameters", "search_information", "searchParameters", "searchInformation"];
+const FRAME: [&str; 7] = [
+    "error",
+    "search_metadata",
+    "search_parameters",
+    "search_information",
+    "searchParameters",
+    "searchInformation",
+    "queries",
+];
 
 /// The documents of a page: its results or, where it has none, its boxes. None where the answer is no page.
 pub(crate) fn documents(page: &Value) -> Option<Vec<Document>> {

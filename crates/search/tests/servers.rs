@@ -259,6 +259,34 @@ fn serper() {
 }
 
 #[test]
+fn google_cse() {
+    let (url, log) = server(|number, _| match number {
+        0 => (
+            200,
+            json!({"kind": "customsearch#search", "queries": {"request": [{"count": 2}]}, "items": [
+                {"kind": "customsearch#result", "title": "T", "htmlTitle": "<b>T</b>", "link": "L", "displayLink": "l", "snippet": "S"},
+                {"title": "U"}
+            ]}),
+        ),
+        1 => (200, json!({"kind": "customsearch#search", "queries": {}, "searchInformation": {"totalResults": "0"}})),
+        2 => {
+            (400, json!({"error": {"code": 400, "message": "API key not valid: secret", "status": "INVALID_ARGUMENT"}}))
+        }
+        _ => (403, json!({"error": {"code": 403, "message": "Daily limit of secret exceeded"}})),
+    });
+    let engine = WebSearch::google_cse("secret\n", "cx:1").with_url(&url).with_retry(impatient());
+    let found = engine.search(&query("a b", 20)).unwrap();
+    let expected = Document { id: Some("L".into()), title: Some("T".into()), contents: "S".into(), score: None };
+    assert_eq!(found, [expected, Document { title: Some("U".into()), ..Default::default() }]);
+    assert_eq!(log.lock().unwrap()[0].0, "/?q=a%20b&num=10&cx=cx%3A1&key=secret");
+    assert!(engine.search(&query("b", 2)).unwrap().is_empty());
+    for expected in ["API key not valid", "Daily limit"] {
+        let error = engine.search(&query("c", 2)).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("GOOGLE_API_KEY") && !error.contains("secret"), "{error}");
+    }
+}
+
+#[test]
 fn a_missing_key_names_the_variable() {
     let error = zerosearch_search::key_from_env("ZEROSEARCH_TEST_NO_SUCH_KEY").unwrap_err().to_string();
     assert!(error.contains("ZEROSEARCH_TEST_NO_SUCH_KEY"), "{error}");

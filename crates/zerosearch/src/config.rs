@@ -1,23 +1,36 @@
-//! A training run as a TOML file: what to train, on what, against which engine.
+//! TOML files: what to train, on what, against which engine, and where the models are decoded.
+//!
+//! [`Tables`] is what may stand in a file, [`RunConfig`] the part of it that a training run needs.
+
+mod assignment;
+mod engine;
+mod engine_keys;
+mod generator;
+mod judge;
+mod keys;
+mod parse;
+mod policy;
+mod print;
+mod served_model;
+mod simulator;
+mod tables;
+mod wrap;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use zerosearch_files::{FileError, read_text};
-use zerosearch_generate::{Ledger, Role};
-use zerosearch_grammar::EpisodeFormat;
-use zerosearch_lm::{LanguageModel, LmError, LocalCompleter};
-use zerosearch_remote::{RetryPolicy, SglangGenerator, VllmGenerator};
 use zerosearch_reward::RewardConfig;
-use zerosearch_search::{
-    Bm25Folder, Bm25Index, Dialect, RetrieverServer, SearchEngine, SearchError, WebProvider, WebSearch,
-};
-use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError, SimulatorPrompt};
-use zerosearch_train::{OldLogprobs, TrainConfig};
+use zerosearch_train::TrainConfig;
 
-use crate::ServedPolicy;
+pub use self::engine::{EngineConfig, EngineError};
+pub use self::generator::GeneratorConfig;
+pub use self::judge::JudgeConfig;
+pub use self::policy::PolicyConfig;
+pub use self::served_model::{Api, ServedModel, ServerKind};
+pub use self::simulator::{SimulatorConfig, SimulatorMode};
+pub use self::tables::Tables;
+pub use self::wrap::{BudgetConfig, WrapConfig};
 use crate::device::DeviceName;
 
 /// A TOML file that describes the RL stage. Unknown keys are refused; everything but `model`, `questions`,
@@ -42,7 +55,7 @@ use crate::device::DeviceName;
 /// # Ok::<(), zerosearch::config::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Tables", into = "Tables")]
 pub struct RunConfig {
     /// The policy's folder.
     pub model: PathBuf,
@@ -51,21 +64,16 @@ pub struct RunConfig {
     /// The run's folder.
     pub out: PathBuf,
     /// The score of a rollout: `"f1"`, `"em"`, `"contains"`, `"format"`, or a list of `{ name, weight }`.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub reward: RewardConfig,
     /// The engine that answers the searches.
     pub engine: EngineConfig,
     /// The device that policy and simulator are decoded on and the policy is trained on: `auto`, `cpu`, `cuda:N` or `webgpu`.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub device: DeviceName,
-    /// Where the policy is decoded; in this process if it is left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Where the policy is decoded, the table `policy` of the file; in this process if it is left out.
     pub generator: Option<GeneratorConfig>,
     /// How to train.
-    #[serde(default)]
     pub train: TrainConfig,
     /// Validation, every `train.validate_every` steps.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationConfig>,
 }
 
@@ -82,190 +90,8 @@ pub struct ValidationConfig {
     pub noise: Option<f64>,
 }
 
-/// An engine to train against or to evaluate with.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum EngineConfig {
-    /// A fine-tuned model that plays the engine: the method.
-    Simulator {
-        /// Its folder.
-        model: PathBuf,
-        /// How it samples.
-        #[serde(default)]
-        simulation: SimulationConfig,
-    },
-    /// BM25 over a corpus: the Search-R1 baseline.
-    Bm25 {
-        /// JSONL or Parquet rows `id?, title?, contents`.
-        corpus: PathBuf,
-        /// A folder for the index, which is built once and then opened in milliseconds; in memory if it is left out.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        index: Option<PathBuf>,
-    },
-    /// A retrieval server: the Search-R1 baseline.
-    Retriever {
-        /// Its address.
-        url: String,
-        /// The form of its requests, `search_r1` or `zerosearch`.
-        #[serde(default, skip_serializing_if = "is_default")]
-        dialect: Dialect,
-    },
-    /// Google through a service, whose key is read from `SERPAPI_API_KEY` or `SERPER_API_KEY`.
-    Web {
-        /// The service, `serpapi` or `serper`.
-        provider: WebProvider,
-    },
-}
-
-/// Servers that decode the policy during training.
-///
-/// Their kernels are not the trainer's, and neither are the log-probabilities that they report. So where a file with a `generator` has
-/// neither `train.old_logprobs` nor `train.importance_sampling`, they are `"recomputed"` and the default truncated importance
-/// sampling; `old_logprobs = "generator"` takes the server's for exact.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum GeneratorConfig {
-    /// SGLang. It is given the whole policy after every update.
-    Sglang {
-        /// Its address.
-        #[serde(default, skip_serializing_if = "is_default")]
-        url: String,
-        /// The addresses of several, beside or in the place of `url`.
-        #[serde(default, skip_serializing_if = "is_default")]
-        urls: Vec<String>,
-        /// The folder through which it is given new weights, under the same path on its machine; `served` in the run's folder
-        /// if it is left out.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        folder: Option<PathBuf>,
-        /// Whether it is sent a seed with every turn, so that a run repeats. It must then have been started with
-        /// `--enable-deterministic-inference`.
-        #[serde(default = "yes")]
-        seeds: bool,
-    },
-    /// vLLM. It is given the policy's adapters after every update, so `train.lora` must be there.
-    Vllm {
-        /// Its address.
-        #[serde(default, skip_serializing_if = "is_default")]
-        url: String,
-        /// The addresses of several, beside or in the place of `url`.
-        #[serde(default, skip_serializing_if = "is_default")]
-        urls: Vec<String>,
-        /// The folder through which it is given new adapters, under the same path on its machine; `served` in the run's folder
-        /// if it is left out.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        folder: Option<PathBuf>,
-        /// Whether it is sent a seed with every turn. A run repeats to the bit where it was started with `VLLM_BATCH_INVARIANT=1`.
-        #[serde(default = "yes")]
-        seeds: bool,
-    },
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// A run waits for its servers for some minutes: so long one takes that is started again.
-const PATIENCE: RetryPolicy = RetryPolicy {
-    timeout: Duration::from_secs(300),
-    attempts: 40,
-    first_pause: Duration::from_millis(250),
-    longest_pause: Duration::from_secs(8),
-};
-
-impl GeneratorConfig {
-    /// The addresses of the servers.
-    pub fn urls(&self) -> Vec<&str> {
-        let (Self::Sglang { url, urls, .. } | Self::Vllm { url, urls, .. }) = self;
-        std::iter::once(url).filter(|url| !url.is_empty()).chain(urls).map(String::as_str).collect()
-    }
-
-    /// Refuses what cannot work with this training: no address, or whole weights on vLLM.
-    ///
-    /// # Errors
-    /// Names the key and what is expected.
-    pub fn check(&self, train: &TrainConfig) -> Result<(), LmError> {
-        if self.urls().is_empty() {
-            return Err(LmError::Config {
-                path: "generator".into(),
-                key: "urls".into(),
-                value: "empty".into(),
-                expected: "the address of at least one server, such as [\"http://localhost:30000\"]".into(),
-            });
-        }
-        match (self, &train.lora) {
-            (Self::Vllm { .. }, None) => Err(ServedPolicy::needs_adapters()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Addresses the servers. Nothing is sent yet.
-    pub fn generator(&self, model: &LanguageModel, format: &EpisodeFormat, out: impl AsRef<Path>) -> ServedPolicy {
-        let (urls, context, stop) = (self.urls(), model.config.max_positions, format.stop_tags());
-        let (Self::Sglang { folder, seeds, .. } | Self::Vllm { folder, seeds, .. }) = self;
-        let folder = folder.clone().unwrap_or_else(|| out.as_ref().join("served"));
-        match self {
-            Self::Sglang { .. } => {
-                let server = SglangGenerator::at(&urls, context).with_stop_strings(stop).with_retry(PATIENCE);
-                ServedPolicy::new(if *seeds { server.with_seeds() } else { server }, model, folder)
-            }
-            Self::Vllm { .. } => {
-                let server = VllmGenerator::at(&urls, context).with_stop_strings(stop).with_retry(PATIENCE);
-                ServedPolicy::vllm(if *seeds { server.with_seeds() } else { server }, model, folder)
-            }
-        }
-    }
-}
-
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
-}
-
-impl EngineConfig {
-    /// Reads the model or the corpus, or addresses the server.
-    ///
-    /// # Errors
-    /// When a file is missing or broken, or there is no key for the web service.
-    pub fn read(&self) -> Result<Box<dyn SearchEngine>, EngineError> {
-        self.read_on(&Device::flex())
-    }
-
-    /// As [`read`](Self::read); a simulator is decoded on a device.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    pub fn read_on(&self, device: &Device) -> Result<Box<dyn SearchEngine>, EngineError> {
-        self.read_with(device, &Ledger::new())
-    }
-
-    /// As [`read_on`](Self::read_on); a simulator reports what it uses to a ledger.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    pub fn read_with(&self, device: &Device, ledger: &Ledger) -> Result<Box<dyn SearchEngine>, EngineError> {
-        Ok(match self {
-            Self::Simulator { model: folder, simulation } => {
-                let model = LanguageModel::read(folder).map_err(SimulatorError::from)?;
-                let completer = LocalCompleter::on(&model, device).map_err(SimulatorError::from)?;
-                let completer = completer.with_account(ledger.account(Role::Simulator));
-                Box::new(SimulatedEngine::new(completer, SimulatorPrompt::for_model(folder)?, *simulation))
-            }
-            Self::Bm25 { corpus, index: None } => Box::new(Bm25Index::read(corpus)?),
-            Self::Bm25 { corpus, index: Some(folder) } => Box::new(Bm25Folder::open_or_build(corpus, folder)?),
-            Self::Retriever { url, dialect } => Box::new(RetrieverServer::new(url, *dialect)),
-            Self::Web { provider } => Box::new(WebSearch::from_env(*provider)?),
-        })
-    }
-}
-
-/// An engine that cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// The simulator's model or prompt.
-    #[error(transparent)]
-    Simulator(#[from] SimulatorError),
-    /// The corpus, or the key of a web service.
-    #[error(transparent)]
-    Search(#[from] SearchError),
 }
 
 /// A configuration file that cannot be used.
@@ -282,6 +108,18 @@ pub enum ConfigError {
         /// The problem, with line and column.
         message: String,
     },
+    /// An evaluation that names a simulator.
+    #[error(
+        "`{table}` is a simulator, which needs to be told the answers: an evaluation takes a real engine, for example \
+         [validation] engine = {{ kind = \"bm25\", corpus = \"corpus.jsonl\" }}"
+    )]
+    Simulated {
+        /// Where it stands.
+        table: &'static str,
+    },
+    /// A configuration that TOML cannot hold.
+    #[error("the configuration cannot be printed: {0}")]
+    Print(String),
     /// A `key=value` without `=`, or with a key that leads nowhere.
     #[error("--set {assignment}: {message}; expected key.path=value, such as train.steps=50")]
     Assignment {
@@ -308,102 +146,16 @@ impl RunConfig {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn parse(path: impl AsRef<Path>, text: &str, assignments: &[String]) -> Result<Self, ConfigError> {
-        let failed = |message: String| ConfigError::Parse { path: path.as_ref().into(), message };
-        if assignments.is_empty() {
-            // Straight from the text, so that messages have line and column.
-            let config: Self = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
-            let table = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
-            return Ok(config.corrected(&table));
-        }
-        let table: toml::Table = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
-        let assignments = assignments.iter().map(|assignment| Assignment::parse(assignment));
-        let assignments = assignments.collect::<Result<Vec<_>, _>>()?;
-        // Only the keys' types tell a date from a text that looks like one: the first reading that fits them all counts.
-        let doubtful = assignments.iter().filter(|assignment| assignment.is_doubtful()).count().min(MOST_DOUBTFUL);
-        let mut first_error = None;
-        for as_text in 0..1_u32 << doubtful {
-            let mut table = table.clone();
-            let mut index = 0;
-            for assignment in &assignments {
-                let is_text = assignment.is_doubtful() && index < doubtful && as_text >> index & 1 == 1;
-                index += usize::from(assignment.is_doubtful());
-                assignment.apply(&mut table, is_text)?;
-            }
-            match table.clone().try_into::<Self>() {
-                Ok(config) => return Ok(config.corrected(&table)),
-                Err(error) => drop(first_error.get_or_insert(error)),
-            }
-        }
-        Err(failed(first_error.map(|error: toml::de::Error| error.to_string()).unwrap_or_default()))
+        let run = Tables::parse(&path, text, assignments)?.into_run();
+        run.map_err(|message| ConfigError::Parse { path: path.as_ref().into(), message })
     }
-}
-
-impl RunConfig {
-    /// With the corrections for a server's log-probabilities, where its keys do not say otherwise.
-    fn corrected(mut self, keys: &toml::Table) -> Self {
-        let train = keys.get("train").and_then(toml::Value::as_table);
-        let is_said = |key: &str| train.is_some_and(|train| train.contains_key(key));
-        let is_drawn = self.train.rollout.sampling.temperature > 0.0;
-        if self.generator.is_some() && is_drawn && !is_said("old_logprobs") && !is_said("importance_sampling") {
-            self.train.old_logprobs = OldLogprobs::Recomputed;
-            self.train.importance_sampling = Some(Default::default());
-        }
-        self
-    }
-}
-
-/// So many values that may be texts or something else are tried in all combinations.
-const MOST_DOUBTFUL: usize = 12;
-
-/// A `key.path=value`.
-struct Assignment<'a> {
-    whole: &'a str,
-    path: &'a str,
-    text: &'a str,
-    value: toml::Value,
-}
-
-impl<'a> Assignment<'a> {
-    fn parse(whole: &'a str) -> Result<Self, ConfigError> {
-        let (path, text) = whole.split_once('=').ok_or_else(|| failed(whole, "has no ="))?;
-        let (path, text) = (path.trim(), text.trim());
-        if path.is_empty() {
-            return Err(failed(whole, "has no key"));
-        }
-        if text.is_empty() {
-            return Err(failed(whole, "has no value"));
-        }
-        // A value that is no TOML is a text: --set model=models/other needs no quotes.
-        let parsed = toml::from_str::<toml::Table>(&format!("v = {text}")).ok().filter(|parsed| parsed.len() == 1);
-        let value = parsed.and_then(|mut parsed| parsed.remove("v"));
-        Ok(Self { whole, path, text, value: value.unwrap_or_else(|| text.into()) })
-    }
-
-    /// Whether the value has another reading, as a text.
-    fn is_doubtful(&self) -> bool {
-        !self.value.is_str() && !self.value.is_table()
-    }
-
-    fn apply(&self, table: &mut toml::Table, as_text: bool) -> Result<(), ConfigError> {
-        let mut keys: Vec<&str> = self.path.split('.').map(str::trim).collect();
-        let last = keys.pop().filter(|key| !key.is_empty()).ok_or_else(|| failed(self.whole, "has no key"))?;
-        let mut table = table;
-        for key in keys {
-            let entry = table.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-            table = entry.as_table_mut().ok_or_else(|| failed(self.whole, "goes through a key that is no table"))?;
-        }
-        let value = if as_text { self.text.into() } else { self.value.clone() };
-        table.insert(last.to_string(), value);
-        Ok(())
-    }
-}
-
-fn failed(assignment: &str, message: &str) -> ConfigError {
-    ConfigError::Assignment { assignment: assignment.into(), message: message.into() }
 }
 
 #[cfg(test)]
 mod tests {
+    use zerosearch_search::{Dialect, WebProvider};
+    use zerosearch_train::OldLogprobs;
+
     use super::*;
 
     const TEXT: &str = "model = \"m\"\nquestions = \"q\"\nout = \"o\"\nengine = { kind = \"bm25\", corpus = \"c\" }\n";
@@ -456,7 +208,7 @@ mod tests {
             let config =
                 parse(TEXT, &["train.steps=7", "engine={kind=\"retriever\",url=\"\"}", &url, "train.gradient_norm=2"])
                     .unwrap();
-            assert_eq!(config.engine, EngineConfig::Retriever { url: text.into(), dialect: Dialect::SearchR1 });
+            assert_eq!(config.engine, EngineConfig::Retriever { urls: vec![text.into()], dialect: Dialect::SearchR1 });
             assert_eq!((config.train.steps, config.train.gradient_norm), (7, 2.0));
         }
         let config = parse(TEXT, &["out = runs/x ", "model=\"7\"", "questions='a b'", "train.seed=3"]).unwrap();
@@ -587,7 +339,7 @@ mod tests {
             let text = format!("model = \"m\"\nquestions = \"q\"\nout = \"o\"\n[engine]\n{keys}");
             parse(&text, &[]).map(|config| config.engine)
         };
-        let retriever = |dialect| EngineConfig::Retriever { url: "http://h".into(), dialect };
+        let retriever = |dialect| EngineConfig::Retriever { urls: vec!["http://h".into()], dialect };
         let plain = "kind = \"retriever\"\nurl = \"http://h\"\n";
         assert_eq!(engine(plain).unwrap(), retriever(Dialect::SearchR1));
         assert_eq!(engine(&format!("{plain}dialect = \"search_r1\"")).unwrap(), retriever(Dialect::SearchR1));

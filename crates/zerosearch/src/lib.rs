@@ -43,6 +43,7 @@ pub use zerosearch_remote as remote;
 pub use zerosearch_reward as reward;
 pub use zerosearch_rollout as rollout;
 pub use zerosearch_search as search;
+pub use zerosearch_server as server;
 pub use zerosearch_simulator as simulator;
 pub use zerosearch_text as text;
 pub use zerosearch_train as train;

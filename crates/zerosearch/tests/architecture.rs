@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Dependencies of each crate among ours. Another arrow is a decision: write it down in `docs/src/architecture.md` and here.
-const ARROWS: [(&str, &[&str]); 22] = [
+const ARROWS: [(&str, &[&str]); 23] = [
     ("trajectory", &[]),
     ("curriculum", &[]),
     ("files", &[]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("data", &["files"]),
     ("search", &["data", "files", "generate", "http"]),
     ("remote", &["generate", "http"]),
+    ("server", &["curriculum", "generate", "search"]),
     ("rollout", &["curriculum", "generate", "grammar", "search", "text", "trajectory"]),
     ("eval", &["data", "files", "generate", "grammar", "metrics", "reward", "rollout", "search", "text"]),
     ("algorithms", &[]),
@@ -53,6 +54,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
             "files",
             "generate",
             "grammar",
+            "http",
             "kernels",
             "lm",
             "metrics",
@@ -61,6 +63,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
             "reward",
             "rollout",
             "search",
+            "server",
             "simulator",
             "text",
             "train",
