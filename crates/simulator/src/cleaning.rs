@@ -30,12 +30,15 @@ pub struct Removed {
     pub answer_in_query: usize,
     /// Rows to learn from with the query of a held-out question.
     pub held_out_query: usize,
-    /// Rows to learn from with a document of a held-out question.
+    /// Rows to learn from that a held-out question's documents were all of, or the ones with the answer.
     pub held_out_document: usize,
+    /// Documents of held-out questions that were taken out of rows to learn from; the rows have the others.
+    pub documents: usize,
 }
 
 /// Leaves duplicates and leaks out and holds back a share of the questions, drawn by the seed, at least one of them. No question, no
-/// query and no document is in both parts; texts are compared as [`normalize_answer`] writes them.
+/// query and no document is in both parts; texts are compared as [`normalize_answer`] writes them. A row to learn from loses the
+/// documents of held-out questions, and goes where none is left, or where it is useful and no answer is left.
 ///
 /// # Errors
 /// When there are fewer than two questions, or a part would be empty.
@@ -76,17 +79,24 @@ pub fn split_by_question(
     let queries: HashSet<String> = held_out.iter().map(|row| normalize_answer(&row.interaction.query)).collect();
     let documents = held_out.iter().flat_map(|row| &row.interaction.documents);
     let documents: HashSet<String> = documents.map(|document| normalize_answer(document)).collect();
-    train.retain(|row| {
-        let i = &row.interaction;
-        let same_query = queries.contains(&normalize_answer(&i.query));
-        let same_document = i.documents.iter().any(|document| documents.contains(&normalize_answer(document)));
-        removed.held_out_query += usize::from(same_query);
-        removed.held_out_document += usize::from(same_document && !same_query);
-        !same_query && !same_document
+    train.retain_mut(|row| {
+        let i = &mut row.interaction;
+        if queries.contains(&normalize_answer(&i.query)) {
+            removed.held_out_query += 1;
+            return false;
+        }
+        let before = i.documents.len();
+        i.documents.retain(|document| !documents.contains(&normalize_answer(document)));
+        let taken = before - i.documents.len();
+        let answers = || i.documents.iter().any(|document| mentions(document, &i.golden_answers));
+        let is_left = taken == 0 || !i.documents.is_empty() && (row.quality == Quality::Noisy || answers());
+        removed.held_out_document += usize::from(!is_left);
+        removed.documents += if is_left { taken } else { 0 };
+        is_left
     });
     if train.is_empty() {
         let message = format!(
-            "nothing is left to learn from: all other rows share a query ({}) or a document ({}) with {} held-out questions; \
+            "nothing is left to learn from: all other rows have a query ({}) or the documents ({}) of {} held-out questions; \
              collect with more questions, or hold fewer back",
             removed.held_out_query,
             removed.held_out_document,
@@ -130,23 +140,35 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_shares_a_query_or_a_document_is_not_learnt() {
-        let rows = |query: &str, document: &str| {
-            let shared = row("Q1", "same", &["common", "x"], Quality::Useful);
-            vec![shared, row("Q2", query, &["y", document], Quality::Noisy), row("Q3", "free", &["z"], Quality::Noisy)]
-        };
-        // Whichever question is held back, Q1 and Q2 are never both learnt and measured on.
-        for seed in 0..8 {
-            for (query, document) in [("SAME", "y2"), ("else", "Common.")] {
-                let split = split_by_question(rows(query, document), 0.34, seed).unwrap();
-                let apart = ["Q1", "Q2"].contains(&split.held_out[0].interaction.question.as_str());
-                let leaks = split.removed.held_out_query + split.removed.held_out_document;
-                assert_eq!((leaks, split.train.len()), if apart { (1, 1) } else { (0, 2) });
-            }
+    fn queries_and_documents_of_held_out_questions_are_not_learnt() {
+        for (query, documents, quality, expected) in [
+            ("SAME!", &["y"] as &[&str], Quality::Noisy, Removed { held_out_query: 1, ..Removed::default() }),
+            ("else", &["Common."], Quality::Noisy, Removed { held_out_document: 1, ..Removed::default() }),
+            ("else", &["y", "Common."], Quality::Noisy, Removed { documents: 1, ..Removed::default() }),
+            ("else", &["Lima", "Common."], Quality::Useful, Removed { documents: 1, ..Removed::default() }),
+            ("else", &["y", "Lima: common"], Quality::Useful, Removed { held_out_document: 1, ..Removed::default() }),
+            ("else", &["Lima"], Quality::Useful, Removed::default()),
+        ] {
+            let held_out = row("Q1", "same", &["common", "Lima common"], Quality::Useful);
+            let rows = vec![held_out.clone(), row("Q2", query, documents, quality), row("Q3", "q", &["z"], quality)];
+            // Whichever seed holds Q1 back.
+            let split = (0..).map(|seed| split_by_question(rows.clone(), 0.34, seed).unwrap());
+            let split = split.into_iter().find(|split| split.held_out == [held_out.clone()]).unwrap();
+            assert_eq!(split.removed, expected, "{query} {documents:?}");
+            let learnt = split.train.len();
+            assert_eq!(learnt, 2 - expected.held_out_query - expected.held_out_document);
+            let left: usize = split.train.iter().map(|row| row.interaction.documents.len()).sum();
+            let dropped = if learnt < 2 { documents.len() } else { 0 };
+            assert_eq!(left, documents.len() + 1 - dropped - expected.documents);
         }
-        let error = split_by_question(rows("same", "y").into_iter().take(2).collect(), 0.5, 0).unwrap_err().to_string();
+    }
+
+    #[test]
+    fn too_little_is_an_error_that_counts() {
+        let same = |question: &str| row(question, "same", &["d", question], Quality::Useful);
+        let error = split_by_question(vec![same("Q1"), same("Q2")], 0.5, 0).unwrap_err().to_string();
         assert!(error.contains("nothing is left") && error.contains("a query (1)"), "{error}");
-        let error = split_by_question(rows("a", "b").into_iter().take(1).collect(), 0.5, 0).unwrap_err().to_string();
+        let error = split_by_question(vec![same("Q1")], 0.5, 0).unwrap_err().to_string();
         assert!(error.contains("1 question with interactions"), "{error}");
     }
 
@@ -166,7 +188,7 @@ mod tests {
                 .collect();
             let total = rows.len();
             if let Ok(Split { train, held_out, removed }) = split_by_question(rows.clone(), share, seed) {
-                let Removed { duplicates, answer_in_query, held_out_query, held_out_document } = removed;
+                let Removed { duplicates, answer_in_query, held_out_query, held_out_document, .. } = removed;
                 prop_assert_eq!(
                     train.len() + held_out.len() + duplicates + answer_in_query + held_out_query + held_out_document,
                     total

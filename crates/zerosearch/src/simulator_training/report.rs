@@ -190,9 +190,13 @@ impl fmt::Display for SimulatorReport {
         )?;
         writeln!(
             f,
-            "  left out: {} duplicates, {} with the answer in the query, {} and {} with a query or a document of held-out questions, \
-             {too_long} too long",
-            removed.duplicates, removed.answer_in_query, removed.held_out_query, removed.held_out_document
+            "  left out: {} duplicates, {} with the answer in the query, {} with a query and {} with the documents of held-out \
+             questions, {too_long} too long; {} documents of held-out questions were taken out",
+            removed.duplicates,
+            removed.answer_in_query,
+            removed.held_out_query,
+            removed.held_out_document,
+            removed.documents
         )?;
         for (name, part) in [("learnt from", train), ("held out", held_out)] {
             let PartReport { questions, useful, noisy } = part;
