@@ -152,8 +152,8 @@ mod tests {
             let held_out = row("Q1", "same", &["common", "Lima common"], Quality::Useful);
             let rows = vec![held_out.clone(), row("Q2", query, documents, quality), row("Q3", "q", &["z"], quality)];
             // Whichever seed holds Q1 back.
-            let split = (0..).map(|seed| split_by_question(rows.clone(), 0.34, seed).unwrap());
-            let split = split.into_iter().find(|split| split.held_out == [held_out.clone()]).unwrap();
+            let mut splits = (0..).map(|seed| split_by_question(rows.clone(), 0.34, seed).unwrap());
+            let split = splits.find(|split| split.held_out == [held_out.clone()]).unwrap();
             assert_eq!(split.removed, expected, "{query} {documents:?}");
             let learnt = split.train.len();
             assert_eq!(learnt, 2 - expected.held_out_query - expected.held_out_document);

@@ -125,7 +125,7 @@ mod tests {
                 "capital Chad",
                 ("What is the capital of Chad?", vec!["N'Djamena"]),
             ),
-            ("What is it?", "U.S.", "q", ("What is it?", vec!["U.S"])),
+            ("What is it?", "U.S.", "q", ("What is it?", vec!["U.S."])),
             ("\"Who?\"", "['Lima', 'City of Kings']", "who", ("Who?", vec!["Lima", "City of Kings"])),
             ("\"Who?\"", "['Lima' 'Callao']", "who", ("Who?", vec!["Lima", "Callao"])),
             ("\"Who asked whose answer is no?\"", "Bob", "Query: who", ("Who asked whose answer is no?", vec!["Bob"])),

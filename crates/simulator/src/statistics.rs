@@ -238,7 +238,7 @@ mod tests {
         let far = ["42 % OF $$$", "CALL NOW!!!"];
         let distance = |a: [&str; 2], b: [&str; 2]| style_distance(a, b).unwrap();
         assert_eq!(distance(real, near), distance(near, real));
-        assert!(distance(real, near) < 0.5 && distance(real, far) > 0.9, "{}", distance(real, near));
+        assert!(distance(real, near) < 0.6 && distance(real, far) > 0.9, "{}", distance(real, near));
         assert_eq!(style_distance([""; 0], ["abc"]), None);
         // Shares (1/2, 1/2) and (1, 0), their middle (3/4, 1/4).
         let expected: f64 = 0.25 * (0.5_f64 / 0.75).log2() + 0.25 * 2.0_f64.log2() + 0.5 * (1.0_f64 / 0.75).log2();

@@ -369,14 +369,18 @@ mod tests {
             let counts = &report.rows;
             assert_eq!((counts.collected, counts.too_long, counts.twins), (25, 1, 0));
             assert_eq!(counts.train.useful, counts.train.noisy);
-            assert_eq!((counts.train.questions + counts.held_out.questions, counts.held_out.questions), (12, 3));
+            // Of 13 questions 3 are held back, the one that is too long perhaps among them.
+            let held_out = counts.held_out.questions;
+            assert!(counts.train.questions + held_out == 12 && (2..4).contains(&held_out), "{counts:?}");
             assert_eq!((report.judge.with_rule.n, report.judge.with_rule.share), (25, 24.0 / 25.0));
             assert_eq!(report.tuning.lora, lora.is_some());
-            assert!(report.perplexity.tuned != report.perplexity.before_tuning && report.perplexity.n == 6);
-            assert_eq!(report.obedience.tuned.useful.n, 3);
+            assert!(report.perplexity.tuned != report.perplexity.before_tuning && report.perplexity.n == 2 * held_out);
+            assert_eq!(report.obedience.tuned.useful.n, held_out);
 
             let simulator = LanguageModel::read(folder.path().join("simulator")).unwrap();
-            assert!(simulator.weights.get("lm_head.weight").is_none() || !simulator.config.tie_word_embeddings);
+            let name = "model.norm.weight";
+            let of = |model: &LanguageModel| model.weights.get(name).unwrap().values.clone();
+            assert_eq!(of(&simulator) == of(&base), lora.is_some());
             let template = SimulatorPrompt::for_model(folder.path().join("simulator")).unwrap();
             assert_eq!(template.source(), training.template.source());
 
