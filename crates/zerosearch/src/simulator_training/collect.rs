@@ -79,12 +79,15 @@ impl Collection<'_> {
                 finished = now.finished;
             })?;
             done.failed_searches += failures(&rollouts)?;
-            let mut found: Vec<Interaction> = rollouts.iter().flat_map(interactions).collect();
-            done.interactions += found.len();
-            if config.collect.contrast {
-                let twins = contrast(&found, engine, config.rollout.top_k)?;
+            let mut found = Vec::new();
+            // By question, so that the order of the rows does not depend on the chunks.
+            for rollout in &rollouts {
+                let searches: Vec<Interaction> = interactions(rollout).collect();
+                done.interactions += searches.len();
+                let is_contrasted = config.collect.contrast;
+                let twins = if is_contrasted { contrast(&searches, engine, config.rollout.top_k)? } else { Vec::new() };
                 done.twins += twins.len();
-                found.extend(twins);
+                found.extend(searches.into_iter().chain(twins));
             }
             let before = judge.undecided();
             let labels = judge.judge(&found)?;
