@@ -168,7 +168,8 @@ pub struct RowProblem {
 }
 
 impl RowProblem {
-    pub(crate) fn new(key: &'static str, found: Option<&serde_json::Value>, expected: &'static str) -> Self {
+    /// A problem with the value under a key; `None` where it is missing.
+    pub fn new(key: &'static str, found: Option<&serde_json::Value>, expected: &'static str) -> Self {
         const SHOWN: usize = 60;
         let found = match found {
             None => "missing".to_owned(),

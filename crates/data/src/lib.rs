@@ -40,4 +40,5 @@ pub use corpus::{CorpusRow, read_corpus};
 pub use error::{DataError, Position, RowProblem};
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use question::{Question, read_questions, write_questions};
+pub use rows::read_objects;
 pub use sft::{SftRow, read_sft, write_sft};

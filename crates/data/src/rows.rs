@@ -34,6 +34,32 @@ pub(crate) fn read_rows<T>(
     if rows.is_empty() { Err(DataError::Empty { path: path.into() }) } else { Ok(rows) }
 }
 
+/// Reads the rows of a file of any shape, in order: `parse` makes a value of each. The name says the format, as for
+/// [`read_questions`](crate::read_questions).
+///
+/// ```
+/// use zerosearch_data::{RowProblem, read_objects};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("rows.json");
+/// std::fs::write(&path, r#"[{"input": "a"}, {"output": "b"}]"#)?;
+/// let error = read_objects(&path, |row| match row.get("input") {
+///     Some(input) => Ok(input.to_string()),
+///     None => Err(RowProblem::new("input", None, "a text")),
+/// });
+/// assert!(error.unwrap_err().to_string().contains("rows.json, row 2: `input` is missing; expected a text"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// A file that is missing, unreadable, of another type, broken or without rows; a row that `parse` refuses.
+pub fn read_objects<T>(
+    path: impl AsRef<Path>,
+    mut parse: impl FnMut(Map<String, Value>) -> Result<T, RowProblem>,
+) -> Result<Vec<T>, DataError> {
+    read_rows(path.as_ref(), |row, _| parse(row))
+}
+
 /// Refuses a second row with the same id in the same data source.
 pub(crate) struct UniqueIds<'a> {
     path: &'a Path,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use zerosearch_data::DataError;
 use zerosearch_files::FileError;
 use zerosearch_generate::GenerateError;
 use zerosearch_lm::LmError;
@@ -12,6 +13,12 @@ pub enum SimulatorError {
     /// A file that cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A file of examples that cannot be read, or a row of it that does not fit.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Interactions that leave nothing to learn from or nothing to measure on.
+    #[error("{0}")]
+    Split(String),
     /// A line that is no interaction.
     #[error("{}:{line}: {message}", path.display())]
     Row {

@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cleaning;
 mod contrast;
 mod each;
 mod engine;
@@ -24,11 +25,15 @@ mod interaction;
 mod judge;
 mod obedience;
 mod prompt;
+mod published;
+mod statistics;
 mod substitution;
 mod surface;
 mod thought;
 mod tuning;
+mod tuning_data;
 
+pub use cleaning::{Removed, Split, split_by_question};
 pub use contrast::{contrast, evidence_first};
 pub use engine::{SimulatedEngine, SimulationConfig};
 pub use error::SimulatorError;
@@ -36,6 +41,8 @@ pub use interaction::{Interaction, LabelledInteraction, balance, read_interactio
 pub use judge::{CompleterJudge, Judge, RuleJudge, mentions};
 pub use obedience::{Obedience, measure_obedience, simulate};
 pub use prompt::{SimulatorPrompt, documents_text, parse_documents};
+pub use statistics::{DocumentStatistics, TrainingText, style_distance};
 pub use substitution::Substitution;
 pub use surface::surface_auc;
 pub use tuning::sft_examples;
+pub use tuning_data::{TuningRow, read_tuning_data};

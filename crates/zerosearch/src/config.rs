@@ -13,6 +13,7 @@ mod policy;
 mod print;
 mod served_model;
 mod simulator;
+mod simulator_training;
 mod tables;
 mod wrap;
 
@@ -116,6 +117,15 @@ pub enum ConfigError {
     Simulated {
         /// Where it stands.
         table: &'static str,
+    },
+    /// No real engine to collect interactions with.
+    #[error(
+        "`engine` is {found}: interactions are collected with a real engine, for example [engine] kind = \"bm25\", \
+         corpus = \"corpus.jsonl\"; or give those that you have with --data FILE"
+    )]
+    NoRealEngine {
+        /// What stands there.
+        found: &'static str,
     },
     /// A configuration that TOML cannot hold.
     #[error("the configuration cannot be printed: {0}")]

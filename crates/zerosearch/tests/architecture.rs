@@ -24,7 +24,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("eval", &["data", "files", "generate", "grammar", "metrics", "reward", "rollout", "search", "text"]),
     ("algorithms", &[]),
     ("lm", &["files", "generate", "kernels", "text"]),
-    ("simulator", &["files", "generate", "lm", "reward", "search", "text"]),
+    ("simulator", &["data", "files", "generate", "lm", "reward", "search", "text"]),
     (
         "train",
         &[

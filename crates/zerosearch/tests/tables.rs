@@ -290,6 +290,10 @@ fn the_page_names_every_key_and_no_other() {
         "train.rollout.sampling",
         "train.optimizer",
         "train.lora",
+        "collect",
+        "tune",
+        "tune.simulation",
+        "tune.lora",
         "train.kl_reward",
         "train.importance_sampling",
     ] {

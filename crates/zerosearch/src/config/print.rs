@@ -21,6 +21,9 @@ impl Tables {
         }
         let rollout = table.get_mut("train").and_then(|train| train.get_mut("rollout"));
         fill_in(rollout, &[("format", "default")]);
+        for (name, all) in [("collect", Table::try_from(&self.collect)), ("tune", Table::try_from(&self.tune))] {
+            table.insert(name.into(), all.map_err(failed)?.into());
+        }
         for name in ["engine", "judge"] {
             complete(table.get_mut(name));
         }

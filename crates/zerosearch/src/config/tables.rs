@@ -15,6 +15,7 @@ use super::{
     Api, ConfigError, EngineConfig, GeneratorConfig, JudgeConfig, PolicyConfig, RunConfig, ValidationConfig, is_default,
 };
 use crate::device::DeviceName;
+use crate::simulator_training::{CollectConfig, TuneConfig};
 
 /// A file of `train`, `evaluate`, `ask` and the others: one set of tables, all of which may be left out. Unknown keys are refused.
 ///
@@ -73,6 +74,12 @@ pub struct Tables {
     /// The address and the bounds of `serve`.
     #[serde(skip_serializing_if = "is_default")]
     pub server: ServerConfig,
+    /// How `train_simulator` collects interactions.
+    #[serde(skip_serializing_if = "is_default")]
+    pub collect: CollectConfig,
+    /// How `train_simulator` fine-tunes the simulator.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tune: TuneConfig,
 }
 
 impl Tables {

@@ -4,13 +4,13 @@ use burn::tensor::Device;
 use rand::seq::SliceRandom;
 use zerosearch_curriculum::{Constant, Progress};
 use zerosearch_data::Question;
-use zerosearch_generate::Stream;
+use zerosearch_generate::{Generator, Stream};
 use zerosearch_lm::{LanguageModel, LocalGenerator};
 use zerosearch_metrics::ProgressBar;
-use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutPlan, Task};
+use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutPlan, RolloutProgress, Task};
 use zerosearch_search::SearchEngine;
 use zerosearch_simulator::Interaction;
-use zerosearch_text::PromptTemplate;
+use zerosearch_text::{Codec, PromptTemplate};
 
 use super::PipelineError;
 
@@ -33,35 +33,58 @@ impl Collector<'_> {
         purpose: &'static str,
     ) -> Result<Vec<Interaction>, PipelineError> {
         let chosen = spread(questions, count, self.seed, purpose);
-        let tasks = chosen
-            .iter()
-            .enumerate()
-            .map(|(index, question)| self.task(index, question))
-            .collect::<Result<Vec<_>, _>>()?;
-        let silent = Constant::new(0.0).map_err(zerosearch_train::TrainError::from)?;
-        let seed = Stream { seed: self.seed, purpose, ..Stream::default() }.value();
-        // A real engine ignores the context.
-        let noise = Noise::Curriculum { curriculum: &silent, progress: Progress::at(0, 1) };
-        let rollouts = RolloutPlan { seed, ..RolloutPlan::search(self.engine, noise, &self.model.codec, self.rollout) };
+        let chosen: Vec<(u64, &Question)> = (0..).zip(chosen).collect();
+        let episodes = Episodes {
+            codec: &self.model.codec,
+            prompt: self.prompt,
+            engine: self.engine,
+            rollout: self.rollout,
+            seed: Stream { seed: self.seed, purpose, ..Stream::default() }.value(),
+        };
         let mut generator = LocalGenerator::for_model_on(self.model, self.device)?;
-        let bar = ProgressBar::new(label, tasks.len() as u64);
+        let bar = ProgressBar::new(label, chosen.len() as u64);
         let mut finished = 0;
-        let rollouts = rollouts.run(&mut generator, tasks, &mut |now| {
+        let rollouts = episodes.run(&mut generator, &chosen, &mut |now| {
             bar.advance((now.finished - finished) as u64);
             finished = now.finished;
         })?;
         bar.finish();
         Ok(rollouts.iter().flat_map(interactions).collect())
     }
+}
 
-    fn task(&self, index: usize, question: &Question) -> Result<Task, PipelineError> {
-        let prompt = self.model.codec.encode(&self.prompt.render(&question.question)?);
-        Ok(Task::new(index as u64, &question.question, &question.golden_answers, prompt))
+/// Episodes of a policy with a real engine.
+pub(crate) struct Episodes<'a> {
+    pub(crate) codec: &'a Codec,
+    pub(crate) prompt: &'a PromptTemplate,
+    pub(crate) engine: &'a dyn SearchEngine,
+    pub(crate) rollout: RolloutConfig,
+    pub(crate) seed: u64,
+}
+
+impl Episodes<'_> {
+    /// One for each question, which the number beside it names: an episode does not depend on the others.
+    pub(crate) fn run(
+        &self,
+        generator: &mut dyn Generator,
+        questions: &[(u64, &Question)],
+        progress: &mut dyn FnMut(RolloutProgress),
+    ) -> Result<Vec<Rollout>, PipelineError> {
+        let tasks = questions.iter().map(|(index, question)| {
+            let prompt = self.codec.encode(&self.prompt.render(&question.question)?);
+            Ok::<_, PipelineError>(Task::new(*index, &question.question, &question.golden_answers, prompt))
+        });
+        let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
+        let silent = Constant::new(0.0).map_err(zerosearch_train::TrainError::from)?;
+        // A real engine ignores the context.
+        let noise = Noise::Curriculum { curriculum: &silent, progress: Progress::at(0, 1) };
+        let plan = RolloutPlan { seed: self.seed, ..RolloutPlan::search(self.engine, noise, self.codec, self.rollout) };
+        Ok(plan.run(generator, tasks, progress)?)
     }
 }
 
 /// The searches of an episode, each with its documents; failed and empty ones teach nothing.
-fn interactions(rollout: &Rollout) -> impl Iterator<Item = Interaction> {
+pub(crate) fn interactions(rollout: &Rollout) -> impl Iterator<Item = Interaction> {
     rollout.calls().filter(|call| !call.documents.is_empty()).map(|call| Interaction {
         question: rollout.question.clone(),
         golden_answers: rollout.golden_answers.clone(),
@@ -71,7 +94,12 @@ fn interactions(rollout: &Rollout) -> impl Iterator<Item = Interaction> {
 }
 
 /// `count` questions drawn without replacement, questions of several hops and of one in turn while both last.
-fn spread<'a>(questions: &'a [Question], count: usize, seed: u64, purpose: &'static str) -> Vec<&'a Question> {
+pub(crate) fn spread<'a>(
+    questions: &'a [Question],
+    count: usize,
+    seed: u64,
+    purpose: &'static str,
+) -> Vec<&'a Question> {
     let mut order: Vec<&Question> = questions.iter().collect();
     order.shuffle(&mut Stream { seed, purpose, ..Stream::default() }.rng());
     let (multi, single): (Vec<_>, Vec<_>) = order.into_iter().partition(|q| q.hops.unwrap_or(1) > 1);

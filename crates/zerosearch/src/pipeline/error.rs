@@ -29,6 +29,16 @@ pub enum PipelineError {
         /// The allowed values.
         expected: &'static str,
     },
+    /// No search of many succeeded, so that nothing can be learnt from them.
+    #[error(
+        "all of the last {searches} searches failed; nothing is lost, go on with `--resume` once this is mended: {failure}"
+    )]
+    Searches {
+        /// How many there were.
+        searches: usize,
+        /// The first of their errors.
+        failure: String,
+    },
     /// A part failed.
     #[error(transparent)]
     Data(#[from] zerosearch_data::DataError),

@@ -3,13 +3,13 @@
 //! Every stage leaves its result in the run's folder and is skipped when a resumed run finds it there, so a run that
 //! was killed goes on where it was and ends as if it had never stopped.
 
-mod collect;
+pub(crate) mod collect;
 mod config;
 mod error;
 mod evaluation;
 mod report;
 mod run;
-mod tune;
+pub(crate) mod tune;
 mod world;
 
 pub use config::PipelineConfig;

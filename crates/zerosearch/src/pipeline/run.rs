@@ -233,7 +233,7 @@ impl<'a> Pipeline<'a> {
         };
         let prompt_mode = Obedience::of(&results(base, &SimulatorPrompt::prompted()?, 1)?);
         let before = Obedience::of(&results(base, template, 1)?);
-        let simulator = tune(&self.config, base, template, &rows, &self.device)?;
+        let (simulator, _) = tune(&(&self.config).into(), base, template, &rows, &self.device)?;
         let written = results(&simulator, template, 1)?;
         let (first_attempt, surface_auc) = (Obedience::of(&written), surface_auc(&written));
         let as_used = match used.attempts {

@@ -4,7 +4,10 @@ use burn::tensor::Device;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use zerosearch_generate::{Epochs, Ledger, Role, Stream};
-use zerosearch_lm::{AdamWConfig, LanguageModel, LearningRate, LmError, LocalCompleter, SftConfig, SftTrainer};
+use zerosearch_lm::{
+    AdamWConfig, Decoder, LanguageModel, LearningRate, LmError, LocalCompleter, LoraConfig, SftConfig, SftExample,
+    SftTrainer,
+};
 use zerosearch_metrics::ProgressBar;
 use zerosearch_search::Quality;
 use zerosearch_simulator::{
@@ -13,66 +16,124 @@ use zerosearch_simulator::{
 
 use super::{PipelineConfig, PipelineError};
 
-/// The base model, fine-tuned to play the engine.
-pub(super) fn tune(
-    config: &PipelineConfig,
+/// How the simulator is fine-tuned.
+pub(crate) struct Tuning<'a> {
+    pub(crate) steps: u64,
+    pub(crate) batch: usize,
+    pub(crate) learning_rate: f64,
+    pub(crate) substitution: f64,
+    pub(crate) contradiction: f64,
+    /// Adapters in the place of all weights; they are merged in the end.
+    pub(crate) lora: Option<&'a LoraConfig>,
+    pub(crate) micro_batch_tokens: usize,
+    pub(crate) gradient_checkpointing: bool,
+    pub(crate) seed: u64,
+}
+
+impl<'a> From<&'a PipelineConfig> for Tuning<'a> {
+    fn from(config: &'a PipelineConfig) -> Self {
+        Self {
+            steps: config.simulator_steps,
+            batch: config.simulator_batch,
+            learning_rate: config.simulator_learning_rate,
+            substitution: config.simulator_substitution,
+            contradiction: config.simulator_contradiction,
+            lora: None,
+            micro_batch_tokens: config.train.micro_batch_tokens,
+            gradient_checkpointing: false,
+            seed: config.train.seed,
+        }
+    }
+}
+
+impl Tuning<'_> {
+    fn sft(&self) -> SftConfig {
+        SftConfig {
+            learning_rate: LearningRate::cosine(self.learning_rate, self.steps / 20 + 1, self.steps, 0.1),
+            optimizer: AdamWConfig::default(),
+            gradient_norm: 1.0,
+            micro_batch_tokens: self.micro_batch_tokens,
+            gradient_checkpointing: self.gradient_checkpointing,
+        }
+    }
+
+    fn trainer(&self, base: &LanguageModel, device: &Device) -> Result<SftTrainer, LmError> {
+        let Some(lora) = self.lora else {
+            return SftTrainer::new(&base.config, &base.weights, self.sft(), device);
+        };
+        let seed = Stream { seed: self.seed, purpose: "simulator adapters", ..Stream::default() }.value();
+        let adapters = lora.initial(&base.config, seed);
+        let decoder = Decoder::with_lora(&base.config, &*base.weights, lora, &adapters, device)?;
+        Ok(SftTrainer::of(decoder, self.sft()))
+    }
+
+    /// An interaction as it is learnt at this position of the order.
+    fn lesson(
+        &self,
+        answers: &Substitution,
+        useful: &[&LabelledInteraction],
+        row: &LabelledInteraction,
+        position: u64,
+    ) -> LabelledInteraction {
+        let purpose = "substituted answers";
+        let mut rng = Stream { seed: self.seed, purpose, step: position, ..Stream::default() }.rng();
+        if row.quality == Quality::Noisy
+            && rng.random_bool(self.contradiction)
+            && let Some(contradicted) = useful.choose(&mut rng)
+            && let Some(row) = answers.contradict(contradicted, &mut rng)
+        {
+            return row;
+        }
+        if rng.random_bool(self.substitution) { answers.draw(row, &mut rng) } else { row.clone() }
+    }
+
+    /// The exponential of the mean `−log p` of the learnt tokens.
+    pub(crate) fn perplexity(
+        &self,
+        model: &LanguageModel,
+        examples: &[SftExample],
+        device: &Device,
+    ) -> Result<f64, LmError> {
+        let decoder = Decoder::frozen(&model.config, &*model.weights, device)?;
+        Ok(SftTrainer::of(decoder, self.sft()).evaluate(examples).exp())
+    }
+}
+
+/// The base model, fine-tuned to play the engine, and the loss of each step.
+pub(crate) fn tune(
+    tuning: &Tuning<'_>,
     base: &LanguageModel,
     prompt: &SimulatorPrompt,
     rows: &[LabelledInteraction],
     device: &Device,
-) -> Result<LanguageModel, PipelineError> {
+) -> Result<(LanguageModel, Vec<f64>), PipelineError> {
     let rows: Vec<LabelledInteraction> = rows.iter().cloned().map(evidence_first).collect();
     let answers = Substitution::new(&rows);
     let useful: Vec<&LabelledInteraction> = rows.iter().filter(|row| row.quality == Quality::Useful).collect();
-    let steps = config.simulator_steps;
-    let sft = SftConfig {
-        learning_rate: LearningRate::cosine(config.simulator_learning_rate, steps / 20 + 1, steps, 0.1),
-        optimizer: AdamWConfig::default(),
-        gradient_norm: 1.0,
-        micro_batch_tokens: config.train.micro_batch_tokens,
-        gradient_checkpointing: false,
-    };
-    let mut trainer = SftTrainer::new(&base.config, &base.weights, sft, device)?;
+    let steps = tuning.steps;
+    let mut trainer = tuning.trainer(base, device)?;
     let bar = ProgressBar::new("fine-tune the simulator", steps);
-    let stream = Stream { seed: config.train.seed, purpose: "fine-tuning order", ..Stream::default() };
+    let stream = Stream { seed: tuning.seed, purpose: "fine-tuning order", ..Stream::default() };
     let mut order = Epochs::new(rows.len(), stream);
+    let mut losses = Vec::new();
     for step in 0..steps {
-        let first = step * config.simulator_batch as u64;
-        let positions = first..first + config.simulator_batch as u64;
+        let first = step * tuning.batch as u64;
+        let positions = first..first + tuning.batch as u64;
         let batch: Vec<LabelledInteraction> = positions
-            .filter_map(|position| Some(lesson(config, &answers, &useful, &rows[order.index(position)?], position)))
+            .filter_map(|position| Some(tuning.lesson(&answers, &useful, &rows[order.index(position)?], position)))
             .collect();
         let batch = sft_examples(&batch, prompt, &base.codec)?;
         let report = trainer.step(&batch)?;
+        losses.push(report.loss);
         bar.note(&format!("loss {:.3}", report.loss));
         bar.advance(1);
     }
     bar.finish();
-    Ok(base.with_weights(trainer.decoder().to_host()))
-}
-
-/// An interaction as it is learnt at this position of the order.
-fn lesson(
-    config: &PipelineConfig,
-    answers: &Substitution,
-    useful: &[&LabelledInteraction],
-    row: &LabelledInteraction,
-    position: u64,
-) -> LabelledInteraction {
-    let (seed, purpose) = (config.train.seed, "substituted answers");
-    let mut rng = Stream { seed, purpose, step: position, ..Stream::default() }.rng();
-    if row.quality == Quality::Noisy
-        && rng.random_bool(config.simulator_contradiction)
-        && let Some(contradicted) = useful.choose(&mut rng)
-        && let Some(row) = answers.contradict(contradicted, &mut rng)
-    {
-        return row;
-    }
-    if rng.random_bool(config.simulator_substitution) { answers.draw(row, &mut rng) } else { row.clone() }
+    Ok((base.with_weights(trainer.decoder().to_host()), losses))
 }
 
 /// A model that plays the engine, and reports to a ledger.
-pub(super) fn engine(
+pub(crate) fn engine(
     simulation: SimulationConfig,
     model: &LanguageModel,
     prompt: &SimulatorPrompt,
