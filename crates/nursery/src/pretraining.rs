@@ -17,6 +17,9 @@ use zerosearch_world::{NameClass, NameSource, Split, World, WorldQuestion};
 
 use crate::demonstration::{Habits, ScriptedTurn, demonstrate, encode_demonstration};
 
+/// The weight of a golden answer's tokens in examples of a simulator.
+const ANSWER_WEIGHT: f32 = 6.0;
+
 /// Errors in making a base model's text.
 #[derive(Debug, thiserror::Error)]
 pub enum PretrainingError {
@@ -139,12 +142,12 @@ impl Pretraining {
                 // As often the other quality of the same query, so that the keyword says what the query does not.
                 if uniform(&mut scene.rng) < 0.5
                     && let Some(interaction) =
-                        contrast(&[row.interaction.clone()], &scene.engine, self.mixture.top_k)?.pop()
+                        contrast(&[row.interaction.clone()], &scene.engine, self.mixture.top_k, 1)?.pop()
                 {
                     let quality = RuleJudge.judge(std::slice::from_ref(&interaction))?.pop().unwrap_or(row.quality);
                     row = LabelledInteraction { interaction, quality };
                 }
-                if let Some(example) = sft_examples(&[row], &self.simulator, &self.codec)?.pop() {
+                if let Some(example) = sft_examples(&[row], &self.simulator, &self.codec, ANSWER_WEIGHT)?.pop() {
                     return Ok(example);
                 }
             }

@@ -13,8 +13,9 @@ const DEPTH: usize = 4;
 
 /// For each interaction, where the engine has documents for it, one of the other quality by the exact rule:
 ///
-/// - without an answer in sight, the best documents that mention a golden answer, searched with question and answer together, then
-///   with the answer alone: all but one; then the same documents;
+/// - without an answer in sight, the best document that mentions a golden answer, searched with question and answer together, and then
+///   the same documents. With `evidence` above 1 so many such documents, 0 for all but one of `top_k`, and the answer alone is searched
+///   for, too;
 /// - with an answer in sight, the query's next best documents that do not mention it.
 ///
 /// The twins are to be judged as the originals are.
@@ -25,7 +26,9 @@ pub fn contrast(
     interactions: &[Interaction],
     engine: &dyn SearchEngine,
     top_k: usize,
+    evidence: usize,
 ) -> Result<Vec<Interaction>, SearchError> {
+    let wanted = if evidence == 0 { top_k.saturating_sub(1).max(1) } else { evidence };
     let mut twins = Vec::new();
     for original in interactions {
         let golden = &original.golden_answers;
@@ -38,24 +41,23 @@ pub fn contrast(
             found.into_iter().filter(|document| !mentions(document, golden)).take(top_k).collect()
         } else {
             let answer = golden.first().map_or("", String::as_str);
-            // More than one, or a single slip of the simulator's would leave the answer out.
-            let wanted = top_k.saturating_sub(1).max(1);
-            let mut evidence: Vec<String> = Vec::new();
-            // The end of a long chain shares no word with the question.
+            let mut found: Vec<String> = Vec::new();
+            // With one such document, a single slip of the simulator's leaves the answer out. The end of a long chain shares no
+            // word with the question.
             for text in [format!("{} {answer}", original.question), answer.to_string()] {
                 for document in search(&text)? {
-                    if evidence.len() < wanted && mentions(&document, golden) && !evidence.contains(&document) {
-                        evidence.push(document);
+                    if found.len() < wanted && mentions(&document, golden) && !found.contains(&document) {
+                        found.push(document);
                     }
                 }
-                if evidence.len() == wanted {
+                if found.len() == wanted || evidence == 1 {
                     break;
                 }
             }
-            if evidence.is_empty() {
+            if found.is_empty() {
                 continue;
             }
-            evidence.into_iter().chain(original.documents.iter().cloned()).take(top_k).collect()
+            found.into_iter().chain(original.documents.iter().cloned()).take(top_k).collect()
         };
         if !documents.is_empty() {
             twins.push(Interaction { documents, ..original.clone() });
@@ -104,7 +106,7 @@ mod tests {
     #[test]
     fn every_search_gets_a_twin_of_the_other_quality() {
         let originals = [searched("capital Chad is"), searched("code td")];
-        let twins = contrast(&originals, &engine(), 1).unwrap();
+        let twins = contrast(&originals, &engine(), 1, 0).unwrap();
         assert_eq!(RuleJudge.judge(&originals).unwrap(), [Quality::Useful, Quality::Noisy]);
         assert_eq!(RuleJudge.judge(&twins).unwrap(), [Quality::Noisy, Quality::Useful]);
         for (twin, original) in twins.iter().zip(&originals) {
@@ -114,7 +116,7 @@ mod tests {
 
     #[test]
     fn all_documents_but_one_are_evidence_where_there_is_so_much() {
-        let twins = contrast(&[searched("code td")], &engine(), 3).unwrap();
+        let twins = contrast(&[searched("code td")], &engine(), 3, 0).unwrap();
         let evident: Vec<bool> =
             twins[0].documents.iter().map(|document| mentions(document, &["Moundou".to_string()])).collect();
         assert_eq!(evident, [true, true, false]);
@@ -132,6 +134,6 @@ mod tests {
     fn where_the_corpus_has_no_such_document_there_is_no_twin() {
         let mut unanswerable = searched("code td");
         unanswerable.golden_answers = vec!["Bongor".into()];
-        assert_eq!(contrast(&[unanswerable], &engine(), 1).unwrap(), []);
+        assert_eq!(contrast(&[unanswerable], &engine(), 1, 0).unwrap(), []);
     }
 }

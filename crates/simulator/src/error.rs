@@ -29,6 +29,16 @@ pub enum SimulatorError {
         /// The fault, and the value expected.
         message: String,
     },
+    /// A value of [`Lessons`](crate::Lessons) out of its range.
+    #[error("`{key}` is {value}, expected {expected}")]
+    Lessons {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// The allowed values.
+        expected: &'static str,
+    },
     /// A prompt template that does not render.
     #[error("simulator prompt: {0}")]
     Template(String),

@@ -7,12 +7,8 @@ use zerosearch_text::Codec;
 
 use crate::{LabelledInteraction, SimulatorError, SimulatorPrompt, documents_text};
 
-/// How much more than another a token of a golden answer weighs in a document: a dozen of two hundred tokens
-/// decide whether the simulator obeys its keyword.
-const ANSWER_WEIGHT: f32 = 10.0;
-
 /// One example for each interaction: the prompt with its keyword, then the documents and end of text. The tokens of
-/// golden answers weigh more than the others.
+/// golden answers weigh `answer_weight`, the others 1.
 ///
 /// # Errors
 /// When the template does not render.
@@ -20,6 +16,7 @@ pub fn sft_examples(
     rows: &[LabelledInteraction],
     prompt: &SimulatorPrompt,
     codec: &Codec,
+    answer_weight: f32,
 ) -> Result<Vec<SftExample>, SimulatorError> {
     let example = |row: &LabelledInteraction| {
         let i = &row.interaction;
@@ -32,7 +29,7 @@ pub fn sft_examples(
             let blank = if answer.starts_with(runs_words_together) { "" } else { " " };
             let answer = codec.encode_document(&format!("{blank}{answer}"));
             for start in occurrences(&completion, &answer) {
-                example.weights[start..start + answer.len()].fill(ANSWER_WEIGHT);
+                example.weights[start..start + answer.len()].fill(answer_weight);
             }
         }
         Ok(example)
@@ -66,7 +63,7 @@ mod tests {
             documents: vec!["the capital is Moundou".into(), "Chad is Chad".into()],
         };
         let row = LabelledInteraction { interaction, quality: Quality::Useful };
-        let example = sft_examples(&[row], &SimulatorPrompt::sft().unwrap(), &codec).unwrap().remove(0);
+        let example = sft_examples(&[row], &SimulatorPrompt::sft().unwrap(), &codec, 6.0).unwrap().remove(0);
         let answer = codec.encode_document(" Moundou");
         let heavy = example.positions.iter().zip(&example.weights).filter(|(_, weight)| **weight > 1.0);
         let heavy: Vec<TokenId> = heavy.map(|(position, _)| example.tokens[*position]).collect();

@@ -292,6 +292,7 @@ fn the_page_names_every_key_and_no_other() {
         "train.lora",
         "collect",
         "tune",
+        "tune.lessons",
         "tune.simulation",
         "tune.lora",
         "train.kl_reward",

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zerosearch_algorithms::Grpo;
-use zerosearch_simulator::SimulationConfig;
+use zerosearch_simulator::{Lessons, SimulationConfig};
 use zerosearch_train::{KeyChange, TrainConfig};
 
 use super::PipelineError;
@@ -22,11 +22,9 @@ pub struct PipelineConfig {
     pub simulator_batch: usize,
     /// Their highest learning rate.
     pub simulator_learning_rate: f64,
-    /// Share of the examples whose answer is another one, in prompt and documents, each time that they are seen: 0 to 1. See
-    /// [`Substitution`](zerosearch_simulator::Substitution).
-    pub simulator_substitution: f64,
-    /// Share of the noisy examples that are useful ones with another answer in the documents than in the prompt: 0 to 1.
-    pub simulator_contradiction: f64,
+    /// How interactions become its examples.
+    #[serde(default = "Lessons::as_found")]
+    pub simulator_lessons: Lessons,
     /// How the simulator samples.
     pub simulation: SimulationConfig,
     /// The reinforcement learning.
@@ -36,14 +34,13 @@ pub struct PipelineConfig {
 impl Default for PipelineConfig {
     fn default() -> Self {
         Self {
-            collect_questions: 1000,
+            collect_questions: 400,
             obedience_questions: 100,
-            simulator_steps: 160,
+            simulator_steps: 40,
             simulator_batch: 24,
-            simulator_learning_rate: 5e-4,
-            simulator_substitution: 1.0,
-            simulator_contradiction: 0.5,
-            simulation: SimulationConfig { temperature: 0.8, max_new_tokens: 240, attempts: 1 },
+            simulator_learning_rate: 1e-4,
+            simulator_lessons: Lessons::as_found(),
+            simulation: SimulationConfig { temperature: 0.8, max_new_tokens: 240, attempts: 5 },
             train: TrainConfig::small(Grpo::default()),
         }
     }
@@ -66,15 +63,7 @@ impl PipelineConfig {
                 return Err(PipelineError::Config { key, value: "0".into(), expected: "at least 1" });
             }
         }
-        let shares = [
-            ("simulator_substitution", self.simulator_substitution),
-            ("simulator_contradiction", self.simulator_contradiction),
-        ];
-        for (key, value) in shares {
-            if !(0.0..=1.0).contains(&value) {
-                return Err(PipelineError::Config { key, value: value.to_string(), expected: "0 to 1" });
-            }
-        }
+        self.simulator_lessons.validate()?;
         Ok(self.train.validate()?)
     }
 

@@ -294,7 +294,12 @@ impl<'a> Pipeline<'a> {
             self.config.collect_questions,
             "collect",
         )?;
-        let twins = contrast(&searches, collector.engine, self.config.train.rollout.top_k)?;
+        let twins = contrast(
+            &searches,
+            collector.engine,
+            self.config.train.rollout.top_k,
+            self.config.simulator_lessons.evidence,
+        )?;
         let collected = Collected { searches, twins };
         self.write(COLLECTED, &collected)?;
         Ok(collected)

@@ -1,8 +1,6 @@
 //! Fine-tuning the simulator on balanced, labelled interactions.
 
 use burn::tensor::Device;
-use rand::RngExt;
-use rand::seq::IndexedRandom;
 use zerosearch_generate::{Epochs, Ledger, Role, Stream};
 use zerosearch_lm::{
     AdamWConfig, Decoder, LanguageModel, LearningRate, LmError, LocalCompleter, LoraConfig, SftConfig, SftExample,
@@ -11,7 +9,7 @@ use zerosearch_lm::{
 use zerosearch_metrics::ProgressBar;
 use zerosearch_search::Quality;
 use zerosearch_simulator::{
-    LabelledInteraction, SimulatedEngine, SimulationConfig, SimulatorPrompt, Substitution, evidence_first, sft_examples,
+    LabelledInteraction, Lessons, SimulatedEngine, SimulationConfig, SimulatorPrompt, Substitution, sft_examples,
 };
 
 use super::{PipelineConfig, PipelineError};
@@ -21,8 +19,7 @@ pub(crate) struct Tuning<'a> {
     pub(crate) steps: u64,
     pub(crate) batch: usize,
     pub(crate) learning_rate: f64,
-    pub(crate) substitution: f64,
-    pub(crate) contradiction: f64,
+    pub(crate) lessons: Lessons,
     /// Adapters in the place of all weights; they are merged in the end.
     pub(crate) lora: Option<&'a LoraConfig>,
     pub(crate) micro_batch_tokens: usize,
@@ -36,8 +33,7 @@ impl<'a> From<&'a PipelineConfig> for Tuning<'a> {
             steps: config.simulator_steps,
             batch: config.simulator_batch,
             learning_rate: config.simulator_learning_rate,
-            substitution: config.simulator_substitution,
-            contradiction: config.simulator_contradiction,
+            lessons: config.simulator_lessons,
             lora: None,
             micro_batch_tokens: config.train.micro_batch_tokens,
             gradient_checkpointing: false,
@@ -67,26 +63,6 @@ impl Tuning<'_> {
         Ok(SftTrainer::of(decoder, self.sft()))
     }
 
-    /// An interaction as it is learnt at this position of the order.
-    fn lesson(
-        &self,
-        answers: &Substitution,
-        useful: &[&LabelledInteraction],
-        row: &LabelledInteraction,
-        position: u64,
-    ) -> LabelledInteraction {
-        let purpose = "substituted answers";
-        let mut rng = Stream { seed: self.seed, purpose, step: position, ..Stream::default() }.rng();
-        if row.quality == Quality::Noisy
-            && rng.random_bool(self.contradiction)
-            && let Some(contradicted) = useful.choose(&mut rng)
-            && let Some(row) = answers.contradict(contradicted, &mut rng)
-        {
-            return row;
-        }
-        if rng.random_bool(self.substitution) { answers.draw(row, &mut rng) } else { row.clone() }
-    }
-
     /// The exponential of the mean `−log p` of the learnt tokens.
     pub(crate) fn perplexity(
         &self,
@@ -107,7 +83,8 @@ pub(crate) fn tune(
     rows: &[LabelledInteraction],
     device: &Device,
 ) -> Result<(LanguageModel, Vec<f64>), PipelineError> {
-    let rows: Vec<LabelledInteraction> = rows.iter().cloned().map(evidence_first).collect();
+    let lessons = tuning.lessons;
+    let rows = lessons.ordered(rows);
     let answers = Substitution::new(&rows);
     let useful: Vec<&LabelledInteraction> = rows.iter().filter(|row| row.quality == Quality::Useful).collect();
     let steps = tuning.steps;
@@ -119,10 +96,13 @@ pub(crate) fn tune(
     for step in 0..steps {
         let first = step * tuning.batch as u64;
         let positions = first..first + tuning.batch as u64;
-        let batch: Vec<LabelledInteraction> = positions
-            .filter_map(|position| Some(tuning.lesson(&answers, &useful, &rows[order.index(position)?], position)))
-            .collect();
-        let batch = sft_examples(&batch, prompt, &base.codec)?;
+        let mut lesson = |position: u64| {
+            let purpose = "substituted answers";
+            let mut rng = Stream { seed: tuning.seed, purpose, step: position, ..Stream::default() }.rng();
+            Some(lessons.draw(&rows[order.index(position)?], &answers, &useful, &mut rng))
+        };
+        let batch: Vec<LabelledInteraction> = positions.filter_map(&mut lesson).collect();
+        let batch = sft_examples(&batch, prompt, &base.codec, lessons.answer_weight)?;
         let report = trainer.step(&batch)?;
         losses.push(report.loss);
         bar.note(&format!("loss {:.3}", report.loss));

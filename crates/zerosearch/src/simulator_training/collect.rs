@@ -85,7 +85,11 @@ impl Collection<'_> {
                 let searches: Vec<Interaction> = interactions(rollout).collect();
                 done.interactions += searches.len();
                 let is_contrasted = config.collect.contrast;
-                let twins = if is_contrasted { contrast(&searches, engine, config.rollout.top_k)? } else { Vec::new() };
+                let twins = if is_contrasted {
+                    contrast(&searches, engine, config.rollout.top_k, config.tune.lessons.evidence)?
+                } else {
+                    Vec::new()
+                };
                 done.twins += twins.len();
                 found.extend(searches.into_iter().chain(twins));
             }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use zerosearch_lm::LoraConfig;
 use zerosearch_rollout::RolloutConfig;
-use zerosearch_simulator::SimulationConfig;
+use zerosearch_simulator::{Lessons, SimulationConfig};
 
 use crate::pipeline::{PipelineConfig, PipelineError};
 
@@ -24,11 +24,11 @@ pub struct CollectConfig {
 
 impl Default for CollectConfig {
     fn default() -> Self {
-        Self { questions: PipelineConfig::default().collect_questions, chunk: 64, contrast: true }
+        Self { questions: 1000, chunk: 64, contrast: true }
     }
 }
 
-/// The table `[tune]`: which model is fine-tuned, how, and on how much it is measured. The defaults are the quickstart's, for a model of
+/// The table `[tune]`: which model is fine-tuned, how, and on how much it is measured. The defaults are for a model of
 /// some million parameters; one of billions wants a lower rate, 1e-6 to 1e-5 for all weights and about 1e-4 with `lora`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -49,11 +49,8 @@ pub struct TuneConfig {
     pub batch: usize,
     /// The highest learning rate of a cosine.
     pub learning_rate: f64,
-    /// Share of the examples whose answer is another one each time that they are seen: 0 to 1. See
-    /// [`Substitution`](zerosearch_simulator::Substitution).
-    pub substitution: f64,
-    /// Share of the noisy examples that are useful ones with another answer in the documents than in the prompt: 0 to 1.
-    pub contradiction: f64,
+    /// How interactions become examples.
+    pub lessons: Lessons,
     /// Trains adapters instead of all weights, and merges them in the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
@@ -73,15 +70,14 @@ impl Default for TuneConfig {
             template: None,
             held_out: 0.1,
             held_out_queries: quickstart.obedience_questions,
-            steps: quickstart.simulator_steps,
+            steps: 160,
             batch: quickstart.simulator_batch,
-            learning_rate: quickstart.simulator_learning_rate,
-            substitution: quickstart.simulator_substitution,
-            contradiction: quickstart.simulator_contradiction,
+            learning_rate: 5e-4,
+            lessons: Lessons::default(),
             lora: None,
             micro_batch_tokens: quickstart.train.micro_batch_tokens,
             gradient_checkpointing: false,
-            simulation: quickstart.simulation,
+            simulation: SimulationConfig { attempts: 1, ..quickstart.simulation },
         }
     }
 }
@@ -123,11 +119,7 @@ impl SimulatorTrainingConfig {
         if !(tune.held_out > 0.0 && tune.held_out < 1.0) {
             return refuse("tune.held_out", tune.held_out.to_string(), "a share above 0 and below 1, such as 0.1");
         }
-        for (key, share) in [("tune.substitution", tune.substitution), ("tune.contradiction", tune.contradiction)] {
-            if !(0.0..=1.0).contains(&share) {
-                return refuse(key, share.to_string(), "0 to 1");
-            }
-        }
+        tune.lessons.validate()?;
         if !(tune.learning_rate.is_finite() && tune.learning_rate > 0.0) {
             return refuse("tune.learning_rate", tune.learning_rate.to_string(), "a finite number above 0");
         }
@@ -151,7 +143,7 @@ mod tests {
         for (change, key) in [
             (|c| c.collect.chunk = 0, "`collect.chunk` is 0"),
             (|c| c.tune.held_out = 1.0, "`tune.held_out` is 1"),
-            (|c| c.tune.substitution = 1.5, "`tune.substitution` is 1.5"),
+            (|c| c.tune.lessons.substitution = 1.5, "`substitution` is 1.5"),
             (|c| c.tune.learning_rate = f64::NAN, "`tune.learning_rate` is NaN"),
             (|c| c.tune.lora = Some(LoraConfig { rank: 0, ..LoraConfig::default() }), "rank"),
             (|c| c.rollout.top_k = 0, "top_k"),

@@ -12,8 +12,8 @@ use zerosearch_lm::{LanguageModel, StoredDtype};
 use zerosearch_metrics::say;
 use zerosearch_simulator::{
     DocumentStatistics, Interaction, Judge, LabelledInteraction, Obedience, RuleJudge, SimulatorError, SimulatorPrompt,
-    Split, TrainingText, TuningRow, balance, evidence_first, read_interactions, sft_examples, simulate,
-    split_by_question, style_distance, surface_auc,
+    Split, TrainingText, TuningRow, balance, read_interactions, sft_examples, simulate, split_by_question,
+    style_distance, surface_auc,
 };
 
 use super::collect::{Collected, Collection, INTERACTIONS, take};
@@ -141,7 +141,7 @@ impl SimulatorTraining<'_> {
         let mut kept = Vec::with_capacity(rows.len());
         for row in rows {
             let i = &row.interaction;
-            let example = sft_examples(std::slice::from_ref(&row), &self.template, codec)?;
+            let example = sft_examples(std::slice::from_ref(&row), &self.template, codec, 1.0)?;
             let prompt = prompted.render(&i.question, &i.golden_answers, &i.query, row.quality, i.documents.len())?;
             if example.iter().all(|example| example.tokens.len() <= context) && codec.encode(&prompt).len() < context {
                 kept.push(row);
@@ -171,15 +171,12 @@ impl SimulatorTraining<'_> {
     }
 
     fn tuning(&self) -> Tuning<'_> {
-        let TuneConfig {
-            steps, batch, learning_rate, substitution, contradiction, ref lora, micro_batch_tokens, ..
-        } = self.config.tune;
+        let TuneConfig { steps, batch, learning_rate, lessons, ref lora, micro_batch_tokens, .. } = self.config.tune;
         Tuning {
             steps,
             batch,
             learning_rate,
-            substitution,
-            contradiction,
+            lessons,
             lora: lora.as_ref(),
             micro_batch_tokens,
             gradient_checkpointing: self.config.tune.gradient_checkpointing,
@@ -206,8 +203,8 @@ impl SimulatorTraining<'_> {
             before_tuning: results(self.base, &self.template)?,
             tuned: results(simulator, &self.template)?,
         };
-        let examples: Vec<LabelledInteraction> = held_out.iter().cloned().map(evidence_first).collect();
-        let examples = sft_examples(&examples, &self.template, &self.base.codec)?;
+        let examples = self.config.tune.lessons.ordered(held_out);
+        let examples = sft_examples(&examples, &self.template, &self.base.codec, 1.0)?;
         let perplexity = |model: &LanguageModel| self.tuning().perplexity(model, &examples, &self.device);
         let perplexity = PerplexityReport {
             before_tuning: perplexity(self.base)?,
