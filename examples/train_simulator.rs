@@ -60,7 +60,7 @@ fn main() -> Result<(), Failure> {
     }
     let needed = |key: &str| Failure::message(format!("{}: `{key}` is missing", arguments.config.display()));
     let out = arguments.out.clone().or(tables.out.clone()).ok_or_else(|| needed("out` or `--out DIR"))?;
-    // What cannot work is refused before anything is read.
+    // Settings that cannot work are refused before anything is read.
     tables.simulator_training().validate()?;
     if arguments.data.is_none() {
         tables.engine_of_collection()?;

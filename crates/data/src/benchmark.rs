@@ -1,4 +1,4 @@
-//! What the data sets of the field say about a question besides its answers: hops, type and evidence.
+//! Hops, type and evidence of questions in the data sets of the field.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

@@ -28,7 +28,7 @@ pub(crate) struct Opening {
     pub(crate) search_failures: usize,
 }
 
-/// What a method did with a question.
+/// A method's answer to a question, and its course.
 #[derive(Debug, Default)]
 pub(crate) struct Attempt {
     pub(crate) answer: Option<String>,

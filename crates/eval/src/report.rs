@@ -35,7 +35,7 @@ impl Report {
 pub struct Times {
     /// Seconds from the first token of a question's prompt to its answer, beside the others that are answered at the same time.
     pub latency: Latency,
-    /// What the model and the engine did, by role; of a resumed evaluation, in its last process.
+    /// Usage of the model and the engine, by role; of a resumed evaluation, in its last process.
     pub ledger: BTreeMap<Role, Usage>,
     /// The cost of a question, by what is paid for: searches at a web API, or the model's time on a rented device.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -13,7 +13,7 @@ use crate::attempt::{Asked, Attempt, Opening};
 use crate::stopwatch::Stopwatch;
 use crate::{EvalError, Prompts, Utterance};
 
-/// What every method has the same of: the model, the engine, the bounds of an episode, the seed.
+/// Shared settings of all methods: the model, the engine, the bounds of an episode, the seed.
 pub(crate) struct Session<'a> {
     pub(crate) generator: &'a mut dyn Generator,
     pub(crate) engine: &'a dyn SearchEngine,

@@ -43,7 +43,7 @@ pub enum ServerError {
     Config {
         /// The key.
         key: &'static str,
-        /// What is allowed.
+        /// The allowed values.
         expected: String,
     },
     /// An address that cannot be had.

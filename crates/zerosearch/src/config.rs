@@ -124,7 +124,7 @@ pub enum ConfigError {
          corpus = \"corpus.jsonl\"; or give those that you have with --data FILE"
     )]
     NoRealEngine {
-        /// What stands there.
+        /// The engine in its place.
         found: &'static str,
     },
     /// A configuration that TOML cannot hold.

@@ -143,7 +143,7 @@ fn a_served_simulator_is_recorded_and_replayed_by_its_whole_context() {
     };
     let record = text(&format!("record = {file:?}\nrate_limit = 100.0\nbudget = {{ calls = 2 }}"));
     assert_eq!(found(&record, Quality::Useful), ["a", "b"]);
-    // What is known costs nothing; the same query with the other keyword is another one.
+    // A known answer costs nothing; the same query with the other keyword is another one.
     assert_eq!(
         (found(&record, Quality::Useful), found(&record, Quality::Noisy)),
         (vec!["a".into(), "b".into()], vec!["a".into(), "b".into()])

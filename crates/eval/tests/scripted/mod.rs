@@ -143,9 +143,9 @@ impl SearchEngine for Engine {
 /// A generator that must be shown certain texts in a certain order, and writes what belongs to each.
 pub(crate) struct Exchange {
     codec: Codec,
-    /// What is shown and what is written then, the first one last.
+    /// Pairs of a text shown and the reply to it, the first one last.
     expected: Vec<(String, String)>,
-    /// What is written for ever, whatever is shown.
+    /// The reply for ever, whatever is shown.
     always: Option<String>,
     live: BTreeMap<SequenceId, Option<(Turn, String)>>,
     started: u64,

@@ -9,7 +9,7 @@ use crate::simulator_training::SimulatorTrainingConfig;
 const MOVABLE: [&str; 6] = ["url", "urls", "wrap", "key_env", "concurrency", "folder"];
 
 impl Tables {
-    /// What `[collect]`, `[tune]` and `[train]` say about the making of a simulator.
+    /// The settings of a simulator's making, from `[collect]`, `[tune]` and `[train]`.
     pub fn simulator_training(&self) -> SimulatorTrainingConfig {
         let Self { train, collect, tune, .. } = self;
         let (collect, tune) = (collect.clone(), tune.clone());

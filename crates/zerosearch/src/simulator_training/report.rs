@@ -89,7 +89,7 @@ pub struct Agreement {
     pub undecided: usize,
 }
 
-/// What was learnt, and how well.
+/// The fine-tuning and its loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TuningReport {
     /// Optimizer steps.
