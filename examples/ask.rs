@@ -13,9 +13,9 @@ use zerosearch::config::{EngineConfig, Tables};
 use zerosearch::curriculum::{Constant, Progress};
 use zerosearch::device::DeviceName;
 use zerosearch::eval::Strategy;
-use zerosearch::generate::{Generator, Growth, Sampling, Watched};
+use zerosearch::generate::{Growth, Sampling, Watched};
 use zerosearch::grammar::EpisodeFormat;
-use zerosearch::lm::{LanguageModel, LocalGenerator};
+use zerosearch::lm::LanguageModel;
 use zerosearch::metrics::{Author, Transcript, say};
 use zerosearch::rollout::{Noise, RolloutConfig, RolloutPlan, Task};
 use zerosearch::text::{Codec, IncrementalDecoder};
@@ -89,10 +89,7 @@ fn main() -> Result<(), Failure> {
     let model = LanguageModel::read(&folder)?;
     let engine = engine.read_on(&device)?;
     let format = EpisodeFormat::from(tables.train.rollout.format);
-    let mut generator: Box<dyn Generator> = match &tables.policy.0 {
-        Some(served) => served.generator_of(&model, &folder, &format)?,
-        None => Box::new(LocalGenerator::for_model_on(&model, &device)?),
-    };
+    let mut generator = tables.policy.generator(&model, &folder, &format, &device)?;
 
     // A simulator is told the answers and a quality; a real engine ignores both.
     let curriculum = Constant::new(if arguments.noisy { 1.0 } else { 0.0 })?;

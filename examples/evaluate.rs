@@ -26,9 +26,9 @@ use zerosearch::eval::{
     Times, predictions_path, read_predictions, write_predictions,
 };
 use zerosearch::files::{is_stream, prepare_file, write_atomic};
-use zerosearch::generate::{Generator, Ledger, Role, Sampling};
+use zerosearch::generate::{Ledger, Role, Sampling};
 use zerosearch::grammar::FormatPreset;
-use zerosearch::lm::{LanguageModel, LocalGenerator};
+use zerosearch::lm::LanguageModel;
 use zerosearch::metrics::{ProgressBar, say};
 use zerosearch::search::{Dialect, WebProvider};
 
@@ -208,10 +208,7 @@ fn main() -> Result<(), Failure> {
     let setting = Setting { model: name, engine: engine_name, ..evaluator.setting(&questions)? };
     let journal = predictions.as_ref().map(|_| Journal::open(&out, &setting, arguments.resume));
     let mut journal = journal.transpose()?;
-    let mut generator: Box<dyn Generator> = match &tables.policy.0 {
-        Some(served) => served.generator_of(&model, &folder, &format)?,
-        None => Box::new(LocalGenerator::for_model_on(&model, &device)?),
-    };
+    let mut generator = tables.policy.generator(&model, &folder, &format, &device)?;
     let bar = ProgressBar::new("evaluate", (questions.len() * arguments.samples) as u64);
     let Evaluated { evaluation: result, seconds } =
         evaluator.run(&mut *generator, &questions, journal.as_mut(), &bar)?;

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use zerosearch::Failure;
+use zerosearch::burn::tensor::Device;
 use zerosearch::config::Tables;
 use zerosearch::data::read_questions;
 use zerosearch::device::DeviceName;
 use zerosearch::files::read_text;
-use zerosearch::generate::Generator;
 use zerosearch::grammar::EpisodeFormat;
-use zerosearch::lm::{LanguageModel, LocalGenerator};
+use zerosearch::lm::LanguageModel;
 use zerosearch::metrics::say;
 use zerosearch::simulator::{SimulatorPrompt, read_tuning_data};
 use zerosearch::simulator_training::{Collection, SimulatorReport, SimulatorTraining, Source};
@@ -65,13 +65,14 @@ fn main() -> Result<(), Failure> {
     if arguments.data.is_none() {
         tables.engine_of_collection()?;
     }
+    let device = tables.device.open()?;
     let report = match &arguments.data {
         Some(data) => {
             let folder = tables.tune.model.as_ref().or(tables.model.as_ref());
             let base = LanguageModel::read(folder.ok_or_else(|| needed("tune.model"))?)?;
-            train(&tables, &arguments, &out, &base, Source::Rows(&read_tuning_data(data)?))?
+            train(&tables, &arguments, &out, &base, device, Source::Rows(&read_tuning_data(data)?))?
         }
-        None => collect_and_train(&tables, &arguments, &out, &needed)?,
+        None => collect_and_train(&tables, &arguments, &out, device, &needed)?,
     };
     say(format!("\n{report}\n\nresults in {}: interactions.jsonl, simulator/, report.json", out.display()));
     Ok(())
@@ -81,11 +82,11 @@ fn collect_and_train(
     tables: &Tables,
     arguments: &Arguments,
     out: &Path,
+    device: Device,
     needed: &dyn Fn(&str) -> Failure,
 ) -> Result<SimulatorReport, Failure> {
     let folder = tables.model.as_ref().ok_or_else(|| needed("model"))?;
     let questions = read_questions(tables.questions.as_ref().ok_or_else(|| needed("questions"))?)?;
-    let device = tables.device.open()?;
     let policy = LanguageModel::read(folder)?;
     let base = match &tables.tune.model {
         Some(folder) => LanguageModel::read(folder)?,
@@ -94,10 +95,7 @@ fn collect_and_train(
     let engine = tables.engine_of_collection()?.read_on(&device)?;
     let format = EpisodeFormat::from(tables.train.rollout.format);
     let prompt = PromptTemplate::for_model_or(&policy.codec, &format.prompt)?;
-    let mut generator: Box<dyn Generator> = match &tables.policy.0 {
-        Some(served) => served.generator_of(&policy, folder, &format)?,
-        None => Box::new(LocalGenerator::for_model_on(&policy, &device)?),
-    };
+    let mut generator = tables.policy.generator(&policy, folder, &format, &device)?;
     let source = Source::Collect(Collection {
         policy: &mut *generator,
         codec: &policy.codec,
@@ -105,7 +103,7 @@ fn collect_and_train(
         engine: &engine,
         questions: &questions,
     });
-    train(tables, arguments, out, &base, source)
+    train(tables, arguments, out, &base, device, source)
 }
 
 fn train(
@@ -113,9 +111,9 @@ fn train(
     arguments: &Arguments,
     out: &Path,
     base: &LanguageModel,
+    device: Device,
     source: Source<'_>,
 ) -> Result<SimulatorReport, Failure> {
-    let device = tables.device.open()?;
     let template = match (&tables.tune.template, tables.tune.model.as_ref().or(tables.model.as_ref())) {
         (Some(file), _) => SimulatorPrompt::new(&read_text(file)?)?,
         (None, Some(folder)) => SimulatorPrompt::for_model(folder)?,

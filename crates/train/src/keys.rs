@@ -107,18 +107,30 @@ pub(crate) fn comparable(config: &TrainConfig) -> Value {
 
 /// The first key whose values differ and that decides results.
 pub(crate) fn change(before: &Value, now: &Value) -> Option<KeyChange> {
-    changed(String::new(), Some(before), Some(now))
+    KeyChange::first(before, now, &|key| KEYS.contains(&(key, Decides::Resources)))
 }
 
-fn changed(key: String, before: Option<&Value>, now: Option<&Value>) -> Option<KeyChange> {
-    if before == now || KEYS.contains(&(key.as_str(), Decides::Resources)) {
+impl KeyChange {
+    /// The first key, as a path, whose values differ; those that decide no result are passed over, with all that is below them.
+    pub fn first(before: &Value, now: &Value, is_resource: &dyn Fn(&str) -> bool) -> Option<Self> {
+        changed(String::new(), Some(before), Some(now), is_resource)
+    }
+}
+
+fn changed(
+    key: String,
+    before: Option<&Value>,
+    now: Option<&Value>,
+    is_resource: &dyn Fn(&str) -> bool,
+) -> Option<KeyChange> {
+    if before == now || is_resource(&key) {
         return None;
     }
     let (Some(Value::Object(old)), Some(Value::Object(new))) = (before, now) else {
         return Some(KeyChange { key, before: before.cloned(), now: now.cloned() });
     };
     let path = |name: &String| if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-    old.keys().chain(new.keys()).find_map(|name| changed(path(name), old.get(name), new.get(name)))
+    old.keys().chain(new.keys()).find_map(|name| changed(path(name), old.get(name), new.get(name), is_resource))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zerosearch_generate::{Ledger, Role};
 use zerosearch_simulator::{CompleterJudge, Judge, RuleJudge};
 
-use super::keys::{refuse_misplaced, required};
+use super::keys::{Given, refuse_misplaced, required};
 use super::served_model::{Api, Backend, OF_SERVERS, ServerKeys};
 use super::simulator::local;
 use super::{EngineError, ServedModel};
@@ -95,17 +95,9 @@ impl TryFrom<JudgeKeys> for JudgeConfig {
     fn try_from(keys: JudgeKeys) -> Result<Self, String> {
         let JudgeKeys { kind, backend, model, url, urls, api, system, served_model, key_env, concurrency } = keys;
         let is_local = backend.unwrap_or_default() == Backend::Local;
-        let given = [
-            ("backend", backend.is_some()),
-            ("model", model.is_some()),
-            ("url", url.is_some()),
-            ("urls", urls.is_some()),
-            ("api", api.is_some()),
-            ("system", system.is_some()),
-            ("served_model", served_model.is_some()),
-            ("key_env", key_env.is_some()),
-            ("concurrency", concurrency.is_some()),
-        ];
+        let keys = ServerKeys { backend, url, urls, api, system, served_model, key_env, concurrency };
+        let own = [("backend", backend.is_some()), ("model", model.is_some())];
+        let given: Vec<Given> = own.into_iter().chain(keys.given()).collect();
         if let Kind::Rule = kind {
             return refuse_misplaced(&given, &[], "kind = \"rule\"").map(|()| Self::Rule);
         }
@@ -113,7 +105,6 @@ impl TryFrom<JudgeKeys> for JudgeConfig {
             let taken: Vec<&str> = ["backend"].into_iter().chain(OF_SERVERS).collect();
             refuse_misplaced(&given, &taken, "a backend that is a server")?;
         }
-        let keys = ServerKeys { backend, url, urls, api, system, served_model, key_env, concurrency };
         match keys.server()? {
             Some(server) => Ok(Self::Served(server)),
             None => Ok(Self::Local(required(

@@ -1,7 +1,13 @@
 //! The place where the policy is decoded.
 
+use std::path::Path;
+
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
+use zerosearch_generate::Generator;
+use zerosearch_grammar::EpisodeFormat;
+use zerosearch_lm::{LanguageModel, LmError, LocalGenerator};
 
 use super::GeneratorConfig;
 use super::keys::required;
@@ -10,6 +16,26 @@ use super::keys::required;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "toml::Table", into = "toml::Table")]
 pub struct PolicyConfig(pub Option<GeneratorConfig>);
+
+impl PolicyConfig {
+    /// A generator for a policy that does not change: of this process, on the device, or of the server
+    /// ([`GeneratorConfig::generator_of`]). `folder` is the model's own.
+    ///
+    /// # Errors
+    /// When the model does not fit the device, or no server is there or can load the folder.
+    pub fn generator(
+        &self,
+        model: &LanguageModel,
+        folder: &Path,
+        format: &EpisodeFormat,
+        device: &Device,
+    ) -> Result<Box<dyn Generator>, LmError> {
+        match &self.0 {
+            Some(served) => Ok(served.generator_of(model, folder, format)?),
+            None => Ok(Box::new(LocalGenerator::for_model_on(model, device)?)),
+        }
+    }
+}
 
 impl TryFrom<Table> for PolicyConfig {
     type Error = String;

@@ -5,7 +5,7 @@ use zerosearch_remote::{OpenAiServer, RetryPolicy, served_models};
 use zerosearch_search::key_from_env;
 
 use super::EngineError;
-use super::keys::required;
+use super::keys::{Given, required};
 
 /// A server that completes texts: SGLang, vLLM, llama.cpp, or any other that speaks OpenAI's protocol.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,20 +99,24 @@ pub(super) struct ServerKeys {
 pub(super) const OF_SERVERS: [&str; 7] = ["urls", "url", "api", "system", "served_model", "key_env", "concurrency"];
 
 impl ServerKeys {
+    /// The keys that only a server takes, and whether each was given.
+    pub(super) fn given(&self) -> [Given; 7] {
+        let Self { backend: _, url, urls, api, system, served_model, key_env, concurrency } = self;
+        [
+            ("url", url.is_some()),
+            ("urls", urls.is_some()),
+            ("api", api.is_some()),
+            ("system", system.is_some()),
+            ("served_model", served_model.is_some()),
+            ("key_env", key_env.is_some()),
+            ("concurrency", concurrency.is_some()),
+        ]
+    }
+
     /// The server; none where the model is local.
     pub(super) fn server(self) -> Result<Option<ServedModel>, String> {
         let Some(backend) = self.backend.unwrap_or_default().server() else {
-            let Self { url, urls, api, system, served_model, key_env, concurrency, .. } = &self;
-            let given = [
-                ("url", url.is_some()),
-                ("urls", urls.is_some()),
-                ("api", api.is_some()),
-                ("system", system.is_some()),
-                ("served_model", served_model.is_some()),
-                ("key_env", key_env.is_some()),
-                ("concurrency", concurrency.is_some()),
-            ];
-            return match given.iter().find(|(_, is_given)| *is_given) {
+            return match self.given().iter().find(|(_, is_given)| *is_given) {
                 Some((key, _)) => Err(format!(
                     "`{key}` does not go with backend = \"local\", which is the default: expected backend = \"openai\", \
                      \"sglang\" or \"vllm\" beside it"

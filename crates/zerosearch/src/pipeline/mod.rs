@@ -7,6 +7,7 @@ pub(crate) mod collect;
 mod config;
 mod error;
 mod evaluation;
+pub(crate) mod folder;
 mod report;
 mod run;
 pub(crate) mod tune;

@@ -1,13 +1,12 @@
 //! The stages in their order.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use zerosearch_eval::Strategy;
-use zerosearch_files::{prepare_folder, write_atomic};
+use zerosearch_files::prepare_folder;
 use zerosearch_generate::Ledger;
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{LanguageModel, LocalCompleter, StoredDtype};
@@ -22,6 +21,7 @@ use zerosearch_train::{Trainer, read_samples, samples_path};
 
 use super::collect::Collector;
 use super::evaluation::Examination;
+use super::folder::Folder;
 use super::report::write_run_report;
 use super::tune::{engine, tune};
 use super::{Material, Outcome, PipelineConfig, PipelineError, Summary};
@@ -169,7 +169,7 @@ impl<'a> Pipeline<'a> {
             base_search,
             trained_search,
         };
-        self.write("summary.json", &summary)?;
+        self.folder().write("summary.json", &summary)?;
         let samples = read_samples(samples_path(self.out.join(SAMPLES), self.config.train.steps))?;
         write_run_report(self.out, &summary, &samples, &base.codec)?;
         Ok(PipelineEnd::Finished(Box::new(Outcome { summary, predictions })))
@@ -197,12 +197,12 @@ impl<'a> Pipeline<'a> {
         if self.marked()?.is_some_and(|before| before == self.config) {
             return Ok(());
         }
-        self.write(MARKER, &self.config)
+        self.folder().write(MARKER, &self.config)
     }
 
     /// The configuration of the run in the folder, if there is one.
     fn marked(&self) -> Result<Option<PipelineConfig>, PipelineError> {
-        if self.out.join(MARKER).exists() { self.read(MARKER).map(Some) } else { Ok(None) }
+        self.folder().read_if_there(MARKER)
     }
 
     fn simulator(
@@ -214,7 +214,7 @@ impl<'a> Pipeline<'a> {
     ) -> Result<(LanguageModel, Tuned), PipelineError> {
         let (folder, figures) = (self.out.join("simulator"), self.out.join("simulator.json"));
         if figures.exists() {
-            return Ok((LanguageModel::read(&folder)?, self.read("simulator.json")?));
+            return Ok((LanguageModel::read(&folder)?, self.folder().read("simulator.json")?));
         }
         let seed = self.config.train.seed;
         let (rollout, device) = (self.config.train.rollout, &self.device);
@@ -242,7 +242,7 @@ impl<'a> Pipeline<'a> {
         };
         let tuned = Tuned { before, prompt_mode: Some(prompt_mode), first_attempt, as_used, surface_auc };
         self.save_model("simulator", &simulator, Some(template))?;
-        self.write("simulator.json", &tuned)?;
+        self.folder().write("simulator.json", &tuned)?;
         Ok((simulator, tuned))
     }
 
@@ -286,7 +286,7 @@ impl<'a> Pipeline<'a> {
     /// The searches on the real engine, kept in the folder until they have labels: a judge that fails costs none of them.
     fn collected(&self, collector: &Collector<'_>) -> Result<Collected, PipelineError> {
         if self.out.join(COLLECTED).exists() {
-            return self.read(COLLECTED);
+            return self.folder().read(COLLECTED);
         }
         let searches = collector.collect(
             "collect with the real engine",
@@ -301,7 +301,7 @@ impl<'a> Pipeline<'a> {
             self.config.simulator_lessons.evidence,
         )?;
         let collected = Collected { searches, twins };
-        self.write(COLLECTED, &collected)?;
+        self.folder().write(COLLECTED, &collected)?;
         Ok(collected)
     }
 
@@ -315,7 +315,8 @@ impl<'a> Pipeline<'a> {
         interrupted: &AtomicBool,
     ) -> Result<Option<(LanguageModel, u64)>, PipelineError> {
         // Counted over all processes that had a part in the run.
-        let counted_before: u64 = if self.resume && self.out.join(CALLS).exists() { self.read(CALLS)? } else { 0 };
+        let counted_before: u64 =
+            if self.resume && self.out.join(CALLS).exists() { self.folder().read(CALLS)? } else { 0 };
         let before = calls.total();
         let real_calls = || counted_before + calls.total() - before;
         let config = self.config.train.clone();
@@ -343,7 +344,7 @@ impl<'a> Pipeline<'a> {
                 bar.finish();
                 return Ok(Some((trainer.into_model()?, real_calls())));
             }
-            if let Err(error) = self.write(CALLS, &real_calls()) {
+            if let Err(error) = self.folder().write(CALLS, &real_calls()) {
                 trainer.checkpoint()?;
                 return Err(error);
             }
@@ -365,19 +366,8 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    fn write(&self, name: &str, value: &impl Serialize) -> Result<(), PipelineError> {
-        let path = self.out.join(name);
-        let text = serde_json::to_string_pretty(value).map_err(|error| PipelineError::file(&path, error))?;
-        Ok(write_atomic(&path, format!("{text}\n").as_bytes())?)
-    }
-
-    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T, PipelineError> {
-        let path: PathBuf = self.out.join(name);
-        let text = std::fs::read(&path)
-            .and_then(zerosearch_files::decode_text)
-            .map_err(|error| PipelineError::file(&path, error))?;
-        serde_json::from_str(&text)
-            .map_err(|error| PipelineError::file(&path, format!("{error}; was the write cut short?")))
+    fn folder(&self) -> Folder<'_> {
+        Folder(self.out)
     }
 
     fn algorithm_name(&self) -> String {

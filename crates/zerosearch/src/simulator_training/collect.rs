@@ -14,9 +14,9 @@ use zerosearch_simulator::{Interaction, Judge, LabelledInteraction, TuningRow, c
 use zerosearch_text::{Codec, PromptTemplate};
 
 use super::SimulatorTrainingConfig;
-use super::folder::Folder;
 use crate::pipeline::PipelineError;
 use crate::pipeline::collect::{Episodes, interactions, spread};
+use crate::pipeline::folder::Folder;
 
 /// Where interactions come from: a policy that answers questions with a real engine.
 pub struct Collection<'a> {

@@ -1,14 +1,11 @@
-//! The run's folder: whose it is, and what is in it.
+//! The owner of a run's folder.
 
-use std::path::{Path, PathBuf};
-
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
-use zerosearch_files::{prepare_folder, write_atomic};
+use zerosearch_files::prepare_folder;
 use zerosearch_train::KeyChange;
 
 use crate::pipeline::PipelineError;
+use crate::pipeline::folder::Folder;
 
 /// All that decides results: where it is, a run has begun.
 const MARKER: &str = "simulator_training.json";
@@ -17,20 +14,14 @@ const MARKER: &str = "simulator_training.json";
 const RESOURCES: [&str; 6] =
     ["chunk", "micro_batch_tokens", "gradient_checkpointing", "concurrency", "search_batch", "search_concurrency"];
 
-pub(super) struct Folder<'a>(pub(super) &'a Path);
-
 impl Folder<'_> {
-    pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
     /// Makes the folder this run's, or sees that it is.
     pub(super) fn claim(&self, identity: &Value, resume: bool) -> Result<(), PipelineError> {
         if let Some(before) = self.read_if_there::<Value>(MARKER)? {
             if !resume {
                 return Err(PipelineError::Occupied { path: self.0.into() });
             }
-            if let Some(change) = difference("", Some(&before), Some(&written(identity))) {
+            if let Some(change) = difference(&before, &written(identity)) {
                 let remedy = "resume with the same settings and data, or start in another folder";
                 return Err(PipelineError::file(self.path(MARKER), format!("{change}; {remedy}")));
             }
@@ -41,25 +32,6 @@ impl Folder<'_> {
         }
         self.write(MARKER, identity)
     }
-
-    pub(super) fn write(&self, name: &str, value: &impl Serialize) -> Result<(), PipelineError> {
-        let path = self.path(name);
-        let text = serde_json::to_string_pretty(value).map_err(|error| PipelineError::file(&path, error))?;
-        Ok(write_atomic(&path, format!("{text}\n").as_bytes())?)
-    }
-
-    pub(super) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T, PipelineError> {
-        let path = self.path(name);
-        let text = std::fs::read(&path).and_then(zerosearch_files::decode_text);
-        let text = text.map_err(|error| PipelineError::file(&path, error))?;
-        serde_json::from_str(&text)
-            .map_err(|error| PipelineError::file(&path, format!("{error}; was the write cut short?")))
-    }
-
-    /// As [`read`](Self::read); `None` where there is no such file.
-    pub(super) fn read_if_there<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, PipelineError> {
-        if self.path(name).exists() { self.read(name).map(Some) } else { Ok(None) }
-    }
 }
 
 /// As it reads when it was written: the last bit of a fraction may differ.
@@ -68,14 +40,8 @@ fn written(value: &Value) -> Value {
 }
 
 /// The first key that differs and decides results.
-fn difference(path: &str, before: Option<&Value>, now: Option<&Value>) -> Option<KeyChange> {
-    if let (Some(Value::Object(old)), Some(Value::Object(new))) = (before, now) {
-        let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
-        let keys = keys.filter(|key| !RESOURCES.contains(&key.as_str()));
-        let path_of = |key: &str| if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
-        return keys.into_iter().find_map(|key| difference(&path_of(key), old.get(key), new.get(key)));
-    }
-    (before != now).then(|| KeyChange { key: path.into(), before: before.cloned(), now: now.cloned() })
+fn difference(before: &Value, now: &Value) -> Option<KeyChange> {
+    KeyChange::first(before, now, &|key| RESOURCES.contains(&key.rsplit('.').next().unwrap_or(key)))
 }
 
 #[cfg(test)]
@@ -87,7 +53,7 @@ mod tests {
     #[test]
     fn what_decides_results_is_named_and_resources_may_change() {
         let before = json!({"seed": 0, "collect": {"questions": 9, "chunk": 1}, "engine": {"kind": "bm25"}});
-        let change = |now: Value| difference("", Some(&before), Some(&now)).map(|change| change.key);
+        let change = |now: Value| difference(&before, &now).map(|change| change.key);
         let mut now = before.clone();
         now["collect"]["chunk"] = 5.into();
         assert_eq!(change(now.clone()), None);

@@ -17,13 +17,13 @@ use zerosearch_simulator::{
 };
 
 use super::collect::{Collected, Collection, INTERACTIONS, take};
-use super::folder::Folder;
 use super::report::{
     Agreement, DocumentsReport, PartReport, PerplexityReport, RowsReport, Share, SimulatorReport, StagesReport,
     SurfaceReport, TuningReport,
 };
 use super::{SimulatorTrainingConfig, TuneConfig};
 use crate::pipeline::PipelineError;
+use crate::pipeline::folder::Folder;
 use crate::pipeline::tune::{Tuning, engine, tune};
 
 /// The making of one simulator.
