@@ -14,6 +14,7 @@ fn report(text: &str) -> Report {
         charts: vec![Chart {
             title: text(),
             y_label: text(),
+            x_label: text(),
             lines: vec![line(vec![(1, 0.5), (2, 0.7)]), line(vec![(1, 0.1)])],
         }],
         trajectories: vec![ReportTrajectory {

@@ -23,6 +23,7 @@ mod logging;
 pub mod pipeline;
 pub mod prelude;
 mod served_policy;
+pub mod sim_to_real;
 pub mod simulator_training;
 
 pub use burn;

@@ -142,6 +142,16 @@ impl Tables {
         }
     }
 
+    /// The simulator, and the real engine that it is compared with: `[engine]` and `validation.engine`.
+    ///
+    /// # Errors
+    /// When one is missing, or they are not a simulator and a real engine.
+    pub fn engines_of_comparison(&self) -> Result<(&EngineConfig, &EngineConfig), ConfigError> {
+        let simulator = self.engine.as_ref().filter(|engine| engine.is_simulated()).ok_or(ConfigError::NoSimulator)?;
+        let validation = self.validation.as_ref().map(|_| self.engine_of_evaluation()).transpose()?.flatten();
+        Ok((simulator, validation.ok_or(ConfigError::NoneToCompare)?))
+    }
+
     /// With the corrections for a server's log-probabilities, where the file's keys do not say otherwise.
     fn corrected(mut self, keys: &toml::Table) -> Self {
         let train = keys.get("train").and_then(toml::Value::as_table);
