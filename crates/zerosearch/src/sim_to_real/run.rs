@@ -1,4 +1,4 @@
-//! The measurement.
+//! The measurement: episodes with both engines, then the same queries to both.
 
 use std::path::Path;
 
