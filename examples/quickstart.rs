@@ -59,9 +59,8 @@ fn main() -> Result<(), Failure> {
     config.train.algorithm = arguments.algorithm;
     let mut material = world_material()?;
     if arguments.small {
-        (config.collect_questions, config.simulator_steps, config.obedience_questions) = (40, 4, 20);
-        let every = (material.held_out.len() / 40).max(1);
-        material.held_out = material.held_out.into_iter().step_by(every).take(40).collect();
+        config = config.shortened();
+        material = material.shortened();
     }
 
     let interrupted = Arc::new(AtomicBool::new(false));

@@ -20,6 +20,7 @@ pub mod cost;
 pub mod device;
 mod failure;
 mod logging;
+pub mod paper_tables;
 pub mod pipeline;
 pub mod prelude;
 mod served_policy;

@@ -46,6 +46,13 @@ impl Default for PipelineConfig {
 }
 
 impl PipelineConfig {
+    /// The same with little of everything before the reinforcement learning: shows that a machine works, and says nothing
+    /// about the method.
+    #[must_use]
+    pub fn shortened(self) -> Self {
+        Self { collect_questions: 40, simulator_steps: 4, obedience_questions: 20, ..self }
+    }
+
     /// Checks the ranges of what is checked by no stage.
     ///
     /// # Errors

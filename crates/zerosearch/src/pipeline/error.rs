@@ -56,6 +56,9 @@ pub enum PipelineError {
     Metrics(#[from] zerosearch_metrics::MetricsError),
     /// A part failed.
     #[error(transparent)]
+    Reward(#[from] zerosearch_reward::RewardError),
+    /// A part failed.
+    #[error(transparent)]
     Rollout(#[from] zerosearch_rollout::RolloutError),
     /// A part failed.
     #[error(transparent)]

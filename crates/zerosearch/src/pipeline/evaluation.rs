@@ -64,17 +64,17 @@ pub struct Outcome {
     pub predictions: Vec<Prediction>,
 }
 
-pub(super) struct Examination<'a> {
-    pub(super) engine: &'a dyn SearchEngine,
-    pub(super) device: &'a Device,
-    pub(super) questions: &'a [Question],
-    pub(super) rollout: RolloutConfig,
-    pub(super) seed: u64,
+pub(crate) struct Examination<'a> {
+    pub(crate) engine: &'a dyn SearchEngine,
+    pub(crate) device: &'a Device,
+    pub(crate) questions: &'a [Question],
+    pub(crate) rollout: RolloutConfig,
+    pub(crate) seed: u64,
 }
 
 impl Examination<'_> {
     /// Greedy answers to every question, written to `file` as JSONL as well.
-    pub(super) fn of(
+    pub(crate) fn of(
         &self,
         label: &str,
         model: &LanguageModel,

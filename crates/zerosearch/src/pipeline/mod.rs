@@ -6,10 +6,11 @@
 pub(crate) mod collect;
 mod config;
 mod error;
-mod evaluation;
+pub(crate) mod evaluation;
 pub(crate) mod folder;
 mod report;
 mod run;
+pub(crate) mod steps;
 pub(crate) mod tune;
 mod world;
 

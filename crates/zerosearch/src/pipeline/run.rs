@@ -10,7 +10,7 @@ use zerosearch_files::prepare_folder;
 use zerosearch_generate::Ledger;
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::{LanguageModel, LocalCompleter, StoredDtype};
-use zerosearch_metrics::{ConsoleSink, ProgressBar, say};
+use zerosearch_metrics::{ConsoleSink, say};
 use zerosearch_search::{Bm25Index, CallCount, Counted, SearchEngine};
 use zerosearch_simulator::{
     Interaction, Judge, LabelledInteraction, Obedience, RuleJudge, SimulatedEngine, SimulationConfig, SimulatorPrompt,
@@ -23,6 +23,7 @@ use super::collect::Collector;
 use super::evaluation::Examination;
 use super::folder::Folder;
 use super::report::write_run_report;
+use super::steps::{COLUMNS, take_steps};
 use super::tune::{engine, tune};
 use super::{Material, Outcome, PipelineConfig, PipelineError, Summary};
 
@@ -73,6 +74,15 @@ struct Collected {
     twins: Vec<Interaction>,
 }
 
+/// The parts of a run when its reinforcement learning begins.
+pub(crate) struct Prepared {
+    pub(crate) base: LanguageModel,
+    pub(crate) simulator: LanguageModel,
+    pub(crate) simulator_prompt: SimulatorPrompt,
+    real: Counted<Bm25Index>,
+    tuned: Tuned,
+}
+
 impl<'a> Pipeline<'a> {
     /// The method as published: the exact rule judges. Everything is computed on the CPU; see
     /// [`DeviceName`](crate::device::DeviceName) for a GPU.
@@ -94,42 +104,8 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// When the folder holds another run, or a stage fails.
     pub fn run(&self, interrupted: &AtomicBool) -> Result<PipelineEnd, PipelineError> {
-        self.config.validate()?;
-        self.prepare()?;
-        let base = LanguageModel::read(self.model)?;
-        let format = EpisodeFormat::from(self.config.train.rollout.format);
-        let prompt = PromptTemplate::for_model_or(&base.codec, &format.prompt)?;
-        let simulator_prompt = SimulatorPrompt::for_model(self.model)?;
-        self.begin()?;
-        let real = Counted::new(Bm25Index::new(self.material.corpus.iter().cloned())?);
+        let Prepared { base, simulator, simulator_prompt, real, tuned } = self.before_training()?;
         let calls = real.calls();
-        let (count, train, test) = (base.weights.parameters(), self.material.train.len(), self.material.held_out.len());
-        say(format!(
-            "base policy: {:.1}M parameters; {} passages; {train} training and {test} held-out questions",
-            count as f64 / 1e6,
-            self.material.corpus.len()
-        ));
-        self.save_model("base", &base, None)?;
-
-        let (simulator, tuned) = self.simulator(&base, &prompt, &simulator_prompt, &real)?;
-        say(format!(
-            "simulator: results with a golden answer, {} held-out queries, keyword useful and keyword noisy:",
-            tuned.as_used.n
-        ));
-        let attempts = self.config.simulation.attempts;
-        for (name, o) in [
-            ("prompt mode".into(), tuned.prompt_mode),
-            ("before fine-tuning".into(), Some(tuned.before)),
-            ("fine-tuned, first attempt".into(), Some(tuned.first_attempt)),
-            (format!("as used: up to {attempts} attempts"), (attempts > 1).then_some(tuned.as_used)),
-        ] {
-            let Some(o) = o else { continue };
-            say(format!("  {name:28} {:5.1} % {:5.1} %", 100.0 * o.useful_contains, 100.0 * o.noisy_contains));
-        }
-        if let Some(auc) = tuned.surface_auc {
-            say(format!("  told apart by their surface alone: AUC {auc:.2} (0.5 is chance)"));
-        }
-
         let ledger = self.ledger.clone();
         let simulated = engine(self.config.simulation, &simulator, &simulator_prompt, &self.device, &ledger)?;
         if interrupted.load(Ordering::Relaxed) {
@@ -173,6 +149,45 @@ impl<'a> Pipeline<'a> {
         let samples = read_samples(samples_path(self.out.join(SAMPLES), self.config.train.steps))?;
         write_run_report(self.out, &summary, &samples, &base.codec)?;
         Ok(PipelineEnd::Finished(Box::new(Outcome { summary, predictions })))
+    }
+
+    /// Every stage before the reinforcement learning that is not done yet.
+    pub(crate) fn before_training(&self) -> Result<Prepared, PipelineError> {
+        self.config.validate()?;
+        self.prepare()?;
+        let base = LanguageModel::read(self.model)?;
+        let format = EpisodeFormat::from(self.config.train.rollout.format);
+        let prompt = PromptTemplate::for_model_or(&base.codec, &format.prompt)?;
+        let simulator_prompt = SimulatorPrompt::for_model(self.model)?;
+        self.begin()?;
+        let real = Counted::new(Bm25Index::new(self.material.corpus.iter().cloned())?);
+        let (count, train, test) = (base.weights.parameters(), self.material.train.len(), self.material.held_out.len());
+        say(format!(
+            "base policy: {:.1}M parameters; {} passages; {train} training and {test} held-out questions",
+            count as f64 / 1e6,
+            self.material.corpus.len()
+        ));
+        self.save_model("base", &base, None)?;
+
+        let (simulator, tuned) = self.simulator(&base, &prompt, &simulator_prompt, &real)?;
+        say(format!(
+            "simulator: results with a golden answer, {} held-out queries, keyword useful and keyword noisy:",
+            tuned.as_used.n
+        ));
+        let attempts = self.config.simulation.attempts;
+        for (name, o) in [
+            ("prompt mode".into(), tuned.prompt_mode),
+            ("before fine-tuning".into(), Some(tuned.before)),
+            ("fine-tuned, first attempt".into(), Some(tuned.first_attempt)),
+            (format!("as used: up to {attempts} attempts"), (attempts > 1).then_some(tuned.as_used)),
+        ] {
+            let Some(o) = o else { continue };
+            say(format!("  {name:28} {:5.1} % {:5.1} %", 100.0 * o.useful_contains, 100.0 * o.noisy_contains));
+        }
+        if let Some(auc) = tuned.surface_auc {
+            say(format!("  told apart by their surface alone: AUC {auc:.2} (0.5 is chance)"));
+        }
+        Ok(Prepared { base, simulator, simulator_prompt, real, tuned })
     }
 
     /// The run's folder, empty or, when resuming, with what is there. What stands in the way in it is noticed before any work.
@@ -320,7 +335,7 @@ impl<'a> Pipeline<'a> {
         let before = calls.total();
         let real_calls = || counted_before + calls.total() - before;
         let config = self.config.train.clone();
-        let mut trainer = Trainer::builder(base.clone(), self.material.train.clone(), simulated)
+        let trainer = Trainer::builder(base.clone(), self.material.train.clone(), simulated)
             .device(self.device.clone())
             .ledger(ledger)
             .checkpoints(self.out.join("checkpoints"))
@@ -329,27 +344,10 @@ impl<'a> Pipeline<'a> {
             .samples(self.out.join(SAMPLES), 2 * config.samples_per_question)
             .config(config)
             .build()?;
-        let (done, steps) = (trainer.steps_done(), self.config.train.steps);
-        if done > 0 {
-            say(format!("resumed after step {done} of {steps}"));
-        }
-        let bar = ProgressBar::resumed("train against the simulator", steps, done);
-        loop {
-            if interrupted.load(Ordering::Relaxed) && !trainer.is_finished() {
-                bar.finish();
-                trainer.checkpoint()?;
-                return Ok(None);
-            }
-            if trainer.next_step()?.is_none() {
-                bar.finish();
-                return Ok(Some((trainer.into_model()?, real_calls())));
-            }
-            if let Err(error) = self.folder().write(CALLS, &real_calls()) {
-                trainer.checkpoint()?;
-                return Err(error);
-            }
-            bar.advance(1);
-        }
+        let policy = take_steps(trainer, "train against the simulator", interrupted, &mut || {
+            self.folder().write(CALLS, &real_calls())
+        })?;
+        Ok(policy.map(|policy| (policy, real_calls())))
     }
 
     fn save_model(
@@ -389,13 +387,3 @@ const COLLECTED: &str = "collected.json";
 
 /// Queries that reached the real engine while the policy was trained.
 const CALLS: &str = "real_search_calls_during_training.json";
-
-const COLUMNS: [(&str, &str); 7] = [
-    ("reward", "critic/score/mean"),
-    ("noise", "curriculum/noise_probability"),
-    ("searches", "env/number_of_valid_search"),
-    ("finished", "env/finish_ratio"),
-    ("kl", "actor/kl_loss"),
-    ("entropy", "actor/entropy"),
-    ("s", "timing_s/step"),
-];

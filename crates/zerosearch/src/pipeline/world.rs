@@ -17,6 +17,16 @@ pub struct Material {
     pub held_out: Vec<Question>,
 }
 
+impl Material {
+    /// The same with 40 of the held-out questions, spread over all of them; see [`PipelineConfig::shortened`](super::PipelineConfig::shortened).
+    #[must_use]
+    pub fn shortened(mut self) -> Self {
+        let every = (self.held_out.len() / 40).max(1);
+        self.held_out = self.held_out.into_iter().step_by(every).take(40).collect();
+        self
+    }
+}
+
 /// Held-out questions of one hop, and of several, that are asked in the end: enough for an interval of ±6 points.
 const HELD_OUT: usize = 250;
 

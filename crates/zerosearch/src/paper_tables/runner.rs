@@ -1,0 +1,387 @@
+//! The runs behind the cells.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use burn::tensor::Device;
+use serde_json::{Value, json};
+use zerosearch_data::{Fingerprint, Question, fingerprint};
+use zerosearch_eval::{GroupedScores, Strategy};
+use zerosearch_files::{prepare_file, prepare_folder};
+use zerosearch_generate::{Ledger, Role};
+use zerosearch_grammar::EpisodeFormat;
+use zerosearch_kernels::InstructionSet;
+use zerosearch_lm::{LanguageModel, StoredDtype};
+use zerosearch_metrics::{ConsoleSink, say};
+use zerosearch_search::{Bm25Index, SearchEngine};
+use zerosearch_simulator::SimulatorPrompt;
+use zerosearch_train::{TrainError, Trainer, TrainerBuilder, read_ledger};
+
+use super::experiment::hash;
+use super::{Cell, CellConfig, CellScores, Experiment, Results, Training, TrainingEngine};
+use crate::pipeline::evaluation::Examination;
+use crate::pipeline::steps::{COLUMNS, take_steps};
+use crate::pipeline::tune::engine;
+use crate::pipeline::{Material, Pipeline, PipelineConfig, PipelineError};
+
+/// A mistake in a training run, made through the seams that any program has.
+pub trait Defect {
+    /// Its name in an [`Experiment`].
+    fn name(&self) -> &'static str;
+
+    /// The engine of the training with the mistake; `questions` are those of the training.
+    fn engine(&self, engine: Box<dyn SearchEngine>, questions: &[Question]) -> Box<dyn SearchEngine> {
+        let _ = questions;
+        engine
+    }
+
+    /// The trainer with the mistake.
+    ///
+    /// # Errors
+    /// When it cannot be made in a run of this configuration.
+    fn trainer(&self, builder: TrainerBuilder, training: &Training) -> Result<TrainerBuilder, TrainError> {
+        let _ = training;
+        Ok(builder)
+    }
+}
+
+/// Makes cells, and keeps in a folder what they have in common: the simulator of each seed. The folder also has each run's
+/// checkpoints, metrics, policy and predictions, so that a run that was killed goes on.
+pub struct Runner<'a> {
+    config: PipelineConfig,
+    model: &'a Path,
+    material: &'a Material,
+    work: &'a Path,
+    device: Device,
+    small: bool,
+    defects: Vec<Box<dyn Defect>>,
+    base: LanguageModel,
+    real: Arc<Bm25Index>,
+    /// A cell's configuration but for the simulator and the experiment.
+    common: CellConfig,
+    /// The simulator of the seed that was last asked for.
+    simulator: Option<(u64, LanguageModel, SimulatorPrompt)>,
+}
+
+impl<'a> Runner<'a> {
+    /// Reads the base model and indexes the passages. Everything is computed on the CPU.
+    ///
+    /// # Errors
+    /// When the configuration is out of range, or a file of the model is missing or broken.
+    pub fn new(
+        config: PipelineConfig,
+        model: &'a Path,
+        material: &'a Material,
+        work: &'a Path,
+    ) -> Result<Self, PipelineError> {
+        config.validate()?;
+        let common = CellConfig {
+            small: false,
+            model: of_folder(model)?,
+            corpus: of_corpus(material),
+            training_questions: fingerprint(&material.train),
+            held_out_questions: fingerprint(&material.held_out),
+            bounds: config.train.rollout,
+            simulator: Value::Null,
+            experiment: Experiment { strategy: Strategy::Search, training: None },
+        };
+        Ok(Self {
+            base: LanguageModel::read(model)?,
+            real: Arc::new(Bm25Index::new(material.corpus.iter().cloned())?),
+            config,
+            model,
+            material,
+            work,
+            device: Device::flex(),
+            small: false,
+            defects: Vec::new(),
+            common,
+            simulator: None,
+        })
+    }
+
+    /// Everything is computed on this device.
+    #[must_use]
+    pub fn device(self, device: Device) -> Self {
+        Self { device, ..self }
+    }
+
+    /// Marks the cells as those of a few steps on a few questions.
+    #[must_use]
+    pub fn small(self, small: bool) -> Self {
+        Self { small, ..self }
+    }
+
+    /// The defects that experiments may name.
+    #[must_use]
+    pub fn defects(self, defects: Vec<Box<dyn Defect>>) -> Self {
+        Self { defects, ..self }
+    }
+
+    /// Everything that decides the figures of a cell.
+    ///
+    /// # Errors
+    /// As [`Experiment::named`].
+    pub fn cell_config(&self, experiment: &str, seed: u64) -> Result<CellConfig, PipelineError> {
+        let experiment = Experiment::named(experiment, &self.config)?.with_seed(seed);
+        let simulator = match experiment.training.as_ref().map(|training| training.engine) {
+            Some(TrainingEngine::PromptedSimulator) => json!({ "simulation": self.config.simulation }),
+            Some(TrainingEngine::FineTunedSimulator) => of_simulator(&self.config),
+            Some(TrainingEngine::None | TrainingEngine::Real) | None => Value::Null,
+        };
+        Ok(CellConfig { small: self.small, simulator, experiment, ..self.common.clone() })
+    }
+
+    /// Those of the cells that `results` lack, or have of another configuration, in their order and each once.
+    ///
+    /// # Errors
+    /// When a file of the results is no cell, an experiment has no such name, or a small cell would replace a whole one.
+    pub fn missing<'n>(
+        &self,
+        cells: &[(&'n str, u64)],
+        results: &Results,
+    ) -> Result<Vec<(&'n str, u64)>, PipelineError> {
+        let mut missing = Vec::new();
+        for (experiment, seed) in cells {
+            let config = self.cell_config(experiment, *seed)?;
+            self.defect(&config.experiment)?;
+            results.refuse_smaller(experiment, *seed, &config)?;
+            let there = results.cell(experiment, *seed)?;
+            if there.is_none_or(|cell| cell.hash != config.hash()) && !missing.contains(&(*experiment, *seed)) {
+                missing.push((*experiment, *seed));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Runs the cells that `results` lack and writes each when it is done, after which `done` is called. `false` when interrupted.
+    ///
+    /// # Errors
+    /// As [`missing`](Self::missing), and when a run fails or `done` does.
+    pub fn fill(
+        &mut self,
+        cells: &[(&str, u64)],
+        results: &Results,
+        interrupted: &AtomicBool,
+        done: &mut dyn FnMut(&Cell) -> Result<(), PipelineError>,
+    ) -> Result<bool, PipelineError> {
+        let missing = self.missing(cells, results)?;
+        // Before hours of work.
+        prepare_folder(results.folder())?;
+        prepare_folder(self.work)?;
+        for (number, (experiment, seed)) in missing.iter().enumerate() {
+            if interrupted.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            say(format!("\ncell {} of {}: {experiment}, seed {seed}", number + 1, missing.len()));
+            let Some(cell) = self.run(experiment, *seed, interrupted)? else { return Ok(false) };
+            results.write(&cell)?;
+            done(&cell)?;
+        }
+        Ok(true)
+    }
+
+    /// One cell. `None` when interrupted.
+    fn run(&mut self, name: &str, seed: u64, interrupted: &AtomicBool) -> Result<Option<Cell>, PipelineError> {
+        let config = self.cell_config(name, seed)?;
+        let experiment = config.experiment.clone();
+        let hash = config.hash();
+        let folder = self.work.join(format!("{name}-{hash}-seed{seed}"));
+        prepare_folder(&folder)?;
+        let trained = match &experiment.training {
+            None => Ok(Some(self.base.clone())),
+            Some(training) => self.policy(training, seed, &folder, interrupted),
+        };
+        let (policy, failure) = match trained {
+            Ok(Some(policy)) => (Some(policy), None),
+            Ok(None) => return Ok(None),
+            // A training that diverges is a result.
+            Err(PipelineError::Train(error @ TrainError::NotFinite { .. })) => (None, Some(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        let began = Instant::now();
+        let scores = policy.map(|policy| self.scores(&policy, experiment.strategy, seed, &folder)).transpose()?;
+        let usage = read_ledger(folder.join(LEDGER))?;
+        // Over all processes that had a part in the training.
+        let training = usage.get(&Role::Policy).map_or(0.0, |policy| policy.device_seconds + policy.idle_seconds);
+        let seconds = training + began.elapsed().as_secs_f64();
+        let checkpoints = folder.join(CHECKPOINTS);
+        if checkpoints.exists() {
+            std::fs::remove_dir_all(&checkpoints)
+                .map_err(|error| PipelineError::file(&checkpoints, format!("cannot be removed: {error}")))?;
+        }
+        let instructions = match self.device == Device::flex() {
+            true => InstructionSet::current().name().to_owned(),
+            false => format!("{:?}", self.device),
+        };
+        Ok(Some(Cell { experiment: name.into(), seed, hash, instructions, scores, failure, seconds, usage, config }))
+    }
+
+    fn scores(
+        &self,
+        policy: &LanguageModel,
+        strategy: Strategy,
+        seed: u64,
+        folder: &Path,
+    ) -> Result<CellScores, PipelineError> {
+        let examination = Examination {
+            engine: &self.real,
+            device: &self.device,
+            questions: &self.material.held_out,
+            rollout: self.config.train.rollout,
+            seed,
+        };
+        let (_, predictions) = examination.of("evaluate", policy, strategy, &folder.join("predictions.jsonl"))?;
+        let GroupedScores { overall, single_hop, multi_hop, .. } = GroupedScores::of(&predictions);
+        Ok(CellScores { one_hop: single_hop, several_hops: multi_hop, all: overall })
+    }
+
+    /// The trained policy. `None` when interrupted.
+    fn policy(
+        &mut self,
+        training: &Training,
+        seed: u64,
+        folder: &Path,
+        interrupted: &AtomicBool,
+    ) -> Result<Option<LanguageModel>, PipelineError> {
+        let saved = folder.join("policy");
+        if saved.join("config.json").exists() {
+            return Ok(Some(LanguageModel::read(&saved)?));
+        }
+        prepare_file(folder.join("metrics.jsonl"), &[])?;
+        let ledger = Ledger::new();
+        let engine = self.engine(training.engine, seed, &ledger)?;
+        if interrupted.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let questions = &self.material.train;
+        let defect = training.defect.as_deref().and_then(|name| self.defects.iter().find(|it| it.name() == name));
+        let engine = match defect {
+            Some(defect) => defect.engine(engine, questions),
+            None => engine,
+        };
+        let mut builder = Trainer::builder(self.base.clone(), questions.clone(), engine)
+            .device(self.device.clone())
+            .ledger(ledger)
+            .reward(training.reward.build()?)
+            .checkpoints(folder.join(CHECKPOINTS))
+            .logs(folder)
+            .sink(ConsoleSink::stdout(&COLUMNS))
+            .config(training.train.clone());
+        if training.engine == TrainingEngine::None {
+            let format = EpisodeFormat::from(training.train.rollout.format);
+            builder = builder.prompt(Strategy::Cot.prompt(&self.base.codec, &format)?);
+        }
+        if let Some(defect) = defect {
+            builder = defect.trainer(builder, training)?;
+        }
+        let policy = take_steps(builder.build()?, "train", interrupted, &mut || Ok(()))?;
+        if let Some(policy) = &policy {
+            policy.save(&saved, StoredDtype::F32)?;
+        }
+        Ok(policy)
+    }
+
+    fn engine(
+        &mut self,
+        kind: TrainingEngine,
+        seed: u64,
+        ledger: &Ledger,
+    ) -> Result<Box<dyn SearchEngine>, PipelineError> {
+        Ok(match kind {
+            // An episode of one turn executes no search.
+            TrainingEngine::None | TrainingEngine::Real => Box::new(Arc::clone(&self.real)),
+            TrainingEngine::PromptedSimulator => {
+                let prompt = SimulatorPrompt::prompted()?;
+                Box::new(engine(self.config.simulation, &self.base, &prompt, &self.device, ledger)?)
+            }
+            TrainingEngine::FineTunedSimulator => {
+                let simulation = self.config.simulation;
+                let device = self.device.clone();
+                let (model, prompt) = self.simulator(seed)?;
+                Box::new(engine(simulation, model, prompt, &device, ledger)?)
+            }
+        })
+    }
+
+    /// The simulator of a seed, which all its runs have in common.
+    fn simulator(&mut self, seed: u64) -> Result<(&LanguageModel, &SimulatorPrompt), PipelineError> {
+        if self.simulator.as_ref().is_none_or(|(of, ..)| *of != seed) {
+            self.simulator = None;
+            let mut config = self.config.clone();
+            config.train.seed = seed;
+            let name = hash(&(&self.common, of_simulator(&config), &config.train));
+            let out: PathBuf = self.work.join(format!("simulator-{name}-seed{seed}"));
+            let mut pipeline = Pipeline::new(config, self.model, self.material, &out);
+            pipeline.resume = true;
+            pipeline.device = self.device.clone();
+            let prepared = pipeline.before_training()?;
+            self.simulator = Some((seed, prepared.simulator, prepared.simulator_prompt));
+        }
+        match &self.simulator {
+            Some((_, model, prompt)) => Ok((model, prompt)),
+            None => Err(PipelineError::file(self.work, "has no simulator")),
+        }
+    }
+
+    /// The defect that an experiment names.
+    fn defect(&self, experiment: &Experiment) -> Result<(), PipelineError> {
+        let name = experiment.training.as_ref().and_then(|training| training.defect.as_deref());
+        match name {
+            Some(name) if !self.defects.iter().any(|defect| defect.name() == name) => Err(PipelineError::Config {
+                key: "defect",
+                value: format!("{name:?}"),
+                expected: "one of the defects that the runner was given",
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+const CHECKPOINTS: &str = "checkpoints";
+const LEDGER: &str = "ledger.json";
+
+/// The keys of a pipeline that its simulator is made by.
+fn of_simulator(config: &PipelineConfig) -> Value {
+    let mut keys = serde_json::to_value(config).unwrap_or(Value::Null);
+    if let Some(keys) = keys.as_object_mut() {
+        keys.remove("train");
+    }
+    keys
+}
+
+/// Weights, tokenizer and prompts; not what is written about them.
+fn of_folder(model: &Path) -> Result<String, PipelineError> {
+    let failed = |path: &Path| {
+        let path = path.to_path_buf();
+        move |error: std::io::Error| PipelineError::file(path, error)
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(model).map_err(failed(model))? {
+        let path = entry.map_err(failed(model))?.path();
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        if ending.is_some_and(|ending| ["json", "jinja", "safetensors"].contains(&ending)) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let mut hash = Fingerprint::default();
+    for path in files {
+        hash.text(&path.file_name().unwrap_or_default().to_string_lossy());
+        let bytes = std::fs::read(&path).map_err(failed(&path))?;
+        hash.number(bytes.len());
+        hash.bytes(&bytes);
+    }
+    Ok(hash.to_string())
+}
+
+fn of_corpus(material: &Material) -> String {
+    let mut hash = Fingerprint::default();
+    for document in &material.corpus {
+        hash.text(document.id.as_deref().unwrap_or_default());
+        hash.text(&document.text());
+    }
+    format!("{}-{hash}", material.corpus.len())
+}
