@@ -18,6 +18,7 @@
 pub mod config;
 pub mod cost;
 pub mod device;
+pub mod dry_run;
 mod failure;
 mod logging;
 pub mod paper_tables;

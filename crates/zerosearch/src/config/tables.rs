@@ -15,6 +15,7 @@ use super::{
     Api, ConfigError, EngineConfig, GeneratorConfig, JudgeConfig, PolicyConfig, RunConfig, ValidationConfig, is_default,
 };
 use crate::device::DeviceName;
+use crate::dry_run::{DryRunConfig, Rates};
 use crate::simulator_training::{CollectConfig, TuneConfig};
 
 /// A file of `train`, `evaluate`, `ask` and the others: one set of tables, all of which may be left out. Unknown keys are refused.
@@ -80,6 +81,12 @@ pub struct Tables {
     /// How `train_simulator` fine-tunes the simulator.
     #[serde(skip_serializing_if = "is_default")]
     pub tune: TuneConfig,
+    /// Figures for a dry run of `train`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub dry_run: DryRunConfig,
+    /// Measured speeds and prices for it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub rates: Rates,
 }
 
 impl Tables {
