@@ -20,6 +20,7 @@ fn report(text: &str) -> Report {
         trajectories: vec![ReportTrajectory {
             title: text(),
             facts: vec![(text(), text())],
+            lists: vec![(text(), vec![text(), text()])],
             spans: vec![
                 span(Author::Prompt, false, None),
                 span(Author::Policy, true, Some(-0.25)),

@@ -40,7 +40,7 @@ impl Default for PipelineConfig {
             simulator_learning_rate: 5e-4,
             simulator_lessons: Lessons::default(),
             simulation: SimulationConfig { max_new_tokens: 240, ..SimulationConfig::default() },
-            train: TrainConfig::small(Grpo::default()),
+            train: TrainConfig { validate_every: 5, ..TrainConfig::small(Grpo::default()) },
         }
     }
 }
