@@ -26,17 +26,23 @@ pub struct Lessons {
     pub answer_weight: f32,
     /// The same for the other answer in a contradiction. More makes noisy documents mention the golden answer less often, and useful ones as well.
     pub contradiction_weight: f32,
+    /// How much more the tokens before either answer weigh in its sentence: an answer is stated when its sentence is begun.
+    pub sentence_weight: f32,
+    /// Share of the examples of which only the first document is learnt: the one with the evidence, at a third of the cost.
+    pub first_document: f64,
 }
 
 impl Default for Lessons {
     fn default() -> Self {
         Self {
             substitution: 1.0,
-            contradiction: 0.75,
+            contradiction: 0.6,
             evidence_first: true,
             evidence: 0,
-            answer_weight: 10.0,
-            contradiction_weight: 5.0,
+            answer_weight: 12.0,
+            contradiction_weight: 2.0,
+            sentence_weight: 4.0,
+            first_document: 0.7,
         }
     }
 }
@@ -51,6 +57,8 @@ impl Lessons {
             evidence: 1,
             answer_weight: 6.0,
             contradiction_weight: 1.0,
+            sentence_weight: 1.0,
+            first_document: 0.0,
         }
     }
 
@@ -60,12 +68,21 @@ impl Lessons {
     /// Names the key, its value and what is allowed.
     pub fn validate(&self) -> Result<(), SimulatorError> {
         let refuse = |key, value: String, expected| Err(SimulatorError::Lessons { key, value, expected });
-        for (key, share) in [("substitution", self.substitution), ("contradiction", self.contradiction)] {
+        let shares = [
+            ("substitution", self.substitution),
+            ("contradiction", self.contradiction),
+            ("first_document", self.first_document),
+        ];
+        for (key, share) in shares {
             if !(0.0..=1.0).contains(&share) {
                 return refuse(key, share.to_string(), "0 to 1");
             }
         }
-        let weights = [("answer_weight", self.answer_weight), ("contradiction_weight", self.contradiction_weight)];
+        let weights = [
+            ("answer_weight", self.answer_weight),
+            ("contradiction_weight", self.contradiction_weight),
+            ("sentence_weight", self.sentence_weight),
+        ];
         if let Some((key, weight)) = weights.into_iter().find(|(_, weight)| !(weight.is_finite() && *weight > 0.0)) {
             return refuse(key, weight.to_string(), "a finite number above 0");
         }
@@ -86,15 +103,15 @@ impl Lessons {
         useful: &[&LabelledInteraction],
         rng: &mut impl Rng,
     ) -> Lesson {
-        if row.quality == Quality::Noisy
-            && rng.random_bool(self.contradiction)
-            && let Some(contradicted) = useful.choose(rng)
-            && let Some((row, other)) = answers.contradict(contradicted, rng)
-        {
-            return Lesson { row, decisive: vec![other], weight: self.contradiction_weight };
-        }
-        let row = if rng.random_bool(self.substitution) { answers.draw(row, rng) } else { row.clone() };
-        Lesson::new(row, self.answer_weight)
+        let contradiction = (row.quality == Quality::Noisy && rng.random_bool(self.contradiction))
+            .then(|| answers.contradict(useful.choose(rng)?, rng))
+            .flatten();
+        let lesson = match contradiction {
+            Some((row, other)) => Lesson { decisive: vec![other], ..Lesson::new(row, self.contradiction_weight) },
+            None if rng.random_bool(self.substitution) => Lesson::new(answers.draw(row, rng), self.answer_weight),
+            None => Lesson::new(row.clone(), self.answer_weight),
+        };
+        Lesson { sentence_weight: self.sentence_weight, is_cut: rng.random_bool(self.first_document), ..lesson }
     }
 }
 
@@ -142,7 +159,7 @@ mod tests {
                 let said = documents.iter().any(|text| crate::mentions(text, &decisive));
                 let contradicts = decisive != *golden_answers;
                 assert!(said == (mentions || contradicts) && !(contradicts && mentions), "{learnt:?} {decisive:?}");
-                assert_eq!(weight, if contradicts { 5.0 } else { 10.0 });
+                assert_eq!(weight, if contradicts { 2.0 } else { 12.0 });
                 seen += usize::from(learnt.interaction != row.interaction);
             }
         }

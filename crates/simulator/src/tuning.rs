@@ -7,6 +7,9 @@ use zerosearch_text::Codec;
 
 use crate::{LabelledInteraction, SimulatorError, SimulatorPrompt, documents_text};
 
+/// The signs that end a sentence or a document.
+const ENDS: [char; 7] = ['.', '!', '?', '\n', '。', '！', '？'];
+
 /// A labelled interaction as it is learnt once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lesson {
@@ -16,12 +19,17 @@ pub struct Lesson {
     pub decisive: Vec<String>,
     /// How much more than another a token of theirs weighs.
     pub weight: f32,
+    /// How much more the tokens before them weigh in the same sentence.
+    pub sentence_weight: f32,
+    /// Whether nothing after the first document is learnt.
+    pub is_cut: bool,
 }
 
 impl Lesson {
     /// An interaction as it stands, with the weight of a token of a golden answer.
     pub fn new(row: LabelledInteraction, answer_weight: f32) -> Self {
-        Self { decisive: row.interaction.golden_answers.clone(), row, weight: answer_weight }
+        let decisive = row.interaction.golden_answers.clone();
+        Self { row, decisive, weight: answer_weight, sentence_weight: 1.0, is_cut: false }
     }
 
     /// The prompt with its keyword, then the documents and end of text.
@@ -33,12 +41,20 @@ impl Lesson {
         let text = prompt.render(&i.question, &i.golden_answers, &i.query, self.row.quality, i.documents.len())?;
         let mut completion = codec.encode_document(&documents_text(&i.documents));
         completion.extend(codec.eos_ids().first());
+        let texts: Vec<String> = completion.iter().map(|token| codec.decode(&[*token])).collect();
+        if self.is_cut
+            && let Some(end) = texts.iter().position(|text| text.contains('\n'))
+        {
+            completion.truncate(end + 1);
+        }
         let mut example = SftExample::completion(&codec.encode(&text), &completion);
         for decisive in &self.decisive {
             // As a word in a sentence: with the blank before it, in scripts that have blanks.
             let blank = if decisive.starts_with(runs_words_together) { "" } else { " " };
             let decisive = codec.encode_document(&format!("{blank}{decisive}"));
             for start in occurrences(&completion, &decisive) {
+                let ended = texts[..start].iter().rposition(|text| text.ends_with(ENDS)).map_or(0, |end| end + 1);
+                example.weights[ended..start].iter_mut().for_each(|weight| *weight = weight.max(self.sentence_weight));
                 example.weights[start..start + decisive.len()].fill(self.weight);
             }
         }
@@ -85,12 +101,21 @@ mod tests {
             documents: vec!["the capital is Moundou".into(), "Chad is Chad".into()],
         };
         let row = LabelledInteraction { interaction, quality: Quality::Useful };
-        let example = sft_examples(&[row], &SimulatorPrompt::sft().unwrap(), &codec, 6.0).unwrap().remove(0);
+        let example =
+            sft_examples(std::slice::from_ref(&row), &SimulatorPrompt::sft().unwrap(), &codec, 6.0).unwrap().remove(0);
         let answer = codec.encode_document(" Moundou");
         let heavy = example.positions.iter().zip(&example.weights).filter(|(_, weight)| **weight > 1.0);
         let heavy: Vec<TokenId> = heavy.map(|(position, _)| example.tokens[*position]).collect();
         assert_eq!(heavy, answer);
         assert_eq!(example.positions.len(), example.weights.len());
+
+        let docs = |text: &str| codec.encode_document(text);
+        let lesson = Lesson { sentence_weight: 2.0, is_cut: true, ..Lesson::new(row, 6.0) };
+        let cut = lesson.example(&SimulatorPrompt::sft().unwrap(), &codec).unwrap();
+        // The first document, its end of line, and no end of text.
+        assert_eq!(cut.positions.len(), docs("Doc 1: the capital is Moundou\n").len());
+        let of = |wanted: f32| cut.weights.iter().filter(|weight| **weight == wanted).count();
+        assert_eq!((of(6.0), of(1.0)), (answer.len(), 1), "all but the end of line is one sentence: {:?}", cut.weights);
         assert_eq!(occurrences(&[1, 2, 1, 2, 1], &[1, 2, 1]), [0, 2]);
         assert_eq!(occurrences(&[1], &[1, 2]), Vec::<usize>::new());
     }

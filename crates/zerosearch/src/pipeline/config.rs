@@ -35,11 +35,12 @@ impl Default for PipelineConfig {
         Self {
             collect_questions: 1000,
             obedience_questions: 200,
-            simulator_steps: 160,
+            simulator_steps: 240,
             simulator_batch: 24,
             simulator_learning_rate: 5e-4,
             simulator_lessons: Lessons::default(),
-            simulation: SimulationConfig { max_new_tokens: 240, ..SimulationConfig::default() },
+            // Cooler than the library's 0.8: so small a model misspells what it copies.
+            simulation: SimulationConfig { temperature: 0.6, max_new_tokens: 240, ..SimulationConfig::default() },
             train: TrainConfig { validate_every: 5, ..TrainConfig::small(Grpo::default()) },
         }
     }
