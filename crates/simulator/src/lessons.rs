@@ -28,7 +28,7 @@ pub struct Lessons {
     pub contradiction_weight: f32,
     /// How much more the tokens before either answer weigh in its sentence: an answer is stated when its sentence is begun.
     pub sentence_weight: f32,
-    /// Share of the examples of which only the first document is learnt: the one with the evidence, at a third of the cost.
+    /// Share of the examples of which only the first document is learnt: the one with the evidence, at less cost.
     pub first_document: f64,
 }
 
