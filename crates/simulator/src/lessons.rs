@@ -150,7 +150,7 @@ mod tests {
             let mut rng = Stream { step, ..Stream::default() }.rng();
             for row in &rows {
                 assert_eq!(Lessons::as_found().draw(row, &answers, &useful, &mut rng), Lesson::new(row.clone(), 6.0));
-                let Lesson { row: learnt, decisive, weight } =
+                let Lesson { row: learnt, decisive, weight, .. } =
                     Lessons::default().draw(row, &answers, &useful, &mut rng);
                 let Interaction { documents, golden_answers, .. } = &learnt.interaction;
                 let mentions = documents.iter().any(|text| crate::mentions(text, golden_answers));

@@ -73,3 +73,32 @@ fn result(name: &str, summary: &Summary) -> Vec<String> {
         percent(summary.simulator.noisy_contains),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_run_has_a_line_in_every_chart_that_it_has_figures_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = |name: &str, row: &str| {
+            let run = folder.path().join(name);
+            std::fs::create_dir_all(&run).unwrap();
+            std::fs::write(run.join("metrics.jsonl"), format!("{row}\n")).unwrap();
+            run
+        };
+        let first = run("a/grpo", "{\"step\":1,\"critic/score/mean\":0.25,\"val/f1\":0.5}");
+        let second = run("b/grpo", "{\"step\":1,\"critic/score/mean\":0.75}");
+        let page = folder.path().join("pages/compare.html");
+        write_comparison(&[first.clone(), second.clone()], &page).unwrap();
+        let html = std::fs::read_to_string(&page).unwrap();
+        // Folders of one name are told apart by their paths.
+        assert!(html.contains("a/grpo") && html.contains("b/grpo"));
+        assert_eq!((html.matches("<svg").count(), html.matches("<polyline").count()), (2, 3), "{html}");
+        assert!(html.contains("Validation on the real engine: F1") && !html.contains("Entropy"));
+
+        std::fs::remove_file(second.join("metrics.jsonl")).unwrap();
+        let message = write_comparison(&[first, second], &page).unwrap_err().to_string();
+        assert!(message.contains("metrics.jsonl"), "{message}");
+    }
+}
