@@ -1,8 +1,10 @@
 //! The RL stage alone, on any data, model and engine, from a TOML file.
 //!
 //!     cargo run --release --example train -- --config run.toml --set train.steps=50
+//!     cargo run --release --example train -- --config run.toml --dry-run
 //!
-//! The keys are in `docs/src/configuration.md`. Ctrl-C leaves a checkpoint; `--resume` goes on from it.
+//! The keys are in `docs/src/configuration.md`, ready files in `examples/recipes`. Ctrl-C leaves a checkpoint; `--resume` goes on
+//! from it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,8 +15,9 @@ use zerosearch::Failure;
 use zerosearch::config::{EngineConfig, Tables};
 use zerosearch::data::read_questions;
 use zerosearch::device::DeviceName;
+use zerosearch::dry_run::DryRun;
 use zerosearch::eval::Strategy;
-use zerosearch::files::{prepare_file, prepare_folder};
+use zerosearch::files::{prepare_file, prepare_folder, write_atomic};
 use zerosearch::generate::Ledger;
 use zerosearch::grammar::EpisodeFormat;
 use zerosearch::lm::{LanguageModel, StoredDtype};
@@ -37,6 +40,15 @@ struct Arguments {
     /// Prints the whole effective configuration, defaults included, and ends.
     #[arg(long)]
     print_config: bool,
+    /// Checks the file, prints memory, tokens, searches, time and cost of the run, and ends.
+    #[arg(long)]
+    dry_run: bool,
+    /// Measured rates for the dry run: the folder of a finished run, or a TOML file with the keys of `[rates]`.
+    #[arg(long, requires = "dry_run")]
+    rates: Option<PathBuf>,
+    /// A file for the dry run's figures.
+    #[arg(long, requires = "dry_run")]
+    json: Option<PathBuf>,
 }
 
 fn main() -> Result<(), Failure> {
@@ -48,6 +60,9 @@ fn main() -> Result<(), Failure> {
     if arguments.print_config {
         say(tables.effective()?);
         return Ok(());
+    }
+    if arguments.dry_run {
+        return dry_run(&arguments, tables);
     }
     let config =
         tables.into_run().map_err(|message| Failure::message(format!("{}: {message}", arguments.config.display())))?;
@@ -119,6 +134,18 @@ fn main() -> Result<(), Failure> {
     trainer.into_model()?.save(&policy, StoredDtype::F32)?;
     say(format!("trained policy in {}", policy.display()));
     Ok(())
+}
+
+fn dry_run(arguments: &Arguments, tables: Tables) -> Result<(), Failure> {
+    let file = arguments.config.display();
+    let failed = |error| Failure::message(format!("{file}: {error}"));
+    let beside = arguments.config.parent().unwrap_or(Path::new(""));
+    let dry_run = DryRun::of(tables, beside, arguments.rates.as_deref()).map_err(failed)?;
+    say(dry_run.to_string());
+    if let Some(path) = &arguments.json {
+        write_atomic(path, format!("{:#}\n", serde_json::to_value(&dry_run)?).as_bytes())?;
+    }
+    dry_run.fits().map_err(failed)
 }
 
 /// Has the run's folder, and notices before any work what stands in the way in it.

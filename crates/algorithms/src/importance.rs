@@ -1,4 +1,4 @@
-//! Correcting for samples that another policy drew than the one whose log-probabilities the loss starts from.
+//! Importance weights for samples that another policy drew than the one whose log-probabilities the loss starts from.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Keeping the policy near the reference: `loss = pg + β·kl`.
+//! The KL term that keeps the policy near the reference: `loss = pg + β·kl`.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! Noise that follows the policy's success.
+//! Noise that rises and falls with the policy's success rate.
 
 use serde::{Deserialize, Serialize};
 

@@ -16,6 +16,49 @@ pub struct Estimate {
     pub ci95: [f64; 2],
 }
 
+impl Estimate {
+    /// The mean of one value for each question.
+    ///
+    /// ```
+    /// use zerosearch_eval::Estimate;
+    ///
+    /// let estimate = Estimate::of(&[0.0, 1.0, 1.0, 0.0]);
+    /// assert_eq!((estimate.mean, estimate.ci95), (0.5, [0.0, 1.0]));
+    /// ```
+    pub fn of(values: &[f64]) -> Self {
+        estimates_of_one(values.iter().map(|value| vec![*value]).collect()).unwrap_or_default()
+    }
+
+    /// A statistic that is no mean, such as a distance between two pools of documents: its value on all of `questions` indices, and a normal
+    /// interval from a jackknife over twenty groups of them (fewer where there are fewer questions).
+    ///
+    /// ```
+    /// use zerosearch_eval::Estimate;
+    ///
+    /// // Of a mean it is the usual standard error: √(s² / n).
+    /// let values = [1.0, 2.0, 3.0, 6.0];
+    /// let estimate = Estimate::jackknife(4, |of| of.iter().map(|i| values[*i]).sum::<f64>() / of.len() as f64);
+    /// assert!((estimate.mean - 3.0).abs() < 1e-12);
+    /// assert!((estimate.ci95[1] - 3.0 - 1.96 * (14.0_f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
+    /// ```
+    pub fn jackknife(questions: usize, mut statistic: impl FnMut(&[usize]) -> f64) -> Self {
+        let all: Vec<usize> = (0..questions).collect();
+        let (mean, groups) = (statistic(&all), questions.min(JACKKNIFE));
+        if groups < 2 {
+            return Self { mean, ci95: [mean; 2] };
+        }
+        let without = |group: usize| all.iter().copied().filter(|index| index % groups != group).collect::<Vec<_>>();
+        let values: Vec<f64> = (0..groups).map(|group| statistic(&without(group))).collect();
+        let middle = values.iter().sum::<f64>() / groups as f64;
+        let spread: f64 = values.iter().map(|value| (value - middle).powi(2)).sum();
+        let half = 1.96 * (spread * (groups - 1) as f64 / groups as f64).sqrt();
+        Self { mean, ci95: [mean - half, mean + half] }
+    }
+}
+
+/// Groups of questions that a jackknife leaves out in turn.
+const JACKKNIFE: usize = 20;
+
 /// Figures of a group of questions. Shares are fractions from 0 to 1; counts are means over the answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figures {

@@ -1,4 +1,4 @@
-//! Text files of other people's editors.
+//! Text files in the encodings that editors write.
 
 use std::io::{Error, ErrorKind};
 use std::path::Path;

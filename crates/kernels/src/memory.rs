@@ -1,4 +1,4 @@
-//! How memory is asked for and given back.
+//! The allocator's settings.
 
 /// Asks glibc to keep freed memory for later allocations instead of returning it to the system.
 ///

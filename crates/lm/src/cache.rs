@@ -1,4 +1,4 @@
-//! Which blocks of an engine's cache hold what a sequence has computed. Sequences share them until one of them writes, and
+//! Block tables: which blocks of an engine's cache hold a sequence's keys and values. Sequences share them until one of them writes, and
 //! the [tree of prefixes](crate::prefix) keeps some that no sequence reads any more.
 
 use std::collections::BTreeMap;

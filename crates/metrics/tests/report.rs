@@ -14,11 +14,13 @@ fn report(text: &str) -> Report {
         charts: vec![Chart {
             title: text(),
             y_label: text(),
+            x_label: text(),
             lines: vec![line(vec![(1, 0.5), (2, 0.7)]), line(vec![(1, 0.1)])],
         }],
         trajectories: vec![ReportTrajectory {
             title: text(),
             facts: vec![(text(), text())],
+            lists: vec![(text(), vec![text(), text()])],
             spans: vec![
                 span(Author::Prompt, false, None),
                 span(Author::Policy, true, Some(-0.25)),

@@ -1,4 +1,4 @@
-//! Which documents a simulated engine is told to write.
+//! The draw of useful or noisy documents for a search.
 
 use rand_distr::{Distribution, StandardUniform};
 use zerosearch_curriculum::{Curriculum, Progress};

@@ -1,4 +1,4 @@
-//! Where the time of a run went.
+//! Wall-clock times of a run's parts.
 
 use std::ops::AddAssign;
 

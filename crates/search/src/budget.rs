@@ -1,4 +1,4 @@
-//! Asking an engine no more often than was agreed upon.
+//! A limit on the number of calls of an engine.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Asking an engine only once.
+//! A cache of an engine's answers, kept in a file.
 
 use std::collections::HashSet;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! Proof of how often an engine was asked.
+//! A counter of an engine's calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! An engine's part in the ledger.
+//! An engine whose usage goes into the ledger.
 
 use zerosearch_generate::{Account, Usage};
 

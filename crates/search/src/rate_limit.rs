@@ -1,4 +1,4 @@
-//! Asking an engine no faster than it allows.
+//! A limit on the rate of calls of an engine.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

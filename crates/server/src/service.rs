@@ -1,4 +1,4 @@
-//! The things that a server answers with.
+//! The engine and the model behind a server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! The other quality of the same query.
+//! Twins: documents of the other quality for the same query.
 //!
 //! A policy's queries give their quality away: one that names what is asked for finds the answer nearly always, the
 //! first of a chain nearly never. A simulator tuned on such pairs alone learns to look at the query and to ignore the keyword. So

@@ -1,4 +1,4 @@
-//! Requests that fail alone.
+//! Batches in which a request fails alone.
 
 use zerosearch_generate::{Completer, Completion, CompletionRequest, GenerateError};
 

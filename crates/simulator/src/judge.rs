@@ -1,4 +1,4 @@
-//! Can the answer be found in these documents? Yes makes them useful, no makes them noisy.
+//! Judges: documents in which the answer can be found are useful, others noisy.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -5,7 +5,7 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use zerosearch_search::Quality;
 
-use crate::{LabelledInteraction, SimulatorError, Substitution, evidence_first};
+use crate::{LabelledInteraction, Lesson, SimulatorError, Substitution, evidence_first};
 
 /// How interactions become examples. The default makes a simulator copy its answer out of the prompt;
 /// [`as_found`](Self::as_found) changes nothing in them.
@@ -24,18 +24,34 @@ pub struct Lessons {
     /// How much more than another a token of a golden answer weighs in a document: a dozen of two hundred tokens decide whether the
     /// simulator obeys its keyword.
     pub answer_weight: f32,
+    /// The same for the other answer in a contradiction. More makes noisy documents mention the golden answer less often, and useful ones as well.
+    pub contradiction_weight: f32,
 }
 
 impl Default for Lessons {
     fn default() -> Self {
-        Self { substitution: 1.0, contradiction: 0.5, evidence_first: true, evidence: 0, answer_weight: 10.0 }
+        Self {
+            substitution: 1.0,
+            contradiction: 0.75,
+            evidence_first: true,
+            evidence: 0,
+            answer_weight: 10.0,
+            contradiction_weight: 5.0,
+        }
     }
 }
 
 impl Lessons {
     /// Interactions as they were found, with one document of evidence in a twin.
     pub fn as_found() -> Self {
-        Self { substitution: 0.0, contradiction: 0.0, evidence_first: false, evidence: 1, answer_weight: 6.0 }
+        Self {
+            substitution: 0.0,
+            contradiction: 0.0,
+            evidence_first: false,
+            evidence: 1,
+            answer_weight: 6.0,
+            contradiction_weight: 1.0,
+        }
     }
 
     /// Refuses values out of range.
@@ -49,9 +65,9 @@ impl Lessons {
                 return refuse(key, share.to_string(), "0 to 1");
             }
         }
-        let weight = self.answer_weight;
-        if !(weight.is_finite() && weight > 0.0) {
-            return refuse("answer_weight", weight.to_string(), "a finite number above 0");
+        let weights = [("answer_weight", self.answer_weight), ("contradiction_weight", self.contradiction_weight)];
+        if let Some((key, weight)) = weights.into_iter().find(|(_, weight)| !(weight.is_finite() && *weight > 0.0)) {
+            return refuse(key, weight.to_string(), "a finite number above 0");
         }
         Ok(())
     }
@@ -69,15 +85,16 @@ impl Lessons {
         answers: &Substitution,
         useful: &[&LabelledInteraction],
         rng: &mut impl Rng,
-    ) -> LabelledInteraction {
+    ) -> Lesson {
         if row.quality == Quality::Noisy
             && rng.random_bool(self.contradiction)
             && let Some(contradicted) = useful.choose(rng)
-            && let Some(row) = answers.contradict(contradicted, rng)
+            && let Some((row, other)) = answers.contradict(contradicted, rng)
         {
-            return row;
+            return Lesson { row, decisive: vec![other], weight: self.contradiction_weight };
         }
-        if rng.random_bool(self.substitution) { answers.draw(row, rng) } else { row.clone() }
+        let row = if rng.random_bool(self.substitution) { answers.draw(row, rng) } else { row.clone() };
+        Lesson::new(row, self.answer_weight)
     }
 }
 
@@ -115,11 +132,17 @@ mod tests {
         for step in 0..40 {
             let mut rng = Stream { step, ..Stream::default() }.rng();
             for row in &rows {
-                assert_eq!(Lessons::as_found().draw(row, &answers, &useful, &mut rng), *row);
-                let learnt = Lessons::default().draw(row, &answers, &useful, &mut rng);
+                assert_eq!(Lessons::as_found().draw(row, &answers, &useful, &mut rng), Lesson::new(row.clone(), 6.0));
+                let Lesson { row: learnt, decisive, weight } =
+                    Lessons::default().draw(row, &answers, &useful, &mut rng);
                 let Interaction { documents, golden_answers, .. } = &learnt.interaction;
                 let mentions = documents.iter().any(|text| crate::mentions(text, golden_answers));
                 assert_eq!((learnt.quality, mentions), (row.quality, row.quality == Quality::Useful));
+                // A contradiction's weight is on what it says, not on what it withholds.
+                let said = documents.iter().any(|text| crate::mentions(text, &decisive));
+                let contradicts = decisive != *golden_answers;
+                assert!(said == (mentions || contradicts) && !(contradicts && mentions), "{learnt:?} {decisive:?}");
+                assert_eq!(weight, if contradicts { 5.0 } else { 10.0 });
                 seen += usize::from(learnt.interaction != row.interaction);
             }
         }
@@ -132,6 +155,7 @@ mod tests {
         for (lessons, key) in [
             (Lessons { substitution: 1.5, ..Lessons::default() }, "`substitution` is 1.5"),
             (Lessons { contradiction: -0.1, ..Lessons::default() }, "`contradiction` is -0.1"),
+            (Lessons { contradiction_weight: f32::NAN, ..Lessons::default() }, "`contradiction_weight` is NaN"),
             (Lessons { answer_weight: 0.0, ..Lessons::default() }, "`answer_weight` is 0"),
         ] {
             let message = lessons.validate().unwrap_err().to_string();

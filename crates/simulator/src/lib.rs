@@ -46,5 +46,5 @@ pub use prompt::{SimulatorPrompt, documents_text, parse_documents};
 pub use statistics::{DocumentStatistics, TrainingText, style_distance};
 pub use substitution::Substitution;
 pub use surface::surface_auc;
-pub use tuning::sft_examples;
+pub use tuning::{Lesson, sft_examples};
 pub use tuning_data::{TuningRow, read_tuning_data};

@@ -1,4 +1,4 @@
-//! Does the keyword decide? Measured with the exact rule, whoever judged the training data.
+//! How well a simulator obeys its keyword, by the exact rule, whoever judged the training data.
 
 use serde::{Deserialize, Serialize};
 use zerosearch_generate::Stream;

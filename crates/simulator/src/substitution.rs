@@ -1,4 +1,4 @@
-//! The same interactions with other answers, so that an answer is read from the prompt and not remembered.
+//! Interactions with substituted answers, so that the simulator copies the answer from its prompt instead of remembering one.
 //!
 //! A few hundred interactions are about a few dozen entities. A simulator that sees them again and again learns them by heart,
 //! and then writes a remembered answer where it should copy the one it is given; for an entity that it never saw it has none.
@@ -38,15 +38,16 @@ impl Substitution {
         (0..TRIES).find_map(|_| substituted(row, &self.other(row, rng)?)).unwrap_or_else(|| row.clone())
     }
 
-    /// A noisy interaction made of a useful one: its documents say another answer than the one that is asked for. `None` where none
-    /// is found.
-    pub fn contradict(&self, row: &LabelledInteraction, rng: &mut impl Rng) -> Option<LabelledInteraction> {
+    /// A noisy interaction made of a useful one, whose documents say another answer than the one that is asked for, and that other answer.
+    /// `None` where none is found.
+    pub fn contradict(&self, row: &LabelledInteraction, rng: &mut impl Rng) -> Option<(LabelledInteraction, String)> {
         let told = self.draw(row, rng);
         (0..TRIES).find_map(|_| {
-            let mut row = substituted(&told, &self.other(&told, rng)?)?;
+            let other = self.other(&told, rng)?;
+            let mut row = substituted(&told, &other)?;
             row.interaction.golden_answers.clone_from(&told.interaction.golden_answers);
             row.quality = Quality::Noisy;
-            Some(row)
+            Some((row, other))
         })
     }
 
@@ -167,7 +168,8 @@ mod tests {
     fn a_contradiction_says_another_answer_than_its_prompt() {
         let useful = row(&["Bongor"], "chad", &["It is Bongor.", "Chad has a river."]);
         let pool = Substitution::new(&[useful.clone(), row(&["Moundou"], "chad", &[])]);
-        let noisy = pool.contradict(&useful, &mut Stream::default().rng()).unwrap();
+        let (noisy, other) = pool.contradict(&useful, &mut Stream::default().rng()).unwrap();
+        assert!(noisy.interaction.documents[0] == format!("It is {other}.") && other != "Bongor", "{noisy:?}");
         assert!(noisy.interaction.documents[0].starts_with("It is "), "{noisy:?}");
         assert_eq!(noisy.interaction.documents[1], useful.interaction.documents[1]);
         assert_eq!(

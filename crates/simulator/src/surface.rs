@@ -1,4 +1,4 @@
-//! Can useful and noisy documents be told apart without reading them?
+//! A test of whether useful and noisy documents can be told apart without reading them.
 //!
 //! A simulator whose noisy documents are shorter, or off the subject, teaches a policy to look at that and at nothing
 //! else. The measure is a logistic regression on features of the surface, cross-validated over queries.

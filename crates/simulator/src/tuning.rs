@@ -7,8 +7,46 @@ use zerosearch_text::Codec;
 
 use crate::{LabelledInteraction, SimulatorError, SimulatorPrompt, documents_text};
 
-/// One example for each interaction: the prompt with its keyword, then the documents and end of text. The tokens of
-/// golden answers weigh `answer_weight`, the others 1.
+/// A labelled interaction as it is learnt once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lesson {
+    /// The interaction.
+    pub row: LabelledInteraction,
+    /// The texts in its documents that decide whether the keyword is obeyed: golden answers, or the other answer of a contradiction.
+    pub decisive: Vec<String>,
+    /// How much more than another a token of theirs weighs.
+    pub weight: f32,
+}
+
+impl Lesson {
+    /// An interaction as it stands, with the weight of a token of a golden answer.
+    pub fn new(row: LabelledInteraction, answer_weight: f32) -> Self {
+        Self { decisive: row.interaction.golden_answers.clone(), row, weight: answer_weight }
+    }
+
+    /// The prompt with its keyword, then the documents and end of text.
+    ///
+    /// # Errors
+    /// When the template does not render.
+    pub fn example(&self, prompt: &SimulatorPrompt, codec: &Codec) -> Result<SftExample, SimulatorError> {
+        let i = &self.row.interaction;
+        let text = prompt.render(&i.question, &i.golden_answers, &i.query, self.row.quality, i.documents.len())?;
+        let mut completion = codec.encode_document(&documents_text(&i.documents));
+        completion.extend(codec.eos_ids().first());
+        let mut example = SftExample::completion(&codec.encode(&text), &completion);
+        for decisive in &self.decisive {
+            // As a word in a sentence: with the blank before it, in scripts that have blanks.
+            let blank = if decisive.starts_with(runs_words_together) { "" } else { " " };
+            let decisive = codec.encode_document(&format!("{blank}{decisive}"));
+            for start in occurrences(&completion, &decisive) {
+                example.weights[start..start + decisive.len()].fill(self.weight);
+            }
+        }
+        Ok(example)
+    }
+}
+
+/// One example for each interaction, as it stands: see [`Lesson::example`].
 ///
 /// # Errors
 /// When the template does not render.
@@ -18,23 +56,7 @@ pub fn sft_examples(
     codec: &Codec,
     answer_weight: f32,
 ) -> Result<Vec<SftExample>, SimulatorError> {
-    let example = |row: &LabelledInteraction| {
-        let i = &row.interaction;
-        let text = prompt.render(&i.question, &i.golden_answers, &i.query, row.quality, i.documents.len())?;
-        let mut completion = codec.encode_document(&documents_text(&i.documents));
-        completion.extend(codec.eos_ids().first());
-        let mut example = SftExample::completion(&codec.encode(&text), &completion);
-        for answer in &i.golden_answers {
-            // As a word in a sentence: with the blank before it, in scripts that have blanks.
-            let blank = if answer.starts_with(runs_words_together) { "" } else { " " };
-            let answer = codec.encode_document(&format!("{blank}{answer}"));
-            for start in occurrences(&completion, &answer) {
-                example.weights[start..start + answer.len()].fill(answer_weight);
-            }
-        }
-        Ok(example)
-    };
-    rows.iter().map(example).collect()
+    rows.iter().map(|row| Lesson::new(row.clone(), answer_weight).example(prompt, codec)).collect()
 }
 
 /// Where a sequence of tokens begins in another.

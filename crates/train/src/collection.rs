@@ -9,6 +9,7 @@ use zerosearch_grammar::EpisodeFormat;
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::RewardFn;
 use zerosearch_rollout::{Rollout, RolloutStats, RolloutTimes};
+use zerosearch_search::Quality;
 
 use crate::{Experience, TrainError};
 
@@ -96,9 +97,29 @@ impl Collection {
         metrics.summary("critic/score", &self.rewards());
     }
 
+    /// The mean rewards of the rollouts whose documents were all useful, and of those that were given noisy ones: a reward that falls
+    /// because noise rises is not one that falls. Rollouts without a search belong to neither.
+    fn score_by_noise(&self, metrics: &mut Metrics) {
+        let mut sums = [(0.0, 0.0); 2];
+        for Experience { rollout, reward, .. } in &self.experiences {
+            let mut qualities = rollout.calls().filter_map(|call| call.quality).peekable();
+            if qualities.peek().is_some() {
+                let (sum, count) = &mut sums[usize::from(qualities.any(|quality| quality == Quality::Noisy))];
+                *sum += f64::from(*reward);
+                *count += 1.0;
+            }
+        }
+        for (name, (sum, count)) in ["critic/score/useful", "critic/score/noisy"].into_iter().zip(sums) {
+            if count > 0.0 {
+                metrics.insert(name, sum / count);
+            }
+        }
+    }
+
     /// The figures of a step's rollouts, which an update learns from that begins with the weights `present`.
     pub(crate) fn metrics(&self, present: WeightVersion, metrics: &mut Metrics) {
         self.score_metrics(metrics);
+        self.score_by_noise(metrics);
         metrics.insert("rollout/staleness", self.staleness(present));
         metrics.insert("curriculum/noise_probability", self.noise_probability);
         metrics.extend(RolloutStats::of(self.rollouts()).metrics());
@@ -131,5 +152,62 @@ impl Collection {
         metrics.insert("rollout/refilled_groups", refilled as f64);
         metrics.insert("rollout/given_up_groups", questions_per_step.saturating_sub(kept.len() as u64) as f64);
         metrics.insert("rollout/gen_batches", self.gen_batches as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zerosearch_generate::Finish;
+    use zerosearch_grammar::Action;
+    use zerosearch_rollout::{RolloutEnd, ToolRecord, TurnRecord};
+    use zerosearch_trajectory::Trajectory;
+
+    use super::*;
+
+    fn experience(reward: f32, qualities: &[Quality]) -> Experience {
+        let turn = |quality: &Quality| TurnRecord {
+            text: String::new(),
+            action: Action::Answer(String::new()),
+            finish: Finish::Stop,
+            call: Some(ToolRecord {
+                input: String::new(),
+                quality: Some(*quality),
+                documents: Vec::new(),
+                failure: None,
+            }),
+            observation: None,
+            cut_tokens: 0,
+        };
+        let rollout = Rollout {
+            question_index: 0,
+            sample: 0,
+            question: String::new(),
+            golden_answers: Vec::new(),
+            trajectory: Trajectory::new(Vec::new()),
+            turns: qualities.iter().map(turn).collect(),
+            end: RolloutEnd::Answered,
+        };
+        Experience { rollout, reward, baseline: None, kept: true }
+    }
+
+    #[test]
+    fn rewards_are_told_apart_by_noise() {
+        use Quality::{Noisy, Useful};
+
+        let scores = |experiences: Vec<Experience>| {
+            let mut metrics = Metrics::new();
+            Collection { experiences, ..Collection::default() }.score_by_noise(&mut metrics);
+            ["critic/score/useful", "critic/score/noisy"].map(|name| metrics.get(name))
+        };
+        let mixed = vec![
+            experience(1.0, &[Useful]),
+            experience(0.5, &[Useful, Useful]),
+            experience(0.25, &[Useful, Noisy]),
+            experience(0.0, &[Noisy]),
+            // Belongs to neither.
+            experience(1.0, &[]),
+        ];
+        assert_eq!(scores(mixed), [Some(0.75), Some(0.125)]);
+        assert_eq!(scores(vec![experience(1.0, &[])]), [None, None]);
     }
 }

@@ -1,4 +1,4 @@
-//! Worlds that are not: invented from nothing, or the real one with its facts dealt out anew.
+//! Invented worlds: made up from nothing, or the real one with its facts shuffled.
 
 use std::collections::{BTreeMap, BTreeSet};
 

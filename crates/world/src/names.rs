@@ -1,4 +1,4 @@
-//! Names that nobody has ever borne, as varied as real ones.
+//! Made-up names, as varied as real ones.
 //!
 //! A small model that learns to copy from names with few building blocks copies nothing else. So
 //! the names mix several sources: character chains learned from real names, recombined halves of

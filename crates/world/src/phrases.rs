@@ -1,4 +1,4 @@
-//! How passages put a fact: our own words, several ways for each.
+//! The sentences that state a fact in a passage, several for each.
 //!
 //! `{e}` is the entity, `{p}` its possessive, any other `{field}` the value of that field. A phrase
 //! whose fields an entity lacks is not used for it. Values stand close to the name they belong to,

@@ -109,6 +109,17 @@ pub enum ConfigError {
         /// The problem, with line and column.
         message: String,
     },
+    /// A comparison of a simulator without one.
+    #[error(
+        "`engine` is no simulator: expected the one that is compared, for example [engine] kind = \"simulator\", model = \"DIR\""
+    )]
+    NoSimulator,
+    /// A comparison of a simulator with nothing.
+    #[error(
+        "there is no real engine to compare the simulator with: expected [validation] with `questions` and, for example, \
+         engine = {{ kind = \"bm25\", corpus = \"corpus.jsonl\" }}"
+    )]
+    NoneToCompare,
     /// An evaluation that names a simulator.
     #[error(
         "`{table}` is a simulator, which needs to be told the answers: an evaluation takes a real engine, for example \

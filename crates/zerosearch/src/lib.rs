@@ -18,12 +18,14 @@
 pub mod config;
 pub mod cost;
 pub mod device;
+pub mod dry_run;
 mod failure;
 mod logging;
 pub mod paper_tables;
 pub mod pipeline;
 pub mod prelude;
 mod served_policy;
+pub mod sim_to_real;
 pub mod simulator_training;
 
 pub use burn;

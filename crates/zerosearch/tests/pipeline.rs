@@ -54,6 +54,7 @@ fn material() -> Material {
     let mut material = world_material().unwrap();
     material.corpus = material.corpus.into_iter().step_by(20).collect();
     material.held_out = material.held_out.into_iter().step_by(125).collect();
+    material.validation = material.validation.into_iter().step_by(25).collect();
     material
 }
 

@@ -295,6 +295,8 @@ fn the_page_names_every_key_and_no_other() {
         "tune.lessons",
         "tune.simulation",
         "tune.lora",
+        "dry_run",
+        "rates",
         "train.kl_reward",
         "train.importance_sampling",
     ] {

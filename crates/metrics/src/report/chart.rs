@@ -13,13 +13,15 @@ const COLOURS: [&str; 6] = ["#2563eb", "#d97706", "#059669", "#c026d3", "#dc2626
 /// With more points than this on a line, their dots would hide it.
 const DOTS: usize = 60;
 
-/// One or more lines over the steps of a run.
+/// One or more lines, most often over the steps of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Chart {
     /// The heading above it.
     pub title: String,
     /// Label of the vertical axis, with its unit.
     pub y_label: String,
+    /// The name of the horizontal axis; empty for steps.
+    pub x_label: String,
     /// The lines.
     pub lines: Vec<Line>,
 }
@@ -29,7 +31,7 @@ pub struct Chart {
 pub struct Line {
     /// Its name in the legend; a chart with a single line has none.
     pub name: String,
-    /// Steps and values, ascending by step. A value that is not finite leaves a gap.
+    /// Places on the horizontal axis and values, ascending. A value that is not finite leaves a gap.
     pub points: Vec<(u64, f64)>,
 }
 
@@ -37,7 +39,7 @@ impl Chart {
     /// A chart of a single line.
     pub fn single(title: &str, y_label: &str, points: Vec<(u64, f64)>) -> Self {
         let lines = vec![Line { name: title.to_owned(), points }];
-        Self { title: title.to_owned(), y_label: y_label.to_owned(), lines }
+        Self { title: title.to_owned(), y_label: y_label.to_owned(), lines, ..Self::default() }
     }
 
     pub(super) fn to_html(&self) -> String {
@@ -52,9 +54,13 @@ impl Chart {
         format!(
             "<figure class=\"card\">\n<figcaption>{} <small>{}</small></figcaption>\n{}<p class=\"lines\">{legend}</p>\n</figure>\n",
             escape(&self.title),
-            escape(&self.y_label),
+            escape(&self.axes_label()),
             self.svg(),
         )
+    }
+
+    fn axes_label(&self) -> String {
+        if self.x_label.is_empty() { self.y_label.clone() } else { format!("{} over {}", self.y_label, self.x_label) }
     }
 
     fn svg(&self) -> String {
@@ -74,7 +80,7 @@ impl Chart {
         let plot = Plot { x, y, y_step };
         let mut svg = open + &plot.axes();
         for (line, colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
-            svg.push_str(&plot.line(line, colour));
+            svg.push_str(&plot.line(line, colour, if self.x_label.is_empty() { "step" } else { &self.x_label }));
         }
         svg + "</svg>\n"
     }
@@ -169,7 +175,7 @@ impl Plot {
         svg
     }
 
-    fn line(&self, line: &Line, colour: &str) -> String {
+    fn line(&self, line: &Line, colour: &str, x_label: &str) -> String {
         let mut svg = String::new();
         for run in line.points.split(|(_, value)| !value.is_finite()).filter(|run| !run.is_empty()) {
             let places: Vec<String> = run
@@ -184,7 +190,7 @@ impl Plot {
         let radius = if line.points.len() <= DOTS { 2.4 } else { 1.0 };
         for (step, value) in line.points.iter().filter(|(_, value)| value.is_finite()) {
             let (x, y) = self.place(*step as f64, *value);
-            let hover = escape(&format!("{}, step {step}: {value:.5}", line.name));
+            let hover = escape(&format!("{}, {x_label} {step}: {value:.5}", line.name));
             // The style sheet gives the dot a wide invisible ring that catches the pointer.
             svg.push_str(&format!(
                 "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"{colour}\"><title>{hover}</title></circle>\n"

@@ -66,7 +66,7 @@ impl Report {
         }
         body.push_str("</header>\n");
         body.push_str(&section("Results", "tables", self.tables.iter().map(table)));
-        body.push_str(&section("Training", "charts", self.charts.iter().map(Chart::to_html)));
+        body.push_str(&section("Charts", "charts", self.charts.iter().map(Chart::to_html)));
         body.push_str(&trajectory::section(&self.trajectories));
         format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

@@ -37,6 +37,8 @@ pub struct ReportTrajectory {
     pub title: String,
     /// Facts about it, such as the reward: names and values.
     pub facts: Vec<(String, String)>,
+    /// Lists that are read beside each other, such as the expected searches and those that were made: headings and entries.
+    pub lists: Vec<(String, Vec<String>)>,
     /// The text, in order.
     pub spans: Vec<TrajectorySpan>,
 }
@@ -60,11 +62,17 @@ fn trajectory(trajectory: &ReportTrajectory) -> String {
         .iter()
         .map(|(name, value)| format!("<span>{} <b>{}</b></span> ", escape(name), escape(value)))
         .collect();
+    let lists: String = trajectory.lists.iter().map(list).collect();
     let stretches: String = trajectory.spans.chunk_by(|a, b| a.author == b.author).map(stretch).collect();
     format!(
-        "<article class=\"card\">\n<h3>{}</h3>\n<p class=\"facts\">{facts}</p>\n<div class=\"episode\">{stretches}</div>\n</article>\n",
+        "<article class=\"card\">\n<h3>{}</h3>\n<p class=\"facts\">{facts}</p>\n{lists}<div class=\"episode\">{stretches}</div>\n</article>\n",
         escape(&trajectory.title)
     )
+}
+
+fn list((heading, entries): &(String, Vec<String>)) -> String {
+    let entries: String = entries.iter().map(|entry| format!("<li><bdi>{}</bdi></li>", escape(entry))).collect();
+    format!("<div class=\"beside\"><b>{}</b><ol>{entries}</ol></div>\n", escape(heading))
 }
 
 /// All that one author wrote in a row, isolated: right-to-left letters of a document do not move the policy's words. Tokens

@@ -15,6 +15,7 @@ use super::{
     Api, ConfigError, EngineConfig, GeneratorConfig, JudgeConfig, PolicyConfig, RunConfig, ValidationConfig, is_default,
 };
 use crate::device::DeviceName;
+use crate::dry_run::{DryRunConfig, Rates};
 use crate::simulator_training::{CollectConfig, TuneConfig};
 
 /// A file of `train`, `evaluate`, `ask` and the others: one set of tables, all of which may be left out. Unknown keys are refused.
@@ -80,6 +81,12 @@ pub struct Tables {
     /// How `train_simulator` fine-tunes the simulator.
     #[serde(skip_serializing_if = "is_default")]
     pub tune: TuneConfig,
+    /// Figures for a dry run of `train`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub dry_run: DryRunConfig,
+    /// Measured speeds and prices for it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub rates: Rates,
 }
 
 impl Tables {
@@ -140,6 +147,16 @@ impl Tables {
             Some(engine) if engine.is_simulated() => Err(ConfigError::Simulated { table }),
             engine => Ok(engine.filter(|engine| **engine != EngineConfig::None)),
         }
+    }
+
+    /// The simulator, and the real engine that it is compared with: `[engine]` and `validation.engine`.
+    ///
+    /// # Errors
+    /// When one is missing, or they are not a simulator and a real engine.
+    pub fn engines_of_comparison(&self) -> Result<(&EngineConfig, &EngineConfig), ConfigError> {
+        let simulator = self.engine.as_ref().filter(|engine| engine.is_simulated()).ok_or(ConfigError::NoSimulator)?;
+        let validation = self.validation.as_ref().map(|_| self.engine_of_evaluation()).transpose()?.flatten();
+        Ok((simulator, validation.ok_or(ConfigError::NoneToCompare)?))
     }
 
     /// With the corrections for a server's log-probabilities, where the file's keys do not say otherwise.

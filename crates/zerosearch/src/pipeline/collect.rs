@@ -40,6 +40,7 @@ impl Collector<'_> {
             engine: self.engine,
             rollout: self.rollout,
             seed: Stream { seed: self.seed, purpose, ..Stream::default() }.value(),
+            noise: 0.0,
         };
         let mut generator = LocalGenerator::for_model_on(self.model, self.device)?;
         let bar = ProgressBar::new(label, chosen.len() as u64);
@@ -53,13 +54,15 @@ impl Collector<'_> {
     }
 }
 
-/// Episodes of a policy with a real engine.
+/// Episodes of a policy with an engine.
 pub(crate) struct Episodes<'a> {
     pub(crate) codec: &'a Codec,
     pub(crate) prompt: &'a PromptTemplate,
     pub(crate) engine: &'a dyn SearchEngine,
     pub(crate) rollout: RolloutConfig,
     pub(crate) seed: u64,
+    /// Share of noisy documents; a real engine ignores it.
+    pub(crate) noise: f64,
 }
 
 impl Episodes<'_> {
@@ -75,9 +78,8 @@ impl Episodes<'_> {
             Ok::<_, PipelineError>(Task::new(*index, &question.question, &question.golden_answers, prompt))
         });
         let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
-        let silent = Constant::new(0.0).map_err(zerosearch_train::TrainError::from)?;
-        // A real engine ignores the context.
-        let noise = Noise::Curriculum { curriculum: &silent, progress: Progress::at(0, 1) };
+        let constant = Constant::new(self.noise).map_err(zerosearch_train::TrainError::from)?;
+        let noise = Noise::Curriculum { curriculum: &constant, progress: Progress::at(0, 1) };
         let plan = RolloutPlan { seed: self.seed, ..RolloutPlan::search(self.engine, noise, self.codec, self.rollout) };
         Ok(plan.run(generator, tasks, progress)?)
     }

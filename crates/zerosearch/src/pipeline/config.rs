@@ -23,7 +23,6 @@ pub struct PipelineConfig {
     /// Their highest learning rate.
     pub simulator_learning_rate: f64,
     /// How interactions become its examples.
-    #[serde(default = "Lessons::as_found")]
     pub simulator_lessons: Lessons,
     /// How the simulator samples.
     pub simulation: SimulationConfig,
@@ -34,14 +33,14 @@ pub struct PipelineConfig {
 impl Default for PipelineConfig {
     fn default() -> Self {
         Self {
-            collect_questions: 400,
-            obedience_questions: 100,
-            simulator_steps: 40,
+            collect_questions: 1000,
+            obedience_questions: 200,
+            simulator_steps: 160,
             simulator_batch: 24,
-            simulator_learning_rate: 1e-4,
-            simulator_lessons: Lessons::as_found(),
-            simulation: SimulationConfig { temperature: 0.8, max_new_tokens: 240, attempts: 5 },
-            train: TrainConfig::small(Grpo::default()),
+            simulator_learning_rate: 5e-4,
+            simulator_lessons: Lessons::default(),
+            simulation: SimulationConfig { max_new_tokens: 240, ..SimulationConfig::default() },
+            train: TrainConfig { validate_every: 5, ..TrainConfig::small(Grpo::default()) },
         }
     }
 }

@@ -4,6 +4,7 @@
 //! was killed goes on where it was and ends as if it had never stopped.
 
 pub(crate) mod collect;
+mod comparison;
 mod config;
 mod error;
 pub(crate) mod evaluation;
@@ -14,6 +15,7 @@ pub(crate) mod steps;
 pub(crate) mod tune;
 mod world;
 
+pub use comparison::write_comparison;
 pub use config::PipelineConfig;
 pub use error::PipelineError;
 pub use evaluation::{Outcome, Summary, SummaryScores};

@@ -1,36 +1,59 @@
 //! `report.html`: the course of a run on one page.
 
+use std::collections::HashMap;
 use std::path::Path;
 
+use zerosearch_data::Question;
+use zerosearch_eval::Scores;
+use zerosearch_grammar::Action;
 use zerosearch_metrics::{
-    Author, Chart, Report, ReportTrajectory, Table, TrajectorySpan, read_jsonl, series, write_report,
+    Author, Chart, Line, Report, ReportTrajectory, Row, Table, TrajectorySpan, read_jsonl, series, write_report,
 };
-use zerosearch_rollout::Rollout;
+use zerosearch_rollout::{Rollout, TurnRecord};
+use zerosearch_search::Quality;
+use zerosearch_simulator::mentions;
 use zerosearch_text::{Codec, IncrementalDecoder};
 use zerosearch_train::Sample;
 use zerosearch_trajectory::{SampledToken, Segment};
 
+use super::world::GOLD_CHAIN;
 use super::{PipelineError, Summary, SummaryScores};
 
-const CHARTS: [(&str, &str, &str); 8] = [
-    ("Reward", "F1", "critic/score/mean"),
-    ("Noise probability", "probability", "curriculum/noise_probability"),
-    ("Searches per rollout", "searches", "env/number_of_valid_search"),
-    ("Response length", "tokens", "response_length/mean"),
-    ("KL to the base policy", "nats", "actor/kl_loss"),
-    ("Entropy", "nats", "actor/entropy"),
-    ("Gap between generator and trainer", "nats", "rollout/logprob_gap"),
-    ("Throughput", "sampled tokens per second", "rollout/tokens_per_s"),
+/// A chart: its title, the label of its axis, and its lines, each with the name of its metric.
+pub(super) type ChartOf = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// The charts of a run. Noise stands beside the reward: a reward that falls as the noise rises is no failure.
+pub(super) const CHARTS: [ChartOf; 9] = [
+    (
+        "Reward beside the noise",
+        "F1, probability",
+        &[
+            ("reward", "critic/score/mean"),
+            ("with useful documents only", "critic/score/useful"),
+            ("with noisy documents", "critic/score/noisy"),
+            ("noise probability", "curriculum/noise_probability"),
+        ],
+    ),
+    ("Validation on the real engine", "mean", &[("EM", "val/em"), ("F1", "val/f1"), ("contains", "val/contains")]),
+    ("Searches per rollout", "searches", &[("searches", "env/number_of_valid_search")]),
+    ("Response length", "tokens", &[("tokens", "response_length/mean")]),
+    ("KL to the base policy", "nats", &[("KL", "actor/kl_loss")]),
+    ("Entropy", "nats", &[("entropy", "actor/entropy")]),
+    ("Gap between generator and trainer", "nats", &[("gap", "rollout/logprob_gap")]),
+    ("Throughput", "sampled tokens per second", &[("tokens/s", "rollout/tokens_per_s")]),
+    ("Step", "seconds", &[("rollouts", "timing_s/rollout"), ("whole step", "timing_s/step")]),
 ];
 
 pub(super) fn write_run_report(
     out: &Path,
     summary: &Summary,
     samples: &[Sample],
+    questions: &[Question],
     codec: &Codec,
 ) -> Result<(), PipelineError> {
     let rows = read_jsonl(out.join("metrics.jsonl"))?;
-    let charts = CHARTS.iter().map(|(title, label, name)| Chart::single(title, label, series(&rows, name))).collect();
+    let by_text: HashMap<&str, &Question> = questions.iter().map(|it| (it.question.as_str(), it)).collect();
+    let shown = |sample: &Sample| trajectory(sample, by_text.get(sample.rollout.question.as_str()).copied(), codec);
     let report = Report {
         title: "ZeroSearch".into(),
         subtitle: format!(
@@ -38,28 +61,33 @@ pub(super) fn write_run_report(
             summary.steps, summary.algorithm, summary.seed, summary.real_search_calls_during_training
         ),
         tables: vec![scores(summary), simulator(summary)],
-        charts,
-        trajectories: samples.iter().map(|sample| trajectory(&sample.rollout, sample.reward, codec)).collect(),
+        charts: CHARTS.iter().map(|chart| chart_of(&rows, chart)).collect(),
+        trajectories: samples.iter().map(shown).collect(),
     };
     Ok(write_report(out.join("report.html"), &report)?)
 }
 
+fn chart_of(rows: &[Row], (title, y_label, lines): &ChartOf) -> Chart {
+    let lines = lines.iter().map(|(name, metric)| Line { name: (*name).into(), points: series(rows, metric) });
+    let lines = lines.filter(|line| !line.points.is_empty()).collect();
+    Chart { title: (*title).into(), y_label: (*y_label).into(), lines, ..Chart::default() }
+}
+
 fn scores(summary: &Summary) -> Table {
-    let row =
-        |name: &str, hops: &str, pick: &dyn Fn(&SummaryScores) -> &zerosearch_eval::Scores, of: &SummaryScores| {
-            let s = pick(of);
-            let percent = |value: f64| format!("{:.1}", 100.0 * value);
-            let interval = format!("{}–{}", percent(s.em_ci95[0]), percent(s.em_ci95[1]));
-            vec![
-                format!("{name}, {hops}"),
-                s.n.to_string(),
-                percent(s.em),
-                interval,
-                percent(s.f1),
-                percent(s.contains),
-                format!("{:.2}", s.searches_per_question),
-            ]
-        };
+    let row = |name: &str, hops: &str, pick: &dyn Fn(&SummaryScores) -> &Scores, of: &SummaryScores| {
+        let s = pick(of);
+        let percent = |value: f64| format!("{:.1}", 100.0 * value);
+        let interval = format!("{}–{}", percent(s.em_ci95[0]), percent(s.em_ci95[1]));
+        vec![
+            format!("{name}, {hops}"),
+            s.n.to_string(),
+            percent(s.em),
+            interval,
+            percent(s.f1),
+            percent(s.contains),
+            format!("{:.2}", s.searches_per_question),
+        ]
+    };
     let policies = [
         ("base, direct", &summary.base_direct),
         ("base, searching", &summary.base_search),
@@ -99,7 +127,9 @@ fn simulator(summary: &Summary) -> Table {
     }
 }
 
-fn trajectory(rollout: &Rollout, reward: f32, codec: &Codec) -> ReportTrajectory {
+/// The episode beside its question's gold chain, where that is known.
+fn trajectory(sample: &Sample, question: Option<&Question>, codec: &Codec) -> ReportTrajectory {
+    let Sample { rollout, reward, .. } = sample;
     let mut spans = Vec::new();
     for segment in rollout.trajectory.segments() {
         match segment {
@@ -108,6 +138,10 @@ fn trajectory(rollout: &Rollout, reward: f32, codec: &Codec) -> ReportTrajectory
             Segment::Policy { tokens, .. } => spans.extend(policy(tokens, codec)),
         }
     }
+    let chain = question.and_then(|question| question.extra.get(GOLD_CHAIN)?.as_array()).into_iter().flatten();
+    let chain: Vec<String> = chain.filter_map(|step| step.as_str()).map(str::to_string).collect();
+    let made = ("the policy".to_string(), rollout.turns.iter().map(|turn| deed(turn, rollout)).collect());
+    let gold = (!chain.is_empty()).then(|| ("gold chain".to_string(), chain));
     ReportTrajectory {
         title: rollout.question.clone(),
         facts: vec![
@@ -115,8 +149,30 @@ fn trajectory(rollout: &Rollout, reward: f32, codec: &Codec) -> ReportTrajectory
             ("reward".into(), format!("{reward:.3}")),
             ("searches".into(), rollout.searches().to_string()),
         ],
+        lists: gold.into_iter().chain([made]).collect(),
         spans,
     }
+}
+
+/// A turn in a line: the search with its outcome, or the answer.
+fn deed(turn: &TurnRecord, rollout: &Rollout) -> String {
+    let Some(call) = &turn.call else {
+        return match &turn.action {
+            Action::Answer(answer) => format!("answer: {answer}"),
+            Action::Invalid(_) => "neither a search nor an answer".into(),
+            Action::Call { input, .. } => format!("{input} (after the last turn: not executed)"),
+        };
+    };
+    let outcome = match &call.failure {
+        Some(failure) => format!("failed: {failure}"),
+        None if call.documents.iter().any(|text| mentions(text, &rollout.golden_answers)) => "answer in sight".into(),
+        None => "answer not in sight".into(),
+    };
+    let told = match call.quality {
+        Some(Quality::Noisy) => "noisy, ",
+        _ => "",
+    };
+    format!("{} ({told}{outcome})", call.input)
 }
 
 /// A span for each token. A character of several tokens stands in the last of them.

@@ -17,7 +17,7 @@ use zerosearch_simulator::{
     balance, contrast, read_interactions, simulate, surface_auc, write_interactions,
 };
 use zerosearch_text::PromptTemplate;
-use zerosearch_train::{Trainer, read_samples, samples_path};
+use zerosearch_train::{Trainer, Validation, read_samples, samples_path};
 
 use super::collect::Collector;
 use super::evaluation::Examination;
@@ -147,7 +147,7 @@ impl<'a> Pipeline<'a> {
         };
         self.folder().write("summary.json", &summary)?;
         let samples = read_samples(samples_path(self.out.join(SAMPLES), self.config.train.steps))?;
-        write_run_report(self.out, &summary, &samples, &base.codec)?;
+        write_run_report(self.out, &summary, &samples, &self.material.train, &base.codec)?;
         Ok(PipelineEnd::Finished(Box::new(Outcome { summary, predictions })))
     }
 
@@ -335,7 +335,13 @@ impl<'a> Pipeline<'a> {
         let before = calls.total();
         let real_calls = || counted_before + calls.total() - before;
         let config = self.config.train.clone();
-        let trainer = Trainer::builder(base.clone(), self.material.train.clone(), simulated)
+        let mut trainer = Trainer::builder(base.clone(), self.material.train.clone(), simulated);
+        if !self.material.validation.is_empty() {
+            // An index of its own: its searches are no part of the training, and nothing in the training depends on them.
+            let real = Bm25Index::new(self.material.corpus.iter().cloned())?;
+            trainer = trainer.validation(Validation::new(self.material.validation.clone(), real));
+        }
+        let trainer = trainer
             .device(self.device.clone())
             .ledger(ledger)
             .checkpoints(self.out.join("checkpoints"))

@@ -9,7 +9,7 @@ use zerosearch_lm::{
 use zerosearch_metrics::ProgressBar;
 use zerosearch_search::Quality;
 use zerosearch_simulator::{
-    LabelledInteraction, Lessons, SimulatedEngine, SimulationConfig, SimulatorPrompt, Substitution, sft_examples,
+    LabelledInteraction, Lesson, Lessons, SimulatedEngine, SimulationConfig, SimulatorPrompt, Substitution,
 };
 
 use super::{PipelineConfig, PipelineError};
@@ -101,8 +101,9 @@ pub(crate) fn tune(
             let mut rng = Stream { seed: tuning.seed, purpose, step: position, ..Stream::default() }.rng();
             Some(lessons.draw(&rows[order.index(position)?], &answers, &useful, &mut rng))
         };
-        let batch: Vec<LabelledInteraction> = positions.filter_map(&mut lesson).collect();
-        let batch = sft_examples(&batch, prompt, &base.codec, lessons.answer_weight)?;
+        let batch: Vec<Lesson> = positions.filter_map(&mut lesson).collect();
+        let example = |lesson: &Lesson| lesson.example(prompt, &base.codec);
+        let batch = batch.iter().map(example).collect::<Result<Vec<_>, _>>()?;
         let report = trainer.step(&batch)?;
         losses.push(report.loss);
         bar.note(&format!("loss {:.3}", report.loss));

@@ -1,5 +1,6 @@
 //! The default material: the world of facts, its passages and its questions, split by entity.
 
+use serde_json::Value;
 use zerosearch_data::Question;
 use zerosearch_search::Document;
 use zerosearch_world::{Split, World};
@@ -15,20 +16,30 @@ pub struct Material {
     pub train: Vec<Question>,
     /// Questions that nothing learns from.
     pub held_out: Vec<Question>,
+    /// Others that nothing learns from, for validations while the policy trains; none where it is empty.
+    pub validation: Vec<Question>,
 }
 
 impl Material {
-    /// The same with 40 of the held-out questions, spread over all of them; see [`PipelineConfig::shortened`](super::PipelineConfig::shortened).
+    /// The same with 40 of the held-out questions and 8 of the validation's, spread over all of them; see [`PipelineConfig::shortened`](super::PipelineConfig::shortened).
     #[must_use]
     pub fn shortened(mut self) -> Self {
-        let every = (self.held_out.len() / 40).max(1);
-        self.held_out = self.held_out.into_iter().step_by(every).take(40).collect();
+        for (questions, wanted) in [(&mut self.held_out, 40), (&mut self.validation, 8)] {
+            let every = (questions.len() / wanted).max(1);
+            *questions = std::mem::take(questions).into_iter().step_by(every).take(wanted).collect();
+        }
         self
     }
 }
 
+/// The key of a question's searches with their answers, for readers of a report.
+pub(super) const GOLD_CHAIN: &str = "gold_chain";
+
 /// Held-out questions of one hop, and of several, that are asked in the end: enough for an interval of ±6 points.
 const HELD_OUT: usize = 250;
+
+/// Questions of each kind in a validation: enough for a curve.
+const VALIDATION: usize = 25;
 
 /// The shipped world. No entity of a held-out question occurs in a training question.
 ///
@@ -44,26 +55,29 @@ pub fn world_material() -> Result<Material, PipelineError> {
         let mut question = Question::new(asked.id, asked.question, asked.golden_answers);
         question.hops = Some(asked.hops);
         question.data_source = Some("world".into());
+        let chain = asked.steps.iter().map(|step| format!("{} → {}", step.query, step.answer).into());
+        question.extra.insert(GOLD_CHAIN.into(), chain.collect::<Vec<Value>>().into());
         match asked.split {
             Split::Train => material.train.push(question),
             Split::Test => material.held_out.push(question),
         }
     }
-    material.held_out = evenly(material.held_out);
+    let (held_out, others) = evenly(material.held_out, HELD_OUT);
+    material.held_out = held_out;
+    material.validation = evenly(others, VALIDATION).0;
     Ok(material)
 }
 
-/// [`HELD_OUT`] questions of each kind, spread evenly over the entities they are about.
-fn evenly(questions: Vec<Question>) -> Vec<Question> {
+/// `wanted` questions of each kind, spread evenly over the entities they are about, and the others.
+fn evenly(questions: Vec<Question>, wanted: usize) -> (Vec<Question>, Vec<Question>) {
     let (multi, single): (Vec<_>, Vec<_>) = questions.into_iter().partition(|question| question.hops.unwrap_or(1) > 1);
-    [single, multi]
-        .into_iter()
-        .flat_map(|kind| {
-            let (all, wanted) = (kind.len(), HELD_OUT.min(kind.len()));
-            kind.into_iter()
-                .enumerate()
-                .filter(move |(i, _)| (i + 1) * wanted / all > i * wanted / all)
-                .map(|(_, question)| question)
-        })
-        .collect()
+    let (mut chosen, mut others) = (Vec::new(), Vec::new());
+    for kind in [single, multi] {
+        let (all, wanted) = (kind.len(), wanted.min(kind.len()));
+        for (i, question) in kind.into_iter().enumerate() {
+            let is_chosen = (i + 1) * wanted / all > i * wanted / all;
+            if is_chosen { &mut chosen } else { &mut others }.push(question);
+        }
+    }
+    (chosen, others)
 }

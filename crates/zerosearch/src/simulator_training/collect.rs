@@ -67,7 +67,7 @@ impl Collection<'_> {
         let count = if config.collect.questions == 0 { questions.len() } else { config.collect.questions };
         let chosen: Vec<(u64, &Question)> = (0..).zip(spread(questions, count, config.seed, PURPOSE)).collect();
         let seed = Stream { seed: config.seed, purpose: PURPOSE, ..Stream::default() }.value();
-        let episodes = Episodes { codec, prompt, engine, rollout: config.rollout, seed };
+        let episodes = Episodes { codec, prompt, engine, rollout: config.rollout, seed, noise: 0.0 };
         let mut done: Collected = folder.read_if_there(COLLECTED)?.unwrap_or_default();
         let path = folder.path(INTERACTIONS);
         let mut file = open(&path, done.bytes)?;

@@ -70,14 +70,14 @@ impl Default for TuneConfig {
             template: None,
             held_out: 0.1,
             held_out_queries: quickstart.obedience_questions,
-            steps: 160,
+            steps: quickstart.simulator_steps,
             batch: quickstart.simulator_batch,
-            learning_rate: 5e-4,
-            lessons: Lessons::default(),
+            learning_rate: quickstart.simulator_learning_rate,
+            lessons: quickstart.simulator_lessons,
             lora: None,
             micro_batch_tokens: quickstart.train.micro_batch_tokens,
             gradient_checkpointing: false,
-            simulation: SimulationConfig { attempts: 1, ..quickstart.simulation },
+            simulation: quickstart.simulation,
         }
     }
 }
