@@ -7,7 +7,7 @@ use zerosearch_generate::Role;
 
 use super::seeds::OverSeeds;
 use super::tables::COST;
-use super::{Cell, CellScores, Claim, Remarks, Row, Source, TABLES, Table};
+use super::{Cell, CellConfig, CellScores, Claim, Remarks, Row, Source, TABLES, Table};
 use crate::cost::{CostTable, PriceError, Prices};
 
 /// The page that `docs/src/results.md` is: every table with the cells that there are, those that are missing named as such, the
@@ -164,7 +164,11 @@ fn which_seeds(cells: &[&Cell], seeds: u64) -> String {
     if !missing.is_empty() {
         parts.push(format!("missing: {}", join(&missing)));
     }
-    if cells.windows(2).any(|pair| pair[0].hash != pair[1].hash) {
+    let config = |cell: &Cell| {
+        let experiment = cell.config.experiment.clone().with_seed(0);
+        CellConfig { experiment, ..cell.config.clone() }
+    };
+    if cells.windows(2).any(|pair| !config(pair[0]).same_figures(&config(pair[1]))) {
         parts.push("of different configurations".into());
     }
     parts.join("; ")
@@ -297,10 +301,10 @@ mod tests {
     #[test]
     fn what_cannot_be_averaged_is_said() {
         let mut cells = vec![cell("ppo", 0, 50), cell("ppo", 1, 50), cell("ppo", 2, 50)];
-        cells[1].hash = "other".into();
+        cells[1].config.corpus = "other".into();
         cells[2].scores = None;
         cells[2].failure = Some("step 3: loss NaN".into());
-        cells[2].config.small = true;
+        cells.iter_mut().for_each(|cell| cell.config.small = true);
         let row = row(&of_table_5(&cells), "| PPO |");
         assert!(row.ends_with("| 0, 1; diverged: 2; of different configurations |"), "{row}");
         assert!(page(&cells, &Remarks::default(), &prices()).unwrap().contains("some are **small**"));
