@@ -9,11 +9,12 @@ use zerosearch_eval::Scores;
 use zerosearch_files::prepare_folder;
 use zerosearch_generate::{Role, Usage};
 use zerosearch_rollout::RolloutConfig;
+use zerosearch_train::TrainConfig;
 
-use super::Experiment;
 use super::experiment::hash;
-use crate::pipeline::PipelineError;
+use super::{Experiment, Training};
 use crate::pipeline::folder::Folder;
+use crate::pipeline::{PipelineConfig, PipelineError};
 
 /// An experiment with a seed, done. Equal for the same configuration and seed, but for the keys that end in `seconds`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,6 +83,44 @@ impl CellConfig {
     /// A short name for everything but the seed.
     pub fn hash(&self) -> String {
         hash(&Self { experiment: self.experiment.clone().with_seed(0), ..self.clone() })
+    }
+
+    /// Whether cells of both have the same figures: at most keys differ that change memory or speed, and an older file may lack
+    /// keys that were added since, with the values that they have by default.
+    pub fn same_figures(&self, other: &Self) -> bool {
+        let trained = |config: &Self| config.experiment.training.clone();
+        let train = |config: &Self| {
+            let of_evaluation = TrainConfig { rollout: config.bounds, ..TrainConfig::default() };
+            [of_evaluation, trained(config).map(|training| training.train).unwrap_or_default()]
+        };
+        let others = |config: &Self| {
+            let training = trained(config).map(|training| Training { train: TrainConfig::default(), ..training });
+            Self {
+                bounds: RolloutConfig::default(),
+                simulator: complete(&config.simulator),
+                experiment: Experiment { training, ..config.experiment.clone() },
+                ..config.clone()
+            }
+        };
+        let mut pairs = train(self).into_iter().zip(train(other));
+        pairs.all(|(a, b)| a.change_from(&b).is_none()) && others(self) == others(other)
+    }
+}
+
+/// The keys of a pipeline that its simulator is made by.
+pub(crate) fn of_simulator(config: &PipelineConfig) -> Value {
+    let mut keys = serde_json::to_value(config).unwrap_or(Value::Null);
+    if let Some(keys) = keys.as_object_mut() {
+        keys.remove("train");
+    }
+    keys
+}
+
+/// The same with the keys that it lacks.
+fn complete(simulator: &Value) -> Value {
+    match serde_json::from_value::<PipelineConfig>(simulator.clone()) {
+        Ok(config) => of_simulator(&config),
+        Err(_) => simulator.clone(),
     }
 }
 
@@ -209,6 +248,28 @@ pub(crate) mod tests {
             usage: BTreeMap::new(),
             config,
         }
+    }
+
+    #[test]
+    fn figures_are_those_of_another_configuration_where_only_speed_differs_or_a_default_was_added() {
+        let (of, mut other) = (cell("ppo", 0, 50).config, cell("ppo", 0, 50).config);
+        let change = |config: &mut CellConfig, change: &dyn Fn(&mut TrainConfig)| {
+            change(&mut config.experiment.training.as_mut().unwrap().train);
+        };
+        change(&mut other, &|train| (train.micro_batch_tokens, train.rollout.concurrency) = (1, 2));
+        other.bounds.search_concurrency = 3;
+        assert!(of.same_figures(&other) && of.hash() != other.hash());
+        change(&mut other, &|train| train.learning_rate *= 2.0);
+        assert!(!of.same_figures(&other));
+        assert!(!of.same_figures(&cell("ppo", 1, 50).config) && !of.same_figures(&cell("rloo", 0, 50).config));
+        assert!(!of.same_figures(&CellConfig { corpus: "other".into(), ..of.clone() }));
+
+        let made = |config: &PipelineConfig| CellConfig { simulator: of_simulator(config), ..of.clone() };
+        let mut older = made(&PipelineConfig::default());
+        older.simulator.as_object_mut().unwrap().remove("simulation");
+        assert!(older.same_figures(&made(&PipelineConfig::default())) && !older.same_figures(&of));
+        let longer = PipelineConfig { simulator_steps: 41, ..PipelineConfig::default() };
+        assert!(!older.same_figures(&made(&longer)));
     }
 
     #[test]

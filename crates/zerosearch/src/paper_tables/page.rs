@@ -7,7 +7,7 @@ use zerosearch_generate::Role;
 
 use super::seeds::OverSeeds;
 use super::tables::COST;
-use super::{Cell, CellScores, Claim, Remarks, Row, Source, TABLES, Table};
+use super::{Cell, CellConfig, CellScores, Claim, Remarks, Row, Source, TABLES, Table};
 use crate::cost::{CostTable, PriceError, Prices};
 
 /// The page that `docs/src/results.md` is: every table with the cells that there are, those that are missing named as such, the
@@ -47,17 +47,26 @@ pub fn page(cells: &[Cell], remarks: &Remarks, prices: &Prices) -> Result<String
 /// The seeds that a row should have, 0, 1 and 2, unless there are more.
 const SEEDS: u64 = 3;
 
-const INTRODUCTION: &str = "# Results\n\n<!-- Written by `paper_tables` from the files in docs/results; edit those, or remarks.toml beside them. -->\n\n\
-The tables of the paper ([arXiv:2505.04588](https://arxiv.org/abs/2505.04588)) in miniature: the shipped base policy of four million parameters on \
-the shipped [world of facts](world.md), trained as in [the quickstart](quickstart.md). The figures are exact matches in % on held-out questions with the \
-real engine; the paper's are averages over seven data sets with models of three billion parameters, and only their order can be compared.\n\n\
-```sh\n\
-cargo run --release --example paper_tables -- --tables 5,6,4,defects,3,8 --seeds 3     # the missing cells, then this page\n\
-cargo run --release --example paper_tables -- --report                                # this page alone\n\
-```\n\n\
-A row is an experiment, a cell an experiment with a seed: one run, and one file `docs/results/EXPERIMENT-seedN.json` with its whole configuration. Means are \
-over seeds, `±` is half the width of the 95 % interval of the mean (Student's t). An order counts as reproduced when the 95 % interval of the \
-differences, seed by seed, lies above 0, and as not reproduced when it lies below. How to run it: [Examples](examples.md).\n\n";
+const INTRODUCTION: &str = r"# Results
+
+<!-- Written by `paper_tables` from the files in docs/results; edit those, or remarks.toml beside them. -->
+
+The tables of the paper ([arXiv:2505.04588](https://arxiv.org/abs/2505.04588)) in miniature: the shipped base policy of four million parameters on the
+shipped [world of facts](world.md), trained as in [the quickstart](quickstart.md). Figures are exact matches in % on held-out questions with the
+real engine; the paper's are averages over seven data sets with models of three billion parameters, so only their order can be compared. Where
+the paper has REINFORCE, rows that are not about algorithms have GRPO here, as the quickstart has.
+
+```sh
+cargo run --release --example paper_tables -- --tables 5,6,4,defects,3,8 --seeds 3     # the missing cells, then this page
+cargo run --release --example paper_tables -- --report                                 # this page alone
+```
+
+A row is an experiment, a cell an experiment with a seed: one run, and one file `docs/results/EXPERIMENT-seedN.json` with its whole configuration.
+Means are over seeds; `±` is half the width of the 95 % interval of the mean (Student's t). It is the spread over seeds alone: all cells have the same
+questions, and a base policy that is not trained answers greedily, the same with every seed. An order counts as reproduced when the 95 % interval of the
+differences, seed by seed, lies above 0, and as not reproduced when it lies below. How to run it: [Examples](examples.md).
+
+";
 
 fn line(page: &mut String, text: impl AsRef<str>) {
     // Writing to a string cannot fail.
@@ -155,7 +164,11 @@ fn which_seeds(cells: &[&Cell], seeds: u64) -> String {
     if !missing.is_empty() {
         parts.push(format!("missing: {}", join(&missing)));
     }
-    if cells.windows(2).any(|pair| pair[0].hash != pair[1].hash) {
+    let config = |cell: &Cell| {
+        let experiment = cell.config.experiment.clone().with_seed(0);
+        CellConfig { experiment, ..cell.config.clone() }
+    };
+    if cells.windows(2).any(|pair| !config(pair[0]).same_figures(&config(pair[1]))) {
         parts.push("of different configurations".into());
     }
     parts.join("; ")
@@ -288,10 +301,10 @@ mod tests {
     #[test]
     fn what_cannot_be_averaged_is_said() {
         let mut cells = vec![cell("ppo", 0, 50), cell("ppo", 1, 50), cell("ppo", 2, 50)];
-        cells[1].hash = "other".into();
+        cells[1].config.corpus = "other".into();
         cells[2].scores = None;
         cells[2].failure = Some("step 3: loss NaN".into());
-        cells[2].config.small = true;
+        cells.iter_mut().for_each(|cell| cell.config.small = true);
         let row = row(&of_table_5(&cells), "| PPO |");
         assert!(row.ends_with("| 0, 1; diverged: 2; of different configurations |"), "{row}");
         assert!(page(&cells, &Remarks::default(), &prices()).unwrap().contains("some are **small**"));

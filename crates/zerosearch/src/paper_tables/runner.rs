@@ -19,6 +19,7 @@ use zerosearch_search::{Bm25Index, SearchEngine};
 use zerosearch_simulator::SimulatorPrompt;
 use zerosearch_train::{TrainError, Trainer, TrainerBuilder, read_ledger};
 
+use super::cell::of_simulator;
 use super::experiment::hash;
 use super::{Cell, CellConfig, CellScores, Experiment, Results, Training, TrainingEngine};
 use crate::pipeline::evaluation::Examination;
@@ -149,7 +150,7 @@ impl<'a> Runner<'a> {
             self.defect(&config.experiment)?;
             results.refuse_smaller(experiment, *seed, &config)?;
             let there = results.cell(experiment, *seed)?;
-            if there.is_none_or(|cell| cell.hash != config.hash()) && !missing.contains(&(*experiment, *seed)) {
+            if there.is_none_or(|cell| !cell.config.same_figures(&config)) && !missing.contains(&(*experiment, *seed)) {
                 missing.push((*experiment, *seed));
             }
         }
@@ -342,15 +343,6 @@ impl<'a> Runner<'a> {
 
 const CHECKPOINTS: &str = "checkpoints";
 const LEDGER: &str = "ledger.json";
-
-/// The keys of a pipeline that its simulator is made by.
-fn of_simulator(config: &PipelineConfig) -> Value {
-    let mut keys = serde_json::to_value(config).unwrap_or(Value::Null);
-    if let Some(keys) = keys.as_object_mut() {
-        keys.remove("train");
-    }
-    keys
-}
 
 /// Weights, tokenizer and prompts; not what is written about them.
 fn of_folder(model: &Path) -> Result<String, PipelineError> {
