@@ -93,7 +93,7 @@ fn masters_moments_reference_and_critic_are_what_the_trainer_allocates() {
     drop(run(&SMALL, &folder.path().join("warm")));
     for (name, more) in [
         ("grpo", vec!["train.algorithm.name=grpo"]),
-        ("no_reference", vec!["train.algorithm={name=\"grpo\",kl={coefficient=0.0}}"]),
+        ("no_reference", vec!["train.algorithm={name=\"grpo\",kl={estimator=\"k3\",coefficient=0.0}}"]),
         ("ppo", vec!["train.algorithm.name=ppo"]),
         ("lora", vec!["train.algorithm.name=grpo", "train.lora.rank=8"]),
     ] {
@@ -140,7 +140,7 @@ fn activations_are_what_a_training_pass_allocates() {
     let computed = dry_run(&[
         "train.micro_batch_tokens=2000",
         "train.rollout.max_new_tokens=700",
-        "train.algorithm={name=\"grpo\",kl={coefficient=0.0}}",
+        "train.algorithm={name=\"grpo\",kl={estimator=\"k3\",coefficient=0.0}}",
     ])
     .unwrap()
     .memory;
@@ -152,11 +152,11 @@ fn activations_are_what_a_training_pass_allocates() {
         let (logprobs, _) = pass.score(&sequences);
         pass.backward(logprobs.sum(), &mut gradients);
         let peak = (ALLOCATOR.peak_usage() - before) as u64;
-        let of_gradients = 4 * model.weights.parameters() as u64;
-        let measured = peak - of_gradients;
-        println!("checkpointing {checkpointing}: measured {measured}, computed {computed}");
-        let ratio = computed as f64 / measured as f64;
-        assert!((0.9..1.25).contains(&ratio), "checkpointing {checkpointing}: {computed} of {measured}");
+        // The peak may come before or after most gradients are there.
+        let gradients = 4 * model.weights.parameters() as u64;
+        println!("checkpointing {checkpointing}: measured {peak} with gradients, computed {computed} without");
+        assert!(peak <= computed + gradients, "checkpointing {checkpointing}: {peak}, computed {computed}");
+        assert!(peak as f64 >= 0.95 * computed as f64, "checkpointing {checkpointing}: {peak}, computed {computed}");
     }
 }
 
@@ -230,7 +230,7 @@ fn a_run_that_would_fail_is_refused_with_its_key() {
         (&["train.curriculum={kind=\"constant\",probability=2.0}"], "2"),
         (&["engine={kind=\"simulator\",model=\"m\",simulation={max_new_tokens=0}}"], "max_new_tokens"),
         (&["engine={kind=\"retriever\",url=\"http://\"}"], "`engine` has the address \"http://\""),
-        (&["engine={kind=\"simulator\",backend=\"vllm\",urls=[\"http:///x\"]}"], "`engine` has the address"),
+        (&["engine={kind=\"simulator\",backend=\"vllm\",urls=[\"http://:80/x\"]}"], "`engine` has the address"),
         (&["policy={backend=\"vllm\",urls=[\"http://h:1\"]}"], "train.lora"),
         (&["server.top_k=0"], "top_k"),
         (&["dry_run.memory_gib=0"], "`dry_run.memory_gib` is 0"),

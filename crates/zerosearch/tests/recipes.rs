@@ -96,6 +96,7 @@ fn a_recipe_for_gpus_has_the_hyper_parameters_of_the_paper() {
             gradient_checkpointing: true,
             micro_batch_tokens: train.micro_batch_tokens,
             kv_cache_memory_bytes: train.kv_cache_memory_bytes,
+            rollout: RolloutConfig { concurrency: train.rollout.concurrency, ..paper.rollout },
             // What a served policy is corrected by.
             old_logprobs: train.old_logprobs,
             importance_sampling: train.importance_sampling,

@@ -33,8 +33,9 @@ impl TrainingPass {
         let (features, ends) = if self.gpu { self.gpu_ends(c) } else { self.cpu_ends(c) };
         let input = self.width * self.rows * c.hidden_size as u64;
         match gradient_checkpointing {
-            true => input * (layers + 1) + features + ends.max(kept + working),
-            false => kept * layers + features + ends.max(working),
+            // The ends are done with before the first layer is computed again.
+            true => input * (layers + 1) + (features + ends).max(kept + working),
+            false => kept * layers + (features + ends).max(working),
         }
     }
 
@@ -45,18 +46,19 @@ impl TrainingPass {
         let gated = if self.adapts_down { inner } else { 0 };
         // Inputs of the norms, of the projections behind them, of attention, of its output's projection, of the gate.
         let kept = 4 * hidden + (q + 2 * kv) + q + 2 * inner + normed_heads + gated;
-        let working = 3 * inner + 4 * hidden + q + 2 * kv;
+        // The gate computed again, and the gradients of its inputs and of the layer's output.
+        let working = 3 * inner + hidden;
         (4 * self.rows * kept, 4 * self.rows * working)
     }
 
-    /// Bytes of the last features, and of the head's logits.
+    /// Bytes of the last layer's output with the features and their gradient, and of the head's logits.
     fn cpu_ends(&self, c: &ModelConfig) -> (u64, u64) {
         let (hidden, vocabulary) = (c.hidden_size as u64, c.vocab_size as u64);
         let logits = self.scored * vocabulary;
         let at_a_time = (BLOCK_LOGITS / vocabulary).clamp(128, 1024).min(self.scored) * vocabulary;
         let logits = if logits <= KEPT_LOGITS { logits } else { at_a_time };
         let of_reference = if self.reference { at_a_time } else { 0 };
-        (4 * self.scored * 2 * hidden, 4 * (logits + of_reference))
+        (4 * (self.rows + 3 * self.scored) * hidden, 4 * (logits + of_reference))
     }
 
     /// As [`cpu_layer`](Self::cpu_layer) for Burn's own operations (`kernels::reference`): norms and rotations in f32, attention
@@ -75,11 +77,12 @@ impl TrainingPass {
         (kept, working)
     }
 
-    /// As [`cpu_ends`](Self::cpu_ends) for Burn's own operations: logits, log-softmax and exponentials in f32, and their gradients.
+    /// As [`cpu_ends`](Self::cpu_ends) for Burn's own operations: log-softmax and exponentials in f32 are kept, beside which come
+    /// their gradients, or before them the logits of a reference.
     fn gpu_ends(&self, c: &ModelConfig) -> (u64, u64) {
         let (hidden, vocabulary) = (c.hidden_size as u64, c.vocab_size as u64);
-        let of_reference = if self.reference { self.width + 12 } else { 0 };
-        (self.scored * 12 * hidden, self.scored * vocabulary * (self.width + 24 + of_reference))
+        let numbers = if self.reference { 7 } else { 6 };
+        (self.scored * 12 * hidden, self.scored * vocabulary * (self.width + 4 * numbers))
     }
 }
 

@@ -144,13 +144,13 @@ impl Run<'_> {
             0 => during(name, [bytes, 0, 0]),
             _ => held(name, bytes),
         };
+        let live = match train.rollout.concurrency as u64 {
+            0 => lengths.rollouts,
+            bound => bound.min(lengths.rollouts),
+        };
         let mut parts = Vec::new();
         if !self.served {
             let dtype = target.rollout_dtype(train);
-            let live = match train.rollout.concurrency as u64 {
-                0 => lengths.rollouts,
-                bound => bound.min(lengths.rollouts),
-            };
             let all = cache_bytes(&self.policy.config, target, lengths.rollouts, lengths.tokens);
             let caches = (cache_bytes(&self.policy.config, target, live, lengths.tokens) + RECENT).min(all);
             let caches = caches.min(train.kv_cache_memory_bytes.map_or(u64::MAX, |bytes| bytes as u64));
@@ -161,7 +161,8 @@ impl Run<'_> {
         }
         if let Some(simulator) = self.simulator {
             let dtype = target.default_dtype();
-            let live = lengths.rollouts.min(MOST_DECODING);
+            // A rollout waits for its search before it asks for another.
+            let live = live.min(MOST_DECODING);
             let caches = cache_bytes(&simulator.config, target, live, lengths.simulator_tokens) + RECENT;
             parts.push(held(&format!("simulator, {}", name(dtype)), simulator.decoding_bytes(dtype)));
             // A GPU's cache keeps the size that it once had.
@@ -176,13 +177,13 @@ impl Run<'_> {
     /// The largest micro batch.
     fn pass(&self) -> TrainingPass {
         let (train, lengths) = (self.train, self.lengths);
-        let in_update = lengths.rollouts.saturating_mul(lengths.tokens);
+        let (budget, all) = (train.micro_batch_tokens as u64, lengths.rollouts.saturating_mul(lengths.tokens));
         // A sequence that is longer than the budget has a micro batch of its own.
-        let rows = (train.micro_batch_tokens as u64).max(lengths.tokens).min(in_update);
+        let rows = budget.max(lengths.tokens).min(all);
         let compares = self.algorithm.terms().kl.coefficient != 0.0;
         TrainingPass {
             rows,
-            scored: rows.min(lengths.rollouts.saturating_mul(lengths.policy_tokens)),
+            scored: budget.max(lengths.policy_tokens).min(rows).min(lengths.rollouts * lengths.policy_tokens),
             longest: lengths.tokens,
             gpu: self.target.gpu,
             width: if self.target.trains_in_bf16(train) { 2 } else { 4 },

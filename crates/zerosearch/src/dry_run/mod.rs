@@ -179,6 +179,10 @@ fn remedies(run: &RunConfig) -> Vec<&'static str> {
     let all = [
         (!train.gradient_checkpointing, "`train.gradient_checkpointing = true`"),
         (train.kv_cache_memory_bytes.is_none() && run.generator.is_none(), "`train.kv_cache_memory_bytes`"),
+        (
+            run.generator.is_none() || local_simulator(&run.engine).is_some(),
+            "a smaller `train.rollout.concurrency`, which bounds the caches of policy and simulator",
+        ),
         (train.lora.is_none(), "adapters (`train.lora`)"),
         (run.generator.is_none(), "a policy on servers (`policy.backend`)"),
         (local_simulator(&run.engine).is_some(), "a simulator on servers (`engine.backend`)"),
