@@ -48,8 +48,8 @@ fn check_engine(table: &'static str, engine: &EngineConfig) -> Result<(), DryRun
     }
     match engine {
         EngineConfig::Simulated(simulator) => {
-            let urls = simulator.server.iter().flat_map(|server| &server.urls);
-            urls.into_iter().try_for_each(|url| check_address(table, url))
+            let mut urls = simulator.server.iter().flat_map(|server| &server.urls);
+            urls.try_for_each(|url| check_address(table, url))
         }
         EngineConfig::Retriever { urls, .. } => urls.iter().try_for_each(|url| check_address(table, url)),
         EngineConfig::Wrapped { engine, .. } => check_engine(table, engine),
