@@ -72,12 +72,14 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// When the configuration is out of range, or a file of the model is missing or broken.
     pub fn new(
-        config: PipelineConfig,
+        mut config: PipelineConfig,
         model: &'a Path,
         material: &'a Material,
         work: &'a Path,
     ) -> Result<Self, PipelineError> {
         config.validate()?;
+        // No policy is chosen by a validation: the last one counts.
+        (config.train.validate_every, config.train.early_stop_patience) = (0, 0);
         let common = CellConfig {
             small: false,
             model: of_folder(model)?,
