@@ -1,19 +1,25 @@
 //! A dry run beside a real one: bytes that the trainer allocates, files that it writes, seconds that it takes.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use peak_alloc::PeakAlloc;
 use zerosearch::burn::tensor::Device;
 use zerosearch::config::{RunConfig, Tables};
 use zerosearch::dry_run::{DryRun, DryRunError, Memory};
-use zerosearch::lm::{Decoder, Gradients, ScoredSequence};
+use zerosearch::generate::{Generator, Request, Sampling, Turn, never};
+use zerosearch::lm::{Decoder, Gradients, HostWeights, ModelConfig, ScoredSequence};
 use zerosearch::prelude::*;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// The allocator counts for the whole process: one test at a time.
-static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+/// The allocator counts for the whole process: one test at a time, even after one that failed.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn base() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/base")
@@ -41,6 +47,7 @@ fn part(memory: &Memory, name: &str) -> u64 {
 
 #[test]
 fn weights_are_the_bytes_of_the_files() {
+    let _alone = alone();
     // The header of a safetensors file: names and shapes.
     let header = 16 << 10;
     let dry_run = dry_run(&[]).unwrap();
@@ -87,7 +94,7 @@ const SMALL: [&str; 7] = [
 
 #[test]
 fn masters_moments_reference_and_critic_are_what_the_trainer_allocates() {
-    let _alone = ALONE.lock();
+    let _alone = alone();
     // The first run has what is made once for all: threads, the tokenizer's tables.
     let folder = tempfile::tempdir().unwrap();
     drop(run(&SMALL, &folder.path().join("warm")));
@@ -127,8 +134,44 @@ fn masters_moments_reference_and_critic_are_what_the_trainer_allocates() {
 }
 
 #[test]
+fn caches_are_what_the_generator_counts_and_adapters_what_a_run_begins_with() {
+    let _alone = alone();
+    // Heads of a width that the engine pads.
+    let config = ModelConfig { head_dim: 12, ..ModelConfig::tiny_llama(64, 32, 3, 4, 2, 48) };
+    let folder = tempfile::tempdir().unwrap();
+    let json = serde_json::Value::Object(config.to_json()).to_string();
+    std::fs::write(folder.path().join("config.json"), json).unwrap();
+    let model = format!("model={:?}", folder.path());
+    for (rank, target_modules) in [(3, vec!["q_proj", "down_proj"]), (5, vec!["k_proj", "o_proj", "gate_proj"])] {
+        let lora = LoraConfig {
+            rank,
+            target_modules: target_modules.iter().map(|name| name.to_string()).collect(),
+            ..LoraConfig::default()
+        };
+        let assignment = format!("train.lora={{rank={rank},target_modules={target_modules:?}}}");
+        let dry_run = dry_run(&[&model, &assignment]).unwrap();
+        assert_eq!(dry_run.trained_parameters, lora.initial(&config, 0).parameters() as u64);
+    }
+    for new in [3, 40] {
+        let new_tokens = format!("train.rollout.max_new_tokens={new}");
+        let rollouts = ["train.questions_per_step=3", "train.samples_per_question=1"];
+        let dry_run = dry_run(&[&[model.as_str(), &new_tokens][..], &rollouts].concat()).unwrap();
+        let mut generator = LocalGenerator::new(&config, &HostWeights::init(&config, 1), &[]).unwrap();
+        for sequence in 0..3 {
+            let turn = Turn { max_new_tokens: new, seed: 0, stop: never(), deadline: None };
+            // No two begin alike, and share a cache.
+            let prompt = (0..dry_run.lengths.prompt.tokens).map(|index| ((index + sequence) % 64) as u32);
+            let prompt: Vec<u32> = prompt.collect();
+            generator.start(Request { prompt: &prompt, sampling: Sampling::default(), turn }).unwrap();
+        }
+        while !generator.poll().unwrap().is_empty() {}
+        assert_eq!(generator.statistics().peak_cache_bytes, part(&dry_run.memory, "KV cache of the policy"));
+    }
+}
+
+#[test]
 fn activations_are_what_a_training_pass_allocates() {
-    let _alone = ALONE.lock();
+    let _alone = alone();
     let model = LanguageModel::read(base()).unwrap();
     let decoder = Decoder::trainable(&model.config, &*model.weights, &Device::flex()).unwrap();
     // Episodes of at most 1,000 tokens, and two of that length to a micro batch.
@@ -162,7 +205,7 @@ fn activations_are_what_a_training_pass_allocates() {
 
 #[test]
 fn a_finished_run_gives_rates_that_estimate_itself() {
-    let _alone = ALONE.lock();
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let assignments: Vec<&str> = SMALL.iter().copied().chain(["train.steps=2", "train.algorithm.name=grpo"]).collect();
     let (_, _, mut trainer) = run(&assignments, folder.path());
@@ -193,6 +236,7 @@ fn a_finished_run_gives_rates_that_estimate_itself() {
 
 #[test]
 fn without_rates_no_time_is_named_and_a_file_of_them_is_enough() {
+    let _alone = alone();
     let searching = "[dry_run]\npolicy_tokens = 100\nsearches = 2\nobservation_tokens = 200\nprompt_tokens = 50\n";
     let retriever = "engine={kind=\"retriever\",url=\"http://h:1\"}";
     let of = |rates: Option<&Path>| DryRun::of(tables(searching, &[retriever]), Path::new(""), rates).unwrap();
@@ -223,6 +267,7 @@ fn without_rates_no_time_is_named_and_a_file_of_them_is_enough() {
 
 #[test]
 fn a_run_that_would_fail_is_refused_with_its_key() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     for (assignments, expected) in [
         (&["train.learning_rate=0"][..], "`learning_rate` is 0"),
@@ -252,6 +297,7 @@ fn a_run_that_would_fail_is_refused_with_its_key() {
 
 #[test]
 fn files_and_keys_that_are_not_here_are_listed_and_no_server_is_asked() {
+    let _alone = alone();
     let served = [
         "engine={kind=\"simulator\",backend=\"openai\",urls=[\"http://127.0.0.1:9\"],key_env=\"ZEROSEARCH_TEST_NO_SUCH_KEY\"}",
         "policy={backend=\"sglang\",urls=[\"http://127.0.0.1:9\"]}",

@@ -194,7 +194,7 @@ impl Run<'_> {
 }
 
 /// Bytes of the caches of so many sequences of so many tokens.
-pub(super) fn cache_bytes(c: &ModelConfig, target: Target, sequences: u64, tokens: u64) -> u64 {
+fn cache_bytes(c: &ModelConfig, target: Target, sequences: u64, tokens: u64) -> u64 {
     let (head, block) = (c.head_dim, KV_BLOCK);
     // Of a key and a value, padded as the engine pads them.
     let numbers = match target.gpu {
@@ -216,31 +216,4 @@ fn held(name: &str, bytes: u64) -> Part {
 
 fn during(name: &str, [rollouts, update, step]: [u64; 3]) -> Part {
     Part { name: name.into(), rollouts, update, step }
-}
-
-#[cfg(test)]
-mod tests {
-    use zerosearch_generate::{Generator, Request, Sampling, Turn, never};
-    use zerosearch_lm::{HostWeights, LocalGenerator};
-
-    use super::*;
-    use crate::device::DeviceName;
-
-    #[test]
-    fn a_cache_is_what_the_generator_counts() {
-        let target = Target::of(DeviceName::Cpu);
-        // Heads of a width that is padded.
-        let config = ModelConfig { head_dim: 12, ..ModelConfig::tiny_llama(64, 32, 3, 4, 2, 48) };
-        for (prompt, new) in [(5, 3), (40, 30)] {
-            let mut generator = LocalGenerator::new(&config, &HostWeights::init(&config, 1), &[]).unwrap();
-            for sequence in 0..3 {
-                let turn = Turn { max_new_tokens: new, seed: 0, stop: never(), deadline: None };
-                let prompt: Vec<u32> = (0..prompt).map(|token| token + sequence).collect();
-                generator.start(Request { prompt: &prompt, sampling: Sampling::default(), turn }).unwrap();
-            }
-            while !generator.poll().unwrap().is_empty() {}
-            let computed = cache_bytes(&config, target, 3, u64::from(prompt) + new as u64);
-            assert_eq!(generator.statistics().peak_cache_bytes, computed);
-        }
-    }
 }

@@ -38,8 +38,8 @@ impl Measured {
         let path = folder.join("metrics.jsonl");
         let failed = |message: String| DryRunError::Rates { path: path.clone(), message };
         let bytes = std::fs::read(&path).map_err(FileError::read(&path))?;
-        let rows: Vec<Map<String, Value>> = parse_rows(&path, &bytes, |line| serde_json::from_slice(line))
-            .map_err(|error| failed(error.to_string()))?;
+        let rows: Vec<Map<String, Value>> =
+            parse_rows(&path, &bytes, serde_json::from_slice).map_err(|error| failed(error.to_string()))?;
         let mut totals = Totals::default();
         rows.iter().for_each(|row| totals.add(row));
         if totals.steps == 0.0 || totals.rollout_s <= 0.0 || totals.update_s <= 0.0 {

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{DryRun, Estimate, Memory, ModelSize, Tokens, Usage};
+use super::{DryRun, Estimate, Memory, ModelSize, Tokens};
 
 impl Display for DryRun {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -87,15 +87,15 @@ fn model(f: &mut Formatter<'_>, role: &str, model: &ModelSize) -> fmt::Result {
 }
 
 fn usage(f: &mut Formatter<'_>, how: &str, Tokens { step, run }: &Tokens) -> fmt::Result {
-    let rows: [(&str, fn(&Usage) -> f64); 5] = [
-        ("rollouts", |usage| usage.rollouts),
-        ("tokens of the policy", |usage| usage.policy_tokens),
-        ("tokens through updates", |usage| usage.trained_tokens),
-        ("searches", |usage| usage.searches),
-        ("tokens of the simulator", |usage| usage.simulator_tokens),
+    let rows = [
+        ("rollouts", step.rollouts, run.rollouts),
+        ("tokens of the policy", step.policy_tokens, run.policy_tokens),
+        ("tokens through updates", step.trained_tokens, run.trained_tokens),
+        ("searches", step.searches, run.searches),
+        ("tokens of the simulator", step.simulator_tokens, run.simulator_tokens),
     ];
-    for (name, of) in rows.into_iter().filter(|(_, of)| of(step) > 0.0) {
-        writeln!(f, "{:42} {:>12} {:>12}", format!("{name}, {how}"), count(of(step)), count(of(run)))?;
+    for (name, step, run) in rows.into_iter().filter(|(_, step, _)| *step > 0.0) {
+        writeln!(f, "{:42} {:>12} {:>12}", format!("{name}, {how}"), count(step), count(run))?;
     }
     Ok(())
 }

@@ -107,19 +107,3 @@ impl ModelSize {
 fn elements(shape: &[usize]) -> u64 {
     shape.iter().map(|size| *size as u64).product()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn adapters_are_those_that_a_run_begins_with() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/base");
-        let model = ModelSize::find(&folder, Path::new(""), &BTreeMap::new()).unwrap();
-        let all = LoraConfig { rank: 3, ..LoraConfig::default() };
-        let some = LoraConfig { rank: 5, target_modules: vec!["q_proj".into(), "down_proj".into()], ..all.clone() };
-        for lora in [all, some] {
-            assert_eq!(model.adapters(&lora), lora.initial(&model.config, 0).parameters() as u64);
-        }
-    }
-}
