@@ -36,11 +36,11 @@ impl Default for Lessons {
     fn default() -> Self {
         Self {
             substitution: 1.0,
-            contradiction: 0.6,
+            contradiction: 0.75,
             evidence_first: true,
             evidence: 0,
-            answer_weight: 12.0,
-            contradiction_weight: 2.0,
+            answer_weight: 20.0,
+            contradiction_weight: 4.0,
             sentence_weight: 4.0,
             first_document: 0.7,
         }
@@ -159,7 +159,7 @@ mod tests {
                 let said = documents.iter().any(|text| crate::mentions(text, &decisive));
                 let contradicts = decisive != *golden_answers;
                 assert!(said == (mentions || contradicts) && !(contradicts && mentions), "{learnt:?} {decisive:?}");
-                assert_eq!(weight, if contradicts { 2.0 } else { 12.0 });
+                assert_eq!(weight, if contradicts { 4.0 } else { 20.0 });
                 seen += usize::from(learnt.interaction != row.interaction);
             }
         }

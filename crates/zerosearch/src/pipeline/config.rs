@@ -33,9 +33,9 @@ pub struct PipelineConfig {
 impl Default for PipelineConfig {
     fn default() -> Self {
         Self {
-            collect_questions: 1000,
-            obedience_questions: 200,
-            simulator_steps: 240,
+            collect_questions: 800,
+            obedience_questions: 500,
+            simulator_steps: 220,
             simulator_batch: 24,
             simulator_learning_rate: 5e-4,
             simulator_lessons: Lessons::default(),
