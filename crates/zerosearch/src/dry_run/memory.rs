@@ -193,7 +193,7 @@ impl Run<'_> {
     }
 }
 
-/// Bytes of the caches of so many sequences of so many tokens.
+/// Bytes of the caches of so many sequences of so many tokens, the last of which nothing is computed from.
 fn cache_bytes(c: &ModelConfig, target: Target, sequences: u64, tokens: u64) -> u64 {
     let (head, block) = (c.head_dim, KV_BLOCK);
     // Of a key and a value, padded as the engine pads them.
@@ -202,7 +202,7 @@ fn cache_bytes(c: &ModelConfig, target: Target, sequences: u64, tokens: u64) -> 
         false => head + head.next_multiple_of(block),
     };
     let block_bytes = (c.layers * c.kv_heads * block * numbers * size_of::<f32>()) as u64;
-    sequences.saturating_mul(tokens.div_ceil(block as u64)).saturating_mul(block_bytes)
+    sequences.saturating_mul(tokens.saturating_sub(1).div_ceil(block as u64)).saturating_mul(block_bytes)
 }
 
 fn name(dtype: WeightDtype) -> &'static str {
