@@ -169,7 +169,8 @@ mod tests {
         let useful = row(&["Bongor"], "chad", &["It is Bongor.", "Chad has a river."]);
         let pool = Substitution::new(&[useful.clone(), row(&["Moundou"], "chad", &[])]);
         let (noisy, other) = pool.contradict(&useful, &mut Stream::default().rng()).unwrap();
-        assert!(noisy.interaction.documents[0] == format!("It is {other}.") && other != "Bongor", "{noisy:?}");
+        assert_eq!(noisy.interaction.documents[0], format!("It is {other}."));
+        assert_ne!(other, noisy.interaction.golden_answers[0]);
         assert!(noisy.interaction.documents[0].starts_with("It is "), "{noisy:?}");
         assert_eq!(noisy.interaction.documents[1], useful.interaction.documents[1]);
         assert_eq!(
