@@ -54,6 +54,12 @@ impl Estimate {
         let half = 1.96 * (spread * (groups - 1) as f64 / groups as f64).sqrt();
         Self { mean, ci95: [mean - half, mean + half] }
     }
+
+    /// With its interval cut to the values from 0 to 1, where a share lies.
+    #[must_use]
+    pub fn of_share(self) -> Self {
+        Self { ci95: self.ci95.map(|end| end.clamp(0.0, 1.0)), ..self }
+    }
 }
 
 /// Groups of questions that a jackknife leaves out in turn.

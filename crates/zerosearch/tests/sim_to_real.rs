@@ -125,6 +125,7 @@ fn a_known_gap_is_measured() {
     assert_eq!((documents.useful.contains.mean, documents.noisy.contains.mean), (1.0, 0.0));
     assert!((documents.real.contains.mean - 0.9).abs() < 1e-12);
     assert!((report.matching_noise.unwrap() - 0.1).abs() < 1e-9);
+    assert!(documents.real.contains.ci95[1] <= 1.0 && report.real.contains.ci95[1] <= 1.0, "no share is above 1");
     assert!(documents.noisy.style_distance.mean > documents.useful.style_distance.mean);
     assert_eq!(documents.real.documents_per_result.ci95, [1.0, 1.0]);
 

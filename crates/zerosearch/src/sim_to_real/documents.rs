@@ -29,7 +29,7 @@ pub(super) fn compared(asked: &[Interaction], written: Vec<LabelledInteraction>)
         // The surface of the two engines, as if they were two qualities.
         let mixed: Vec<LabelledInteraction> =
             real.iter().cloned().chain(rows.iter().map(|row| label(&row.interaction, Quality::Noisy))).collect();
-        figures(rows, &real, words, Estimate::jackknife(grouped.len(), distance), surface_auc(&mixed))
+        figures(rows, &real, words, Estimate::jackknife(grouped.len(), distance).of_share(), surface_auc(&mixed))
     };
     DocumentsReport {
         real: {
@@ -41,7 +41,7 @@ pub(super) fn compared(asked: &[Interaction], written: Vec<LabelledInteraction>)
             // Whole pairs are left out, so that the halves stay halves.
             let pairs = of_real.len() / 2;
             let paired = |of: &[usize]| halves(&of.iter().flat_map(|i| [2 * i, 2 * i + 1]).collect::<Vec<_>>());
-            figures(&real, &real, words, Estimate::jackknife(pairs, paired), None)
+            figures(&real, &real, words, Estimate::jackknife(pairs, paired).of_share(), None)
         },
         useful: gap(&useful),
         noisy: gap(&noisy),
@@ -70,7 +70,7 @@ fn figures(
     let length = |row: &LabelledInteraction| DocumentStatistics::words(std::slice::from_ref(row)) as f64;
     let statistics = DocumentStatistics::of(rows, real, &TrainingText::default(), words);
     DocumentGap {
-        contains: mean(&contains),
+        contains: mean(&contains).of_share(),
         documents_per_result: mean(&|row| row.interaction.documents.len() as f64),
         words_per_result: mean(&length),
         distinct_1: statistics.distinct_1,

@@ -135,7 +135,7 @@ impl EpisodeFigures {
             reward: column(&|one| one.reward),
             searches: column(&|one| one.searches as f64),
             searched: column(&|one| f64::from(u8::from(one.searches > 0))),
-            contains: Estimate::jackknife(played.len(), share),
+            contains: Estimate::jackknife(played.len(), share).of_share(),
             search_failures: played.iter().map(|one| one.failures).sum(),
         }
     }
