@@ -7,8 +7,6 @@
 //! on after an interruption: Ctrl-C ends after the present training step, and a kill costs the steps since the last checkpoint.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use zerosearch::Failure;
@@ -21,6 +19,7 @@ use zerosearch::pipeline::{PipelineConfig, PipelineError, world_material};
 
 #[path = "paper_tables/defects.rs"]
 mod defects;
+mod interrupt;
 
 #[derive(Parser)]
 struct Arguments {
@@ -120,15 +119,7 @@ fn main() -> Result<(), Failure> {
     let missing = runner.missing(&cells, &results)?.len();
     say(format!("{missing} cells are missing in {}", out.display()));
 
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&interrupted);
-    ctrlc::set_handler(move || {
-        // The second one does not wait for the step to end.
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after this step; again to stop at once");
-    })?;
+    let interrupted = interrupt::on_ctrl_c()?;
     let finished = runner.fill(&cells, &results, &interrupted, &mut |cell| {
         let em = cell.scores.as_ref().map(|scores| format!("EM {:.1} %", 100.0 * scores.all.em));
         let outcome = em.or_else(|| cell.failure.clone()).unwrap_or_default();

@@ -7,8 +7,6 @@
 //! Stop it with Ctrl-C and go on with `--resume`. Results: `summary.json` and `report.html` in the run's folder.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use zerosearch::Failure;
@@ -17,6 +15,8 @@ use zerosearch::config::Tables;
 use zerosearch::device::DeviceName;
 use zerosearch::metrics::say;
 use zerosearch::pipeline::{Pipeline, PipelineConfig, PipelineEnd, SummaryScores, world_material};
+
+mod interrupt;
 
 #[derive(Parser)]
 struct Arguments {
@@ -63,15 +63,7 @@ fn main() -> Result<(), Failure> {
         material = material.shortened();
     }
 
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&interrupted);
-    ctrlc::set_handler(move || {
-        // The second one does not wait for the step to end.
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after this step; again to stop at once");
-    })?;
+    let interrupted = interrupt::on_ctrl_c()?;
 
     let mut pipeline = Pipeline::new(config, &arguments.model, &material, &arguments.out);
     pipeline.resume = arguments.resume;

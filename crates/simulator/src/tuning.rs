@@ -41,9 +41,8 @@ impl Lesson {
         let text = prompt.render(&i.question, &i.golden_answers, &i.query, self.row.quality, i.documents.len())?;
         let mut completion = codec.encode_document(&documents_text(&i.documents));
         completion.extend(codec.eos_ids().first());
-        let texts: Vec<String> = completion.iter().map(|token| codec.decode(&[*token])).collect();
         if self.is_cut
-            && let Some(end) = texts.iter().position(|text| text.contains('\n'))
+            && let Some(end) = completion.iter().position(|token| codec.decode(&[*token]).contains('\n'))
         {
             completion.truncate(end + 1);
         }
@@ -53,7 +52,8 @@ impl Lesson {
             let blank = if decisive.starts_with(runs_words_together) { "" } else { " " };
             let decisive = codec.encode_document(&format!("{blank}{decisive}"));
             for start in occurrences(&completion, &decisive) {
-                let ended = texts[..start].iter().rposition(|text| text.ends_with(ENDS)).map_or(0, |end| end + 1);
+                let is_end = |token: &TokenId| codec.decode(&[*token]).ends_with(ENDS);
+                let ended = completion[..start].iter().rposition(is_end).map_or(0, |end| end + 1);
                 example.weights[ended..start].iter_mut().for_each(|weight| *weight = weight.max(self.sentence_weight));
                 example.weights[start..start + decisive.len()].fill(self.weight);
             }

@@ -64,26 +64,29 @@ impl Table {
 
     /// Its experiments, in the order of its rows.
     pub fn experiments(&self) -> impl Iterator<Item = &'static str> + use<> {
-        self.rows.iter().filter_map(|row| match row.source {
-            Source::Experiment(name) => Some(name),
-            Source::NotRun(_) => None,
-        })
+        self.rows.iter().filter_map(Row::experiment)
     }
 
     /// Its cells in the order in which they run: those with a figure in the paper before the others, and of either all rows
     /// with one seed before the next seed, so that whatever is there can be compared.
     pub fn cells(&self, seeds: u64) -> Vec<(&'static str, u64)> {
         let experiments = |in_the_paper: bool| {
-            let rows = self.rows.iter().filter(move |row| row.paper.is_empty() != in_the_paper);
-            rows.filter_map(|row| match row.source {
-                Source::Experiment(name) => Some(name),
-                Source::NotRun(_) => None,
-            })
+            self.rows.iter().filter(move |row| row.paper.is_empty() != in_the_paper).filter_map(Row::experiment)
         };
         let cells = [true, false].map(|in_the_paper| {
             (0..seeds).flat_map(move |seed| experiments(in_the_paper).map(move |name| (name, seed)))
         });
         cells.into_iter().flatten().collect()
+    }
+}
+
+impl Row {
+    /// The experiment that its figures come from.
+    fn experiment(&self) -> Option<&'static str> {
+        match self.source {
+            Source::Experiment(name) => Some(name),
+            Source::NotRun(_) => None,
+        }
     }
 }
 

@@ -44,11 +44,7 @@ impl Collector<'_> {
         };
         let mut generator = LocalGenerator::for_model_on(self.model, self.device)?;
         let bar = ProgressBar::new(label, chosen.len() as u64);
-        let mut finished = 0;
-        let rollouts = episodes.run(&mut generator, &chosen, &mut |now| {
-            bar.advance((now.finished - finished) as u64);
-            finished = now.finished;
-        })?;
+        let rollouts = episodes.run(&mut generator, &chosen, &bar)?;
         bar.finish();
         Ok(rollouts.iter().flat_map(interactions).collect())
     }
@@ -66,12 +62,12 @@ pub(crate) struct Episodes<'a> {
 }
 
 impl Episodes<'_> {
-    /// One for each question, which the number beside it names: an episode does not depend on the others.
+    /// One for each question, which the number beside it names: an episode does not depend on the others. The bar advances by each.
     pub(crate) fn run(
         &self,
         generator: &mut dyn Generator,
         questions: &[(u64, &Question)],
-        progress: &mut dyn FnMut(RolloutProgress),
+        bar: &ProgressBar,
     ) -> Result<Vec<Rollout>, PipelineError> {
         let tasks = questions.iter().map(|(index, question)| {
             let prompt = self.codec.encode(&self.prompt.render(&question.question)?);
@@ -81,7 +77,24 @@ impl Episodes<'_> {
         let constant = Constant::new(self.noise).map_err(zerosearch_train::TrainError::from)?;
         let noise = Noise::Curriculum { curriculum: &constant, progress: Progress::at(0, 1) };
         let plan = RolloutPlan { seed: self.seed, ..RolloutPlan::search(self.engine, noise, self.codec, self.rollout) };
-        Ok(plan.run(generator, tasks, progress)?)
+        let mut finished = 0;
+        let mut advance = |now: RolloutProgress| {
+            bar.advance((now.finished - finished) as u64);
+            finished = now.finished;
+        };
+        Ok(plan.run(generator, tasks, &mut advance)?)
+    }
+}
+
+/// How many searches failed. That all do is no accident: going on would waste the questions, and there is nothing to compare.
+pub(crate) fn failures(rollouts: &[Rollout]) -> Result<usize, PipelineError> {
+    let calls: Vec<_> = rollouts.iter().flat_map(Rollout::calls).collect();
+    let failed: Vec<&String> = calls.iter().filter_map(|call| call.failure.as_ref()).collect();
+    match failed.first() {
+        Some(failure) if failed.len() == calls.len() => {
+            Err(PipelineError::Searches { searches: calls.len(), failure: (*failure).clone() })
+        }
+        _ => Ok(failed.len()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The stages in their order.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
@@ -79,7 +80,9 @@ pub(crate) struct Prepared {
     pub(crate) base: LanguageModel,
     pub(crate) simulator: LanguageModel,
     pub(crate) simulator_prompt: SimulatorPrompt,
-    real: Counted<Bm25Index>,
+    index: Arc<Bm25Index>,
+    /// The same, with its queries counted.
+    real: Counted<Arc<Bm25Index>>,
     tuned: Tuned,
 }
 
@@ -104,14 +107,14 @@ impl<'a> Pipeline<'a> {
     /// # Errors
     /// When the folder holds another run, or a stage fails.
     pub fn run(&self, interrupted: &AtomicBool) -> Result<PipelineEnd, PipelineError> {
-        let Prepared { base, simulator, simulator_prompt, real, tuned } = self.before_training()?;
+        let Prepared { base, simulator, simulator_prompt, index, real, tuned } = self.before_training()?;
         let calls = real.calls();
         let ledger = self.ledger.clone();
         let simulated = engine(self.config.simulation, &simulator, &simulator_prompt, &self.device, &ledger)?;
         if interrupted.load(Ordering::Relaxed) {
             return Ok(PipelineEnd::Interrupted);
         }
-        let Some((policy, real_calls)) = self.train(&base, simulated, ledger, &calls, interrupted)? else {
+        let Some((policy, real_calls)) = self.train(&base, simulated, ledger, index, &calls, interrupted)? else {
             return Ok(PipelineEnd::Interrupted);
         };
         say(format!("calls to the real engine during training: {real_calls}"));
@@ -160,7 +163,8 @@ impl<'a> Pipeline<'a> {
         let prompt = PromptTemplate::for_model_or(&base.codec, &format.prompt)?;
         let simulator_prompt = SimulatorPrompt::for_model(self.model)?;
         self.begin()?;
-        let real = Counted::new(Bm25Index::new(self.material.corpus.iter().cloned())?);
+        let index = Arc::new(Bm25Index::new(self.material.corpus.iter().cloned())?);
+        let real = Counted::new(Arc::clone(&index));
         let (count, train, test) = (base.weights.parameters(), self.material.train.len(), self.material.held_out.len());
         say(format!(
             "base policy: {:.1}M parameters; {} passages; {train} training and {test} held-out questions",
@@ -185,7 +189,7 @@ impl<'a> Pipeline<'a> {
         if let Some(auc) = tuned.surface_auc {
             say(format!("  told apart by their surface alone: AUC {auc:.2} (0.5 is chance)"));
         }
-        Ok(Prepared { base, simulator, simulator_prompt, real, tuned })
+        Ok(Prepared { base, simulator, simulator_prompt, index, real, tuned })
     }
 
     /// The run's folder, empty or, when resuming, with what is there. What stands in the way in it is noticed before any work.
@@ -325,6 +329,7 @@ impl<'a> Pipeline<'a> {
         base: &LanguageModel,
         simulated: SimulatedEngine<LocalCompleter>,
         ledger: Ledger,
+        index: Arc<Bm25Index>,
         calls: &CallCount,
         interrupted: &AtomicBool,
     ) -> Result<Option<(LanguageModel, u64)>, PipelineError> {
@@ -336,9 +341,8 @@ impl<'a> Pipeline<'a> {
         let config = self.config.train.clone();
         let mut trainer = Trainer::builder(base.clone(), self.material.train.clone(), simulated);
         if !self.material.validation.is_empty() {
-            // An index of its own: its searches are no part of the training, and nothing in the training depends on them.
-            let real = Bm25Index::new(self.material.corpus.iter().cloned())?;
-            trainer = trainer.validation(Validation::new(self.material.validation.clone(), real));
+            // Its searches are no part of the training, nothing in the training depends on them, and they are not counted.
+            trainer = trainer.validation(Validation::new(self.material.validation.clone(), index));
         }
         let trainer = trainer
             .device(self.device.clone())

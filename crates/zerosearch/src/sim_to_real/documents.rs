@@ -29,7 +29,14 @@ pub(super) fn compared(asked: &[Interaction], written: Vec<LabelledInteraction>)
         // The surface of the two engines, as if they were two qualities.
         let mixed: Vec<LabelledInteraction> =
             real.iter().cloned().chain(rows.iter().map(|row| label(&row.interaction, Quality::Noisy))).collect();
-        figures(rows, &real, words, Estimate::jackknife(grouped.len(), distance).of_share(), surface_auc(&mixed))
+        figures(
+            rows,
+            &grouped,
+            &real,
+            words,
+            Estimate::jackknife(grouped.len(), distance).of_share(),
+            surface_auc(&mixed),
+        )
     };
     DocumentsReport {
         real: {
@@ -41,7 +48,7 @@ pub(super) fn compared(asked: &[Interaction], written: Vec<LabelledInteraction>)
             // Whole pairs are left out, so that the halves stay halves.
             let pairs = of_real.len() / 2;
             let paired = |of: &[usize]| halves(&of.iter().flat_map(|i| [2 * i, 2 * i + 1]).collect::<Vec<_>>());
-            figures(&real, &real, words, Estimate::jackknife(pairs, paired).of_share(), None)
+            figures(&real, &of_real, &real, words, Estimate::jackknife(pairs, paired).of_share(), None)
         },
         useful: gap(&useful),
         noisy: gap(&noisy),
@@ -50,12 +57,12 @@ pub(super) fn compared(asked: &[Interaction], written: Vec<LabelledInteraction>)
 
 fn figures(
     rows: &[LabelledInteraction],
+    grouped: &ByQuestion<'_>,
     real: &[LabelledInteraction],
     words: usize,
     style_distance: Estimate,
     surface_auc: Option<f64>,
 ) -> DocumentGap {
-    let grouped = by_question(rows);
     let mean = |figure: &dyn Fn(&LabelledInteraction) -> f64| {
         let share = |of: &[usize]| {
             let rows = || of.iter().flat_map(|index| &grouped[*index]);

@@ -19,7 +19,7 @@ use super::documents::compared;
 use super::page::write_page;
 use super::report::{EpisodeFigures, GapReport, NoiseLevel};
 use crate::pipeline::PipelineError;
-use crate::pipeline::collect::{Episodes, interactions};
+use crate::pipeline::collect::{Episodes, failures, interactions};
 use crate::pipeline::folder::Folder;
 
 /// A policy, the simulator that it was or will be trained against, and the real engine.
@@ -77,14 +77,10 @@ impl SimToReal<'_> {
         let stream = Stream { seed, purpose: "sim to real", ..Stream::default() }.value();
         let mut played = |label: &str, engine: &dyn SearchEngine, noise: f64| {
             let bar = ProgressBar::new(label, tasks.len() as u64);
-            let mut finished = 0;
             let episodes = Episodes { codec, prompt, engine, rollout, seed: stream, noise };
-            let rollouts = episodes.run(policy, &tasks, &mut |now| {
-                bar.advance((now.finished - finished) as u64);
-                finished = now.finished;
-            })?;
+            let rollouts = episodes.run(policy, &tasks, &bar)?;
             bar.finish();
-            failing(&rollouts)?;
+            failures(&rollouts)?;
             let figures = |rollout: &Rollout| Played::of(rollout, reward, &format);
             Ok::<_, PipelineError>((rollouts.iter().map(figures).collect::<Vec<_>>(), rollouts))
         };
@@ -138,16 +134,5 @@ impl EpisodeFigures {
             contains: Estimate::jackknife(played.len(), share).of_share(),
             search_failures: played.iter().map(|one| one.failures).sum(),
         }
-    }
-}
-
-/// Refuses to compare with an engine that answered nothing.
-fn failing(rollouts: &[Rollout]) -> Result<(), PipelineError> {
-    let calls = || rollouts.iter().flat_map(Rollout::calls);
-    match calls().find_map(|call| call.failure.as_ref()) {
-        Some(failure) if calls().all(|call| call.failure.is_some()) => {
-            Err(PipelineError::Searches { searches: calls().count(), failure: failure.to_string() })
-        }
-        _ => Ok(()),
     }
 }

@@ -8,14 +8,13 @@ use zerosearch_data::Question;
 use zerosearch_files::{FileError, append, prepare_file};
 use zerosearch_generate::{Generator, Stream};
 use zerosearch_metrics::ProgressBar;
-use zerosearch_rollout::Rollout;
 use zerosearch_search::SearchEngine;
 use zerosearch_simulator::{Interaction, Judge, LabelledInteraction, TuningRow, contrast, write_interactions};
 use zerosearch_text::{Codec, PromptTemplate};
 
 use super::SimulatorTrainingConfig;
 use crate::pipeline::PipelineError;
-use crate::pipeline::collect::{Episodes, interactions, spread};
+use crate::pipeline::collect::{Episodes, failures, interactions, spread};
 use crate::pipeline::folder::Folder;
 
 /// Where interactions come from: a policy that answers questions with a real engine.
@@ -73,11 +72,7 @@ impl Collection<'_> {
         let mut file = open(&path, done.bytes)?;
         let bar = ProgressBar::resumed("collect with the real engine", chosen.len() as u64, done.questions as u64);
         for chunk in chosen[done.questions.min(chosen.len())..].chunks(config.collect.chunk.max(1)) {
-            let mut finished = 0;
-            let rollouts = episodes.run(policy, chunk, &mut |now| {
-                bar.advance((now.finished - finished) as u64);
-                finished = now.finished;
-            })?;
+            let rollouts = episodes.run(policy, chunk, &bar)?;
             done.failed_searches += failures(&rollouts)?;
             let mut found = Vec::new();
             // By question, so that the order of the rows does not depend on the chunks.
@@ -147,18 +142,6 @@ fn open(path: &Path, bytes: u64) -> Result<File, PipelineError> {
     }
     file.set_len(bytes).map_err(FileError::write(path))?;
     Ok(file)
-}
-
-/// How many searches failed. That all do is no accident, and going on would waste the questions.
-fn failures(rollouts: &[Rollout]) -> Result<usize, PipelineError> {
-    let calls: Vec<_> = rollouts.iter().flat_map(Rollout::calls).collect();
-    let failed: Vec<&String> = calls.iter().filter_map(|call| call.failure.as_ref()).collect();
-    match failed.first() {
-        Some(failure) if failed.len() == calls.len() => {
-            Err(PipelineError::Searches { searches: calls.len(), failure: (*failure).clone() })
-        }
-        _ => Ok(failed.len()),
-    }
 }
 
 #[cfg(test)]
