@@ -35,7 +35,7 @@ impl Default for PipelineConfig {
         Self {
             collect_questions: 800,
             obedience_questions: 500,
-            simulator_steps: 220,
+            simulator_steps: 180,
             simulator_batch: 24,
             simulator_learning_rate: 5e-4,
             simulator_lessons: Lessons::default(),
