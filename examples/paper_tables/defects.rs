@@ -7,11 +7,52 @@ use zerosearch::data::Question;
 use zerosearch::generate::Stream;
 use zerosearch::paper_tables::{Defect, Training};
 use zerosearch::search::{Document, Query, SearchEngine, SearchError, SimulationContext};
-use zerosearch::train::{TrainError, TrainerBuilder};
+use zerosearch::train::{Experience, TrainError, TrainerBuilder};
+use zerosearch::trajectory::{Finish, SampledToken, Segment, Trajectory};
 
 /// Every defect.
 pub(crate) fn all() -> Vec<Box<dyn Defect>> {
-    vec![Box::new(OtherContext), Box::new(KlSubtracted), Box::new(GroupsOfOne)]
+    vec![Box::new(DocumentTokens), Box::new(OtherContext), Box::new(KlSubtracted), Box::new(GroupsOfOne)]
+}
+
+/// Documents are learnt as if the policy had written them: the loss has no mask.
+///
+/// Their tokens' log-probabilities before the update are the trainer's own, as everywhere in that run.
+struct DocumentTokens;
+
+impl Defect for DocumentTokens {
+    fn name(&self) -> &'static str {
+        "document_tokens"
+    }
+
+    fn trainer(&self, builder: TrainerBuilder, _: &Training) -> Result<TrainerBuilder, TrainError> {
+        let claim = |experience: &mut Experience| {
+            let trajectory = &mut experience.rollout.trajectory;
+            *trajectory = claimed(trajectory);
+        };
+        Ok(builder.before_update(move |experiences| experiences.iter_mut().for_each(claim)))
+    }
+}
+
+/// The same tokens, of which all behind the prompt are the policy's.
+fn claimed(trajectory: &Trajectory) -> Trajectory {
+    let mut all = Trajectory::new(Vec::new());
+    let mut version = trajectory.versions().next().unwrap_or_default().0;
+    for segment in trajectory.segments() {
+        all.push(match segment {
+            Segment::Observation(ids) => {
+                let tokens = ids.iter().map(|id| SampledToken::new(*id, 0.0)).collect();
+                Segment::Policy { tokens, finish: Finish::Stop, weights: version }
+            }
+            other => {
+                if let Segment::Policy { weights, .. } = other {
+                    version = *weights;
+                }
+                other.clone()
+            }
+        });
+    }
+    all
 }
 
 /// The simulator is told the question and the answer of another row: the list of queries was compacted, that of rows was not.
@@ -156,6 +197,7 @@ mod tests {
     use zerosearch::paper_tables::{Experiment, TABLES};
     use zerosearch::pipeline::PipelineConfig;
     use zerosearch::search::Quality;
+    use zerosearch::trajectory::WeightVersion;
 
     use super::*;
 
@@ -198,6 +240,20 @@ mod tests {
         assert_eq!(together, alone);
         assert!(together.iter().all(|text| text.starts_with('q') && text.ends_with("Noisy")), "{together:?}");
         assert!(together.iter().collect::<BTreeSet<_>>().len() > 10, "{together:?}");
+    }
+
+    #[test]
+    fn documents_are_claimed_and_the_prompt_is_not() {
+        let sampled = SampledToken::new(5, -0.5);
+        let turn = || Segment::Policy { tokens: vec![sampled], finish: Finish::Stop, weights: WeightVersion(2) };
+        let mut trajectory = Trajectory::new(vec![1, 2]);
+        [turn(), Segment::Observation(vec![7, 8]), turn()].into_iter().for_each(|segment| trajectory.push(segment));
+        let all = claimed(&trajectory);
+        assert_eq!(all.tokens(), trajectory.tokens());
+        assert_eq!(trajectory.mask().as_slice(), [false, false, true, false, false, true]);
+        assert_eq!(all.mask().as_slice(), [false, false, true, true, true, true]);
+        assert!(all.versions().all(|(version, _)| version == WeightVersion(2)));
+        assert_eq!(all.logprobs(), [-0.5, 0.0, 0.0, -0.5]);
     }
 
     #[test]

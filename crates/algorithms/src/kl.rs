@@ -13,7 +13,8 @@ const LARGEST_LOG_RATIO: f64 = 20.0;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kl {
-    /// Which estimate of the divergence.
+    /// Which estimate of the divergence; K3 where a file does not say.
+    #[serde(default)]
     pub estimator: KlEstimator,
     /// β. At 0 no reference model is needed.
     pub coefficient: f64,
@@ -25,7 +26,7 @@ pub struct Kl {
 /// Two things differ between them: the value, and the gradient that automatic differentiation gives
 /// when the term stands in a loss. The sampled tokens are constants there, so the gradient is not
 /// that of the expectation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KlEstimator {
     /// `−d`. Unbiased, may be negative. Its gradient is `∇log π`, zero in expectation: as a loss
@@ -35,6 +36,7 @@ pub enum KlEstimator {
     K2,
     /// `e^d − d − 1`. Unbiased and never negative; its gradient `(1 − e^d)·∇log π` is in
     /// expectation that of the *other* divergence, `KL(π_ref ‖ π_θ)`. GRPO's choice.
+    #[default]
     K3,
     /// `|d|`, verl's `abs`. Biased upwards and never negative; its gradient `−sign(d)·∇log π` (0 at `d = 0`) pulls every token
     /// towards the reference with the same force, however far it is.
@@ -106,7 +108,7 @@ impl Kl {
 
 impl Default for Kl {
     fn default() -> Self {
-        Kl { estimator: KlEstimator::K3, coefficient: 0.001 }
+        Kl { estimator: KlEstimator::default(), coefficient: 0.001 }
     }
 }
 

@@ -17,12 +17,12 @@ use zerosearch_rollout::Tool;
 use zerosearch_search::{Metered, SearchEngine};
 use zerosearch_text::PromptTemplate;
 
-use crate::collector::Collector;
+use crate::collector::{BeforeUpdate, Collector};
 use crate::identity::Identity;
 use crate::learner::Learner;
 use crate::outputs::{Outputs, read_ledger};
 use crate::updater::Updater;
-use crate::{TrainConfig, TrainError, Trainer, Validation, critic};
+use crate::{Experience, TrainConfig, TrainError, Trainer, Validation, critic};
 
 /// The parts of a [`Trainer`], most of which have defaults.
 pub struct TrainerBuilder {
@@ -35,6 +35,7 @@ pub struct TrainerBuilder {
     algorithm: Option<Box<dyn Algorithm>>,
     prompt: Option<PromptTemplate>,
     reward: Arc<dyn RewardFn>,
+    before_update: Vec<BeforeUpdate>,
     generator: Option<Box<dyn Refit>>,
     device: Device,
     further_devices: Vec<Device>,
@@ -58,6 +59,7 @@ impl TrainerBuilder {
             algorithm: None,
             prompt: None,
             reward: Arc::new(F1Reward),
+            before_update: Vec::new(),
             generator: None,
             device: Device::flex(),
             further_devices: Vec::new(),
@@ -106,6 +108,27 @@ impl TrainerBuilder {
     #[must_use]
     pub fn reward(self, reward: impl RewardFn + 'static) -> Self {
         Self { reward: Arc::new(reward), ..self }
+    }
+
+    /// Has a function change the rollouts of a step once they have their rewards: give rewards that compare the samples of a
+    /// question, leave some out of the update (`kept`), or correct what a reward function cannot see. It is called with whole groups, before
+    /// dynamic sampling, the curriculum and the metrics see them. A resumed run equals an uninterrupted one if the function remembers
+    /// nothing.
+    ///
+    /// ```
+    /// # fn example(builder: zerosearch_train::TrainerBuilder) -> zerosearch_train::TrainerBuilder {
+    /// // Nothing is learnt from rollouts of more than 2,000 tokens.
+    /// builder.before_update(|experiences| {
+    ///     for experience in experiences {
+    ///         experience.kept &= experience.rollout.trajectory.len() <= 2000;
+    ///     }
+    /// })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn before_update(mut self, change: impl FnMut(&mut [Experience]) + Send + 'static) -> Self {
+        self.before_update.push(Box::new(change));
+        self
     }
 
     /// The generator that collects the rollouts, in the place of the one that fits model and device
@@ -223,6 +246,7 @@ impl TrainerBuilder {
             tools,
             format,
             reward,
+            before_update: self.before_update,
             curriculum,
             greedy_baseline: algorithm.greedy_baseline(),
             dynamic_sampling: algorithm.dynamic_sampling(),

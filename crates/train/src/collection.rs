@@ -57,7 +57,7 @@ impl Collection {
         let lengths: Vec<usize> = self.rollouts().map(|rollout| rollout.trajectory.mask().trained()).collect();
         let groups: Vec<usize> = self.rollouts().map(|rollout| rollout.question_index as usize).collect();
         let informative = RewardBatch::new(&self.rewards(), &groups, &lengths)?.informative();
-        self.experiences.iter_mut().zip(informative).for_each(|(experience, kept)| experience.kept = kept);
+        self.experiences.iter_mut().zip(informative).for_each(|(experience, kept)| experience.kept &= kept);
         Ok(self.kept_groups().len() as u64)
     }
 

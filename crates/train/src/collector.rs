@@ -19,6 +19,9 @@ use crate::collection::Collection;
 use crate::experience::score;
 use crate::{Experience, TrainConfig, TrainError};
 
+/// A change of the rollouts of some questions, made once they have their rewards.
+pub(crate) type BeforeUpdate = Box<dyn FnMut(&mut [Experience]) + Send>;
+
 /// Asks questions and collects the answers. It shares nothing with the [updater](crate::updater::Updater) that changes, so
 /// that the rollouts of a later step can be collected beside an update.
 pub(crate) struct Collector {
@@ -34,6 +37,8 @@ pub(crate) struct Collector {
     /// The words of an episode.
     pub(crate) format: EpisodeFormat,
     pub(crate) reward: Arc<dyn RewardFn>,
+    /// The caller's changes of rewarded rollouts.
+    pub(crate) before_update: Vec<BeforeUpdate>,
     pub(crate) curriculum: Box<dyn Curriculum>,
     /// Whether each question is also answered greedily.
     pub(crate) greedy_baseline: bool,
@@ -125,7 +130,9 @@ impl Collector {
             let baseline = baselines.get(&rollout.question_index).copied();
             Experience { baseline, ..Experience::new(rollout, reward, format) }
         };
-        Ok(rollouts.into_iter().map(experience).collect())
+        let mut experiences: Vec<Experience> = rollouts.into_iter().map(experience).collect();
+        self.before_update.iter_mut().for_each(|change| change(&mut experiences));
+        Ok(experiences)
     }
 
     /// Greedy rollouts of other questions than those of training, once each.

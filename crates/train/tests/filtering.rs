@@ -9,7 +9,7 @@ use fixture::{Fixture, Letters, RunEnd, build_in, config, metrics, run, step};
 use zerosearch_metrics::Metrics;
 use zerosearch_reward::{Episode, RewardFn};
 use zerosearch_rollout::RolloutConfig;
-use zerosearch_train::{StepReport, TrainConfig};
+use zerosearch_train::{Experience, StepReport, TrainConfig};
 
 /// One question earns the same whatever is written; the others earn letters.
 struct OneDullQuestion;
@@ -149,6 +149,33 @@ fn cut_off_and_invalid_rollouts_are_masked_and_counted() {
     for sample in &masked.samples {
         assert_eq!(sample.advantages.is_empty(), sample.rollout.is_truncated() || sample.rollout.is_invalid());
     }
+}
+
+#[test]
+fn rollouts_can_be_changed_before_an_update_by_what_their_group_has_in_common() {
+    let fixture = Fixture::new();
+    // The best sample of each question earns 1, the others nothing; the second question is left out.
+    let best = |experiences: &mut [Experience]| {
+        assert_eq!(experiences.len(), 6);
+        let best = |question| {
+            let group = experiences.iter().filter(|it| it.rollout.question_index == question);
+            group.map(|it| it.reward).fold(f32::MIN, f32::max)
+        };
+        let best = [best(0), best(1)];
+        for experience in experiences {
+            let question = experience.rollout.question_index;
+            experience.reward = f32::from(u8::from(experience.reward == best[question as usize]));
+            experience.kept = question == 0;
+        }
+    };
+    let mut trainer = fixture.builder(config("grpo")).before_update(best).build().unwrap();
+    let report = step(&mut trainer);
+    assert_eq!(figures(&report.metrics, ["critic/score/max", "critic/score/min"]), [1.0, 0.0]);
+    for sample in &report.samples {
+        assert_eq!(sample.advantages.is_empty(), sample.rollout.question_index == 1);
+        assert!(sample.advantages.iter().all(|advantage| (*advantage > 0.0) == (sample.reward == 1.0)));
+    }
+    assert_ne!(trainer.model().unwrap().weights, fixture.model.weights);
 }
 
 #[test]

@@ -174,6 +174,7 @@ impl RunConfig {
 
 #[cfg(test)]
 mod tests {
+    use zerosearch_algorithms::{Grpo, Kl};
     use zerosearch_search::{Dialect, WebProvider};
     use zerosearch_train::OldLogprobs;
 
@@ -201,6 +202,8 @@ mod tests {
             parse(TEXT, &["train.steps=7", "engine.corpus=other/c.jsonl", "train.algorithm.name=ppo"]).unwrap();
         assert_eq!(config.train.steps, 7);
         assert_eq!(config.engine, EngineConfig::Bm25 { corpus: "other/c.jsonl".into(), index: None });
+        let config = parse(TEXT, &["train.algorithm.name=grpo", "train.algorithm.kl.coefficient=0"]).unwrap();
+        assert_eq!(config.train.algorithm, Grpo { kl: Kl::NONE, ..Grpo::default() }.into());
         assert!(parse(TEXT, &["train.step=7"]).unwrap_err().to_string().contains("step"));
         assert!(parse(TEXT, &["steps"]).unwrap_err().to_string().contains("has no ="));
     }

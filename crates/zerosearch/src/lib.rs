@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cold_start;
 pub mod config;
 pub mod cost;
 pub mod device;

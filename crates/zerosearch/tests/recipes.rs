@@ -125,6 +125,19 @@ fn the_sizes_are_those_of_the_published_models() {
 }
 
 #[test]
+fn the_recipe_of_a_real_language_model_is_dry_run() {
+    let folder = folder().join("smollm2");
+    let text = std::fs::read_to_string(folder.join("smollm2.toml")).unwrap();
+    let tables = Tables::parse("smollm2.toml", &text, &[]).unwrap();
+    assert_eq!((tables.cold_start.batch, tables.tune.steps), (8, 60));
+    let dry_run = DryRun::of(tables, &folder, None).unwrap();
+    dry_run.fits().unwrap();
+    assert_eq!(dry_run.policy.parameters, 134_515_008);
+    // Without a KL term.
+    assert!(!dry_run.to_string().contains("reference"), "{dry_run}");
+}
+
+#[test]
 fn the_table_of_the_folder_names_every_recipe() {
     let page = std::fs::read_to_string(folder().join("README.md")).unwrap();
     for (name, _) in recipes() {

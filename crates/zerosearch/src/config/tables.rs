@@ -14,6 +14,7 @@ use super::parse::parse;
 use super::{
     Api, ConfigError, EngineConfig, GeneratorConfig, JudgeConfig, PolicyConfig, RunConfig, ValidationConfig, is_default,
 };
+use crate::cold_start::ColdStartConfig;
 use crate::device::DeviceName;
 use crate::dry_run::{DryRunConfig, Rates};
 use crate::simulator_training::{CollectConfig, TuneConfig};
@@ -81,6 +82,9 @@ pub struct Tables {
     /// How `train_simulator` fine-tunes the simulator.
     #[serde(skip_serializing_if = "is_default")]
     pub tune: TuneConfig,
+    /// How `cold_start` fine-tunes the policy.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cold_start: ColdStartConfig,
     /// Figures for a dry run of `train`.
     #[serde(skip_serializing_if = "is_default")]
     pub dry_run: DryRunConfig,

@@ -6,7 +6,7 @@ use zerosearch_curriculum::{CurriculumConfig, Progress};
 use zerosearch_data::Fingerprint;
 use zerosearch_eval::Strategy;
 use zerosearch_reward::{RewardConfig, RewardKind};
-use zerosearch_train::{TrainConfig, TrainError};
+use zerosearch_train::{OldLogprobs, TrainConfig, TrainError};
 
 use crate::pipeline::{PipelineConfig, PipelineError};
 
@@ -77,6 +77,11 @@ impl Experiment {
             "rejection_sft" => {
                 train.algorithm = RejectionSft::default().into();
                 training.reward = RewardConfig::One(RewardKind::Em);
+            }
+            "document_tokens" => {
+                training.defect = Some(name.into());
+                // A generator has none of a document's tokens.
+                train.old_logprobs = OldLogprobs::Recomputed;
             }
             "containment" => training.reward = RewardConfig::One(RewardKind::Contains),
             "other_context" | "kl_subtracted" | "groups_of_one" => training.defect = Some(name.into()),
@@ -171,6 +176,7 @@ mod tests {
             ("random", &["curriculum"]),
             ("search_r1", &[]),
             ("kl_subtracted", &[]),
+            ("document_tokens", &["old_logprobs"]),
             ("r1", &["rollout.max_turns"]),
         ] {
             let changed = train(name).change_from(&zerosearch).map(|change| change.key);

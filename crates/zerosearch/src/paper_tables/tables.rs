@@ -207,19 +207,20 @@ const DEFECTS: Table = Table {
     paper: "Table 7, LLaMA-3.2-3B-Base",
     rows: &[
         row("none", ZEROSEARCH, "36.07"),
-        Row {
-            label: "document tokens in the loss",
-            source: Source::NotRun(
-                "no seam of the trainer reaches it: an observation has no log-probability, and the mask follows from who wrote a token",
-            ),
-            paper: "34.53",
-        },
+        row("document tokens in the loss", "document_tokens", "34.53"),
         row("containment as reward", "containment", ""),
         row("simulator told the question and answer of another row", "other_context", ""),
         row("KL subtracted from the loss", "kl_subtracted", ""),
         row("groups of size 1", "groups_of_one", ""),
     ],
     claims: &[
+        claim(
+            "without_document_tokens",
+            "the policy's tokens alone end above all tokens in the loss",
+            ZEROSEARCH,
+            "document_tokens",
+            "36.07 > 34.53",
+        ),
         claim("without_containment", "F1 as reward ends above containment", ZEROSEARCH, "containment", ""),
         claim(
             "without_other_context",

@@ -29,6 +29,14 @@ pub enum PipelineError {
         /// The allowed values.
         expected: &'static str,
     },
+    /// A demonstration that is no episode.
+    #[error("demonstration {place}: {message}")]
+    Demonstration {
+        /// Its number in the file, from 1, and that of the turn.
+        place: String,
+        /// The problem, and the expectation.
+        message: String,
+    },
     /// No search of many succeeded, so that nothing can be learnt from them.
     #[error(
         "all of the last {searches} searches failed; nothing is lost, go on with `--resume` once this is mended: {failure}"

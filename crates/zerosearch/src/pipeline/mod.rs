@@ -8,6 +8,7 @@ mod comparison;
 mod config;
 mod error;
 pub(crate) mod evaluation;
+pub(crate) mod fine_tuning;
 pub(crate) mod folder;
 mod report;
 mod run;

@@ -251,7 +251,8 @@ impl<'a> Pipeline<'a> {
         let some = &held_out[..held_out.len().min(BEFORE)];
         let prompt_mode = Obedience::of(&results(base, &SimulatorPrompt::prompted()?, 1, some)?);
         let before = Obedience::of(&results(base, template, 1, some)?);
-        let (simulator, _) = tune(&(&self.config).into(), base, template, &rows, &self.device)?;
+        let (simulator, _) =
+            tune(&(&self.config).into(), self.config.simulator_lessons, base, template, &rows, &self.device)?;
         let written = results(&simulator, template, 1, &held_out)?;
         let (first_attempt, surface_auc) = (Obedience::of(&written), surface_auc(&written));
         let as_used = match used.attempts {

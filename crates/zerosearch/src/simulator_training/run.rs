@@ -23,8 +23,9 @@ use super::report::{
 };
 use super::{SimulatorTrainingConfig, TuneConfig};
 use crate::pipeline::PipelineError;
+use crate::pipeline::fine_tuning::FineTuning;
 use crate::pipeline::folder::Folder;
-use crate::pipeline::tune::{Tuning, engine, tune};
+use crate::pipeline::tune::{engine, tune};
 
 /// The making of one simulator.
 pub struct SimulatorTraining<'a> {
@@ -160,7 +161,8 @@ impl SimulatorTraining<'_> {
         if let Some(losses) = folder.read_if_there(TUNED)? {
             return Ok((LanguageModel::read(&path)?, losses));
         }
-        let (simulator, losses) = tune(&self.tuning(), self.base, &self.template, train, &self.device)?;
+        let (simulator, losses) =
+            tune(&self.tuning(), self.config.tune.lessons, self.base, &self.template, train, &self.device)?;
         simulator.save(&path, StoredDtype::F32)?;
         self.template.save(&path)?;
         let tenth = losses.len().div_ceil(10);
@@ -170,13 +172,12 @@ impl SimulatorTraining<'_> {
         Ok((simulator, losses))
     }
 
-    fn tuning(&self) -> Tuning<'_> {
-        let TuneConfig { steps, batch, learning_rate, lessons, ref lora, micro_batch_tokens, .. } = self.config.tune;
-        Tuning {
+    fn tuning(&self) -> FineTuning<'_> {
+        let TuneConfig { steps, batch, learning_rate, ref lora, micro_batch_tokens, .. } = self.config.tune;
+        FineTuning {
             steps,
             batch,
             learning_rate,
-            lessons,
             lora: lora.as_ref(),
             micro_batch_tokens,
             gradient_checkpointing: self.config.tune.gradient_checkpointing,
