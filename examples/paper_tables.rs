@@ -1,6 +1,6 @@
 //! The tables of the paper in miniature, cell by cell, and the page `docs/src/results.md` that is written from them.
 //!
-//!     cargo run --release --example paper_tables -- --tables 5,6,4,defects,3,8 --seeds 3
+//!     cargo run --release --example paper_tables -- --tables 5,6,4,defects,3,plain,8 --seeds 3
 //!     cargo run --release --example paper_tables -- --report
 //!
 //! A cell is one run and one JSON file in `--out`. Cells that are there with the same configuration are skipped, so the same command goes
@@ -23,8 +23,8 @@ mod interrupt;
 
 #[derive(Parser)]
 struct Arguments {
-    /// 5, 6, 4, defects, 3, 8: the tables to fill, in this order.
-    #[arg(long, value_delimiter = ',', default_value = "5,6,4,defects,3,8")]
+    /// 5, 6, 4, defects, 3, plain, 8: the tables to fill, in this order.
+    #[arg(long, value_delimiter = ',', default_value = "5,6,4,defects,3,plain,8")]
     tables: Vec<String>,
     /// Only these experiments of the tables, by the names in the file names of cells.
     #[arg(long, value_delimiter = ',')]
@@ -44,6 +44,9 @@ struct Arguments {
     /// The base policy: any Llama, Qwen2 or Qwen3 folder.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/base"))]
     model: PathBuf,
+    /// The base policy of the table `plain`, whose demonstrations had no wrong habit.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/base-plain"))]
+    plain: PathBuf,
     /// auto (the first GPU, else the CPU), cpu, cuda:N or webgpu.
     #[arg(long, default_value = "auto")]
     device: DeviceName,
@@ -113,6 +116,7 @@ fn main() -> Result<(), Failure> {
         material = material.shortened();
     }
     let mut runner = Runner::new(config, &arguments.model, &material, &arguments.work)?
+        .plain(&arguments.plain)?
         .device(arguments.device.open()?)
         .small(arguments.small)
         .defects(defects::all());

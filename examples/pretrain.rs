@@ -2,6 +2,7 @@
 //! and training entities only. Its result is shipped, so nobody has to run this.
 //!
 //!     cargo run --release --example pretrain -- --out models/base
+//!     cargo run --release --example pretrain -- --out models/base-plain --from models/base --plain --steps 400
 //!
 //! The log beside the weights says, step by step, the loss and how well the model copies names that it has never
 //! seen: test entities, whose questions and passages are used for nothing but this measurement.
@@ -44,6 +45,9 @@ struct Arguments {
     /// Starts from this folder's weights instead of random ones.
     #[arg(long)]
     from: Option<PathBuf>,
+    /// Demonstrations without a wrong habit: none guesses, none stops at the first name.
+    #[arg(long)]
+    plain: bool,
 }
 
 fn main() -> Result<(), Failure> {
@@ -62,8 +66,9 @@ fn main() -> Result<(), Failure> {
         }
     };
     let prompt = PromptTemplate::new(SEARCH_PROMPT)?;
+    let (guess, stop_early) = if arguments.plain { (0.0, 0.0) } else { (0.12, 0.55) };
     let mixture = Mixture {
-        habits: Habits { guess: 0.12, stop_early: 0.55, bare_question: 0.4 },
+        habits: Habits { guess, stop_early, bare_question: 0.4 },
         top_k: 3,
         copying: 0.06,
         simulating: 0.6,

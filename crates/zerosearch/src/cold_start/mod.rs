@@ -32,7 +32,11 @@ pub fn cold_start(
 ) -> Result<(LanguageModel, Vec<f64>), PipelineError> {
     config.validate()?;
     if rollouts.is_empty() {
-        return Err(PipelineError::Demonstration { place: "0".into(), message: "there is no demonstration".into() });
+        return Err(PipelineError::Config {
+            key: "rollouts",
+            value: "empty".into(),
+            expected: "at least one demonstration",
+        });
     }
     let examples: Vec<SftExample> = rollouts.iter().map(example).collect();
     let tuning = FineTuning {
@@ -124,6 +128,6 @@ mod tests {
             assert!(expected.iter().all(|part| message.contains(part)), "{turns:?}: {message}");
         }
         let message = cold_start(&ColdStartConfig::default(), 0, &base(), &[], &Device::flex()).err().unwrap();
-        assert!(message.to_string().contains("no demonstration"), "{message}");
+        assert!(message.to_string().contains("at least one demonstration"), "{message}");
     }
 }

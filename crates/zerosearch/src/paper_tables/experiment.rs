@@ -19,6 +19,9 @@ pub struct Experiment {
     /// The training; `None` for the base policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<Training>,
+    /// Whether policy and simulator begin with the base model whose demonstrations had no wrong habit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plain: bool,
 }
 
 /// The training of an experiment's policy.
@@ -56,8 +59,11 @@ impl Experiment {
     /// # Errors
     /// When there is no such name, or the curriculum is out of range.
     pub fn named(name: &str, config: &PipelineConfig) -> Result<Self, PipelineError> {
+        if let Some(name) = name.strip_prefix(PLAIN) {
+            return Ok(Self { plain: true, ..Self::named(name, config)? });
+        }
         if let Some(strategy) = untrained(name) {
-            return Ok(Self { strategy, training: None });
+            return Ok(Self { strategy, training: None, plain: false });
         }
         let (mut strategy, train) = (Strategy::Search, config.train.clone());
         let (engine, reward) = (TrainingEngine::FineTunedSimulator, RewardConfig::default());
@@ -97,7 +103,7 @@ impl Experiment {
                 });
             }
         }
-        Ok(Self { strategy, training: Some(training) })
+        Ok(Self { strategy, training: Some(training), plain: false })
     }
 
     /// The same with a seed, which names every random draw of the training.
@@ -117,6 +123,9 @@ impl Experiment {
 
 /// The experiment that others are compared with: the pipeline's algorithm, simulator and curriculum.
 pub(crate) const ZEROSEARCH: &str = "zerosearch";
+
+/// The beginning of the names of experiments with the plain base model.
+const PLAIN: &str = "plain_";
 
 /// Algorithms beside the pipeline's.
 const OTHER_ALGORITHMS: [&str; 7] = ["reinforce", "ppo", "rloo", "reinforce_pp", "dapo", "gspo", "cispo"];
@@ -177,6 +186,7 @@ mod tests {
             ("search_r1", &[]),
             ("kl_subtracted", &[]),
             ("document_tokens", &["old_logprobs"]),
+            ("plain_zerosearch", &[]),
             ("r1", &["rollout.max_turns"]),
         ] {
             let changed = train(name).change_from(&zerosearch).map(|change| change.key);
@@ -210,7 +220,7 @@ mod tests {
         hashes.sort_unstable();
         hashes.dedup();
         assert_eq!(hashes.len(), names.len(), "{names:?}");
-        for name in ["search", "sarsa", ""] {
+        for name in ["search", "sarsa", "", "plain_", "plain_sarsa"] {
             assert!(Experiment::named(name, &config).unwrap_err().to_string().contains("experiment"), "{name}");
         }
     }

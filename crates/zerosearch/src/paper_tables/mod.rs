@@ -18,6 +18,7 @@
 //! # Ok::<(), zerosearch::pipeline::PipelineError>(())
 //! ```
 
+mod base;
 mod cell;
 mod experiment;
 mod page;

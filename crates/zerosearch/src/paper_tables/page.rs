@@ -57,7 +57,7 @@ real engine; the paper's are averages over seven data sets with models of three 
 the paper has REINFORCE, rows that are not about algorithms have GRPO here, as the quickstart has.
 
 ```sh
-cargo run --release --example paper_tables -- --tables 5,6,4,defects,3,8 --seeds 3     # the missing cells, then this page
+cargo run --release --example paper_tables -- --tables 5,6,4,defects,3,plain,8 --seeds 3     # the missing cells, then this page
 cargo run --release --example paper_tables -- --report                                 # this page alone
 ```
 

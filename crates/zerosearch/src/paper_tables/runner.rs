@@ -19,6 +19,7 @@ use zerosearch_search::{Bm25Index, SearchEngine};
 use zerosearch_simulator::SimulatorPrompt;
 use zerosearch_train::{TrainError, Trainer, TrainerBuilder, read_ledger};
 
+use super::base::Base;
 use super::cell::of_simulator;
 use super::experiment::hash;
 use super::{Cell, CellConfig, CellScores, Experiment, Results, Training, TrainingEngine};
@@ -52,18 +53,18 @@ pub trait Defect {
 /// checkpoints, metrics, policy and predictions, so that a run that was killed goes on.
 pub struct Runner<'a> {
     config: PipelineConfig,
-    model: &'a Path,
     material: &'a Material,
     work: &'a Path,
     device: Device,
     small: bool,
     defects: Vec<Box<dyn Defect>>,
-    base: LanguageModel,
+    base: Base<'a>,
+    plain: Option<Base<'a>>,
     real: Arc<Bm25Index>,
-    /// A cell's configuration but for the simulator and the experiment.
+    /// A cell's configuration but for the model, the simulator and the experiment.
     common: CellConfig,
-    /// The simulator of the seed that was last asked for.
-    simulator: Option<(u64, LanguageModel, SimulatorPrompt)>,
+    /// The simulator that was last asked for, by its folder.
+    simulator: Option<(PathBuf, LanguageModel, SimulatorPrompt)>,
 }
 
 impl<'a> Runner<'a> {
@@ -80,21 +81,22 @@ impl<'a> Runner<'a> {
         config.validate()?;
         // No policy is chosen by a validation: the last one counts.
         (config.train.validate_every, config.train.early_stop_patience) = (0, 0);
+        let base = Base::read(model)?;
         let common = CellConfig {
             small: false,
-            model: of_folder(model)?,
+            model: base.fingerprint.clone(),
             corpus: of_corpus(material),
             training_questions: fingerprint(&material.train),
             held_out_questions: fingerprint(&material.held_out),
             bounds: config.train.rollout,
             simulator: Value::Null,
-            experiment: Experiment { strategy: Strategy::Search, training: None },
+            experiment: Experiment { strategy: Strategy::Search, training: None, plain: false },
         };
         Ok(Self {
-            base: LanguageModel::read(model)?,
+            base,
+            plain: None,
             real: Arc::new(Bm25Index::new(material.corpus.iter().cloned())?),
             config,
-            model,
             material,
             work,
             device: Device::flex(),
@@ -103,6 +105,14 @@ impl<'a> Runner<'a> {
             common,
             simulator: None,
         })
+    }
+
+    /// The base model of experiments that begin without a wrong habit.
+    ///
+    /// # Errors
+    /// When a file of the model is missing or broken.
+    pub fn plain(self, model: &'a Path) -> Result<Self, PipelineError> {
+        Ok(Self { plain: Some(Base::read(model)?), ..self })
     }
 
     /// Everything is computed on this device.
@@ -134,7 +144,17 @@ impl<'a> Runner<'a> {
             Some(TrainingEngine::FineTunedSimulator) => of_simulator(&self.config),
             Some(TrainingEngine::None | TrainingEngine::Real) | None => Value::Null,
         };
-        Ok(CellConfig { small: self.small, simulator, experiment, ..self.common.clone() })
+        let model = self.base(experiment.plain)?.fingerprint.clone();
+        Ok(CellConfig { small: self.small, model, simulator, experiment, ..self.common.clone() })
+    }
+
+    fn base(&self, plain: bool) -> Result<&Base<'a>, PipelineError> {
+        let none = || PipelineError::Config {
+            key: "plain",
+            value: "missing".into(),
+            expected: "the folder of a base model without a wrong habit",
+        };
+        if plain { self.plain.as_ref().ok_or_else(none) } else { Ok(&self.base) }
     }
 
     /// Those of the cells that `results` lack, or have of another configuration, in their order and each once.
@@ -194,8 +214,8 @@ impl<'a> Runner<'a> {
         let folder = self.work.join(format!("{name}-{hash}-seed{seed}"));
         prepare_folder(&folder)?;
         let trained = match &experiment.training {
-            None => Ok(Some(self.base.clone())),
-            Some(training) => self.policy(training, seed, &folder, interrupted),
+            None => Ok(Some(self.base(experiment.plain)?.model.clone())),
+            Some(training) => self.policy(training, experiment.plain, seed, &folder, interrupted),
         };
         let (policy, failure) = match trained {
             Ok(Some(policy)) => (Some(policy), None),
@@ -245,6 +265,7 @@ impl<'a> Runner<'a> {
     fn policy(
         &mut self,
         training: &Training,
+        plain: bool,
         seed: u64,
         folder: &Path,
         interrupted: &AtomicBool,
@@ -255,7 +276,7 @@ impl<'a> Runner<'a> {
         }
         prepare_file(folder.join("metrics.jsonl"), &[])?;
         let ledger = Ledger::new();
-        let engine = self.engine(training.engine, seed, &ledger)?;
+        let engine = self.engine(training.engine, plain, seed, &ledger)?;
         if interrupted.load(Ordering::Relaxed) {
             return Ok(None);
         }
@@ -265,7 +286,8 @@ impl<'a> Runner<'a> {
             Some(defect) => defect.engine(engine, questions),
             None => engine,
         };
-        let mut builder = Trainer::builder(self.base.clone(), questions.clone(), engine)
+        let base = self.base(plain)?;
+        let mut builder = Trainer::builder(base.model.clone(), questions.clone(), engine)
             .device(self.device.clone())
             .ledger(ledger)
             .reward(training.reward.build()?)
@@ -275,7 +297,7 @@ impl<'a> Runner<'a> {
             .config(training.train.clone());
         if training.engine == TrainingEngine::None {
             let format = EpisodeFormat::from(training.train.rollout.format);
-            builder = builder.prompt(Strategy::Cot.prompt(&self.base.codec, &format)?);
+            builder = builder.prompt(Strategy::Cot.prompt(&base.model.codec, &format)?);
         }
         if let Some(defect) = defect {
             builder = defect.trainer(builder, training)?;
@@ -290,6 +312,7 @@ impl<'a> Runner<'a> {
     fn engine(
         &mut self,
         kind: TrainingEngine,
+        plain: bool,
         seed: u64,
         ledger: &Ledger,
     ) -> Result<Box<dyn SearchEngine>, PipelineError> {
@@ -298,30 +321,33 @@ impl<'a> Runner<'a> {
             TrainingEngine::None | TrainingEngine::Real => Box::new(Arc::clone(&self.real)),
             TrainingEngine::PromptedSimulator => {
                 let prompt = SimulatorPrompt::prompted()?;
-                Box::new(engine(self.config.simulation, &self.base, &prompt, &self.device, ledger)?)
+                Box::new(engine(self.config.simulation, &self.base(plain)?.model, &prompt, &self.device, ledger)?)
             }
             TrainingEngine::FineTunedSimulator => {
                 let simulation = self.config.simulation;
                 let device = self.device.clone();
-                let (model, prompt) = self.simulator(seed)?;
+                let (model, prompt) = self.simulator(plain, seed)?;
                 Box::new(engine(simulation, model, prompt, &device, ledger)?)
             }
         })
     }
 
-    /// The simulator of a seed, which all its runs have in common.
-    fn simulator(&mut self, seed: u64) -> Result<(&LanguageModel, &SimulatorPrompt), PipelineError> {
-        if self.simulator.as_ref().is_none_or(|(of, ..)| *of != seed) {
+    /// The simulator of a base model and a seed, which all their runs have in common.
+    fn simulator(&mut self, plain: bool, seed: u64) -> Result<(&LanguageModel, &SimulatorPrompt), PipelineError> {
+        let base = self.base(plain)?;
+        let (folder, model) = (base.folder, base.fingerprint.clone());
+        let mut config = self.config.clone();
+        config.train.seed = seed;
+        let common = CellConfig { model, ..self.common.clone() };
+        let name = hash(&(&common, of_simulator(&config), &config.train));
+        let out = self.work.join(format!("simulator-{name}-seed{seed}"));
+        if self.simulator.as_ref().is_none_or(|(of, ..)| *of != out) {
             self.simulator = None;
-            let mut config = self.config.clone();
-            config.train.seed = seed;
-            let name = hash(&(&self.common, of_simulator(&config), &config.train));
-            let out: PathBuf = self.work.join(format!("simulator-{name}-seed{seed}"));
-            let mut pipeline = Pipeline::new(config, self.model, self.material, &out);
+            let mut pipeline = Pipeline::new(config, folder, self.material, &out);
             pipeline.resume = true;
             pipeline.device = self.device.clone();
             let prepared = pipeline.before_training()?;
-            self.simulator = Some((seed, prepared.simulator, prepared.simulator_prompt));
+            self.simulator = Some((out, prepared.simulator, prepared.simulator_prompt));
         }
         match &self.simulator {
             Some((_, model, prompt)) => Ok((model, prompt)),
@@ -345,31 +371,6 @@ impl<'a> Runner<'a> {
 
 const CHECKPOINTS: &str = "checkpoints";
 const LEDGER: &str = "ledger.json";
-
-/// Weights, tokenizer and prompts; not what is written about them.
-fn of_folder(model: &Path) -> Result<String, PipelineError> {
-    let failed = |path: &Path| {
-        let path = path.to_path_buf();
-        move |error: std::io::Error| PipelineError::file(path, error)
-    };
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(model).map_err(failed(model))? {
-        let path = entry.map_err(failed(model))?.path();
-        let ending = path.extension().and_then(|ending| ending.to_str());
-        if ending.is_some_and(|ending| ["json", "jinja", "safetensors"].contains(&ending)) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    let mut hash = Fingerprint::default();
-    for path in files {
-        hash.text(&path.file_name().unwrap_or_default().to_string_lossy());
-        let bytes = std::fs::read(&path).map_err(failed(&path))?;
-        hash.number(bytes.len());
-        hash.bytes(&bytes);
-    }
-    Ok(hash.to_string())
-}
 
 fn of_corpus(material: &Material) -> String {
     let mut hash = Fingerprint::default();
