@@ -54,8 +54,8 @@ fn main() -> Result<(), Failure> {
     let rollout = tables.train.rollout;
     let prompt = PromptTemplate::for_model_or(&base.codec, &EpisodeFormat::from(rollout.format).prompt)?;
     let rollouts = Stage { engine: &engine, codec: &base.codec, prompt: &prompt, rollout }.play(&demonstrations)?;
-    let (searches, tokens): (usize, usize) =
-        rollouts.iter().map(|it| (it.calls().count(), it.trajectory.len())).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+    let searches: usize = rollouts.iter().map(|rollout| rollout.calls().count()).sum();
+    let tokens: usize = rollouts.iter().map(|rollout| rollout.trajectory.len()).sum();
     say(format!("{} demonstrations: {searches} searches, {tokens} tokens", rollouts.len()));
 
     let (policy, losses) = cold_start(&tables.cold_start, tables.train.seed, &base, &rollouts, &device)?;

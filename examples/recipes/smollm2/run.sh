@@ -36,6 +36,10 @@ data() {
         [ -z "$address" ] || break
         sleep 0.1
     done
+    if [ -z "$address" ]; then
+        echo "serve did not start within 30 s; it wrote $out/data/serve.log" >&2
+        return 1
+    fi
     python3 "$here/prepare.py" "$corpus" "$questions" "$address" "$out/data"
 }
 
