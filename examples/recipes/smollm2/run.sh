@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Every stage of the recipe, from the root of the repository. A stage that is done is passed over, and one that was cut short goes on.
+# Every stage of the recipe, from the root of the repository. A stage that is done is passed over; searching, training and
+# evaluation go on where they were cut short, and supervised fine-tuning begins anew.
 #
 #     examples/recipes/smollm2/run.sh CORPUS QUESTIONS [key=value …]
 #
 # Keys are those of smollm2.toml; SEED names the draws of the training, and LIMIT the number of held-out questions.
 set -euo pipefail
 if [ "$#" -lt 2 ]; then
-    sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
 fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
