@@ -8,7 +8,7 @@ use zerosearch::generate::Stream;
 use zerosearch::paper_tables::{Defect, Training};
 use zerosearch::search::{Document, Query, SearchEngine, SearchError, SimulationContext};
 use zerosearch::train::{Experience, TrainError, TrainerBuilder};
-use zerosearch::trajectory::{Finish, SampledToken, Segment, Trajectory};
+use zerosearch::trajectory::{Finish, SampledToken, Segment, Trajectory, WeightVersion};
 
 /// Every defect.
 pub(crate) fn all() -> Vec<Box<dyn Defect>> {
@@ -37,7 +37,7 @@ impl Defect for DocumentTokens {
 /// The same tokens, of which all behind the prompt are the policy's.
 fn claimed(trajectory: &Trajectory) -> Trajectory {
     let mut all = Trajectory::new(Vec::new());
-    let mut version = trajectory.versions().next().unwrap_or_default().0;
+    let mut version = WeightVersion::default();
     for segment in trajectory.segments() {
         all.push(match segment {
             Segment::Observation(ids) => {
@@ -197,7 +197,6 @@ mod tests {
     use zerosearch::paper_tables::{Experiment, TABLES};
     use zerosearch::pipeline::PipelineConfig;
     use zerosearch::search::Quality;
-    use zerosearch::trajectory::WeightVersion;
 
     use super::*;
 

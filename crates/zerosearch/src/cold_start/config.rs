@@ -43,15 +43,11 @@ impl ColdStartConfig {
     /// # Errors
     /// Names the key, its value and what is allowed.
     pub fn validate(&self) -> Result<(), PipelineError> {
-        for (key, value) in [
+        PipelineError::refuse_zero(&[
             ("cold_start.epochs", self.epochs as usize),
             ("cold_start.batch", self.batch),
             ("cold_start.micro_batch_tokens", self.micro_batch_tokens),
-        ] {
-            if value == 0 {
-                return Err(PipelineError::Config { key, value: "0".into(), expected: "at least 1" });
-            }
-        }
+        ])?;
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             let value = self.learning_rate.to_string();
             return Err(PipelineError::Config { key: "cold_start.learning_rate", value, expected: "above 0" });

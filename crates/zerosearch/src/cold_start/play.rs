@@ -31,18 +31,22 @@ impl Stage<'_> {
     /// # Errors
     /// Names the demonstration and the turn that is no action, is longer than the bounds, or comes after an answer.
     pub fn play(&self, demonstrations: &[Demonstration]) -> Result<Vec<Rollout>, PipelineError> {
-        (0..).zip(demonstrations).map(|(index, demonstration)| self.played(index, demonstration)).collect()
+        let search = RolloutPlan::search(self.engine, Noise::Off, self.codec, self.rollout);
+        let plan = RolloutPlan { format: EpisodeFormat::from(self.rollout.format), ..search };
+        (0..).zip(demonstrations).map(|(index, demonstration)| self.played(&plan, index, demonstration)).collect()
     }
 
-    fn played(&self, index: u64, demonstration: &Demonstration) -> Result<Rollout, PipelineError> {
+    fn played(
+        &self,
+        plan: &RolloutPlan<'_>,
+        index: u64,
+        demonstration: &Demonstration,
+    ) -> Result<Rollout, PipelineError> {
         let Demonstration { question, golden_answers, turns } = demonstration;
         let refused = |turn: Option<usize>, message: String| {
             let place = turn.map_or(String::new(), |turn| format!(", turn {}", turn + 1));
             PipelineError::Demonstration { place: format!("{}{place}", index + 1), message }
         };
-        let format = EpisodeFormat::from(self.rollout.format);
-        let plan = RolloutPlan::search(self.engine, Noise::Off, self.codec, self.rollout);
-        let plan = RolloutPlan { format: format.clone(), ..plan };
         let prompt = self.codec.encode(&self.prompt.render(question)?);
         let mut script = Script { codec: self.codec, turns: turns.iter().map(String::as_str).collect(), turn: None };
         let task = Task::new(index, question, golden_answers, prompt);
@@ -60,7 +64,7 @@ impl Stage<'_> {
                 ),
                 _ => format!(
                     "it ends with no action: expected <{SEARCH_TAG}>…</{SEARCH_TAG}> or <{answer}>…</{answer}>",
-                    answer = format.answer
+                    answer = plan.format.answer
                 ),
             };
             return Err(refused(Some(number), message));
@@ -80,7 +84,9 @@ impl Stage<'_> {
                     self.rollout.max_turns
                 ),
             )),
-            _ => Err(refused(None, format!("it has no turn with an <{}>: expected one at the end", format.answer))),
+            _ => {
+                Err(refused(None, format!("it has no turn with an <{}>: expected one at the end", plan.format.answer)))
+            }
         }
     }
 }

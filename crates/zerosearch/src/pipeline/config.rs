@@ -59,17 +59,12 @@ impl PipelineConfig {
     /// # Errors
     /// Names the key.
     pub fn validate(&self) -> Result<(), PipelineError> {
-        let counts = [
+        PipelineError::refuse_zero(&[
             ("collect_questions", self.collect_questions),
             ("obedience_questions", self.obedience_questions),
             ("simulator_steps", self.simulator_steps as usize),
             ("simulator_batch", self.simulator_batch),
-        ];
-        for (key, value) in counts {
-            if value == 0 {
-                return Err(PipelineError::Config { key, value: "0".into(), expected: "at least 1" });
-            }
-        }
+        ])?;
         self.simulator_lessons.validate()?;
         Ok(self.train.validate()?)
     }

@@ -83,6 +83,14 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
+    /// Refuses the first of these keys whose count is 0.
+    pub(crate) fn refuse_zero(counts: &[(&'static str, usize)]) -> Result<(), Self> {
+        match counts.iter().find(|(_, count)| *count == 0) {
+            Some((key, _)) => Err(Self::Config { key, value: "0".into(), expected: "at least 1" }),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn file(path: impl Into<PathBuf>, message: impl std::fmt::Display) -> Self {
         Self::File { path: path.into(), message: message.to_string() }
     }

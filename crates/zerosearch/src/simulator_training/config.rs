@@ -104,18 +104,14 @@ impl SimulatorTrainingConfig {
     pub fn validate(&self) -> Result<(), PipelineError> {
         let Self { rollout, collect, tune, .. } = self;
         let refuse = |key, value: String, expected| Err(PipelineError::Config { key, value, expected });
-        for (key, value) in [
+        PipelineError::refuse_zero(&[
             ("collect.chunk", collect.chunk),
             ("tune.held_out_queries", tune.held_out_queries),
             ("tune.steps", tune.steps as usize),
             ("tune.batch", tune.batch),
             ("tune.micro_batch_tokens", tune.micro_batch_tokens),
             ("tune.simulation.max_new_tokens", tune.simulation.max_new_tokens),
-        ] {
-            if value == 0 {
-                return refuse(key, "0".into(), "at least 1");
-            }
-        }
+        ])?;
         if !(tune.held_out > 0.0 && tune.held_out < 1.0) {
             return refuse("tune.held_out", tune.held_out.to_string(), "a share above 0 and below 1, such as 0.1");
         }
