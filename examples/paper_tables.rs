@@ -101,7 +101,7 @@ fn main() -> Result<(), Failure> {
         let page = page(&results.cells()?, &remarks, &prices)?;
         Ok(write_atomic(&page_path, page.as_bytes())?)
     };
-    // What is wrong with the files that are there is noticed before the work.
+    // Damaged files are noticed before the work.
     write_page()?;
     if arguments.report {
         say(format!("page in {}", page_path.display()));

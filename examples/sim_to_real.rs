@@ -55,7 +55,7 @@ fn main() -> Result<(), Failure> {
         say(tables.effective()?);
         return Ok(());
     }
-    // What is missing is said before anything is read.
+    // Missing keys are reported before anything is read.
     let (simulator, real) = tables.engines_of_comparison()?;
     let missing = |key: &str| Failure::message(format!("`{key}` is missing, in the file or by --set"));
     let folder = tables.model.as_ref().ok_or_else(|| missing("model"))?;

@@ -23,7 +23,7 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MODEL = ROOT / "target/models/smollm2-135m-instruct"
-# What of a bench runs in a process of its own, whose peak memory is compared under this name with that of a peer's script.
+# Parts of a bench that run in processes of their own; a pair names the figure of peak memory and the peer's script that it is compared with.
 PARTS = {
     "generate": {r"prefill \d+ x \d+$|batch \d+$|kept caches$": ("peak memory", ["transformers_generate.py"])},
     "train_step": {
@@ -35,7 +35,7 @@ PARTS = {
     },
 }
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-# What makes PyTorch and the libraries below it use no more than these instructions.
+# Environment variables that limit PyTorch and the libraries below it to an instruction set.
 PEERS_LIMITED_TO = {
     "avx2": {"MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
 }

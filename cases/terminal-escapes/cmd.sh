@@ -27,7 +27,7 @@ show replay "$BIN/replay" "$OUT/run-$name" --model "$MODEL"
 show inspect-missing "$BIN/inspect" "$OUT/run-$name" --model "$MODEL" --rollout 99
 cat "$OUT/shown/"*
 
-# What is compared must have been shown at all.
+# A text that was never shown would pass as legible.
 grep -aq 'Moundou' "$OUT/shown/ask" || fail 'ask does not show the document'
 grep -aq 'Moundou' "$OUT/shown/inspect" || fail 'inspect does not show the document'
 grep -aq 'owned' "$OUT/shown/server" || fail "the server's words are not in the log"

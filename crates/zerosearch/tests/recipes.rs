@@ -97,7 +97,7 @@ fn a_recipe_for_gpus_has_the_hyper_parameters_of_the_paper() {
             micro_batch_tokens: train.micro_batch_tokens,
             kv_cache_memory_bytes: train.kv_cache_memory_bytes,
             rollout: RolloutConfig { concurrency: train.rollout.concurrency, ..paper.rollout },
-            // What a served policy is corrected by.
+            // Corrections for a served policy's log-probabilities.
             old_logprobs: train.old_logprobs,
             importance_sampling: train.importance_sampling,
             ..paper

@@ -19,6 +19,7 @@ import urllib.request
 
 HELD_OUT = 0.5          # share of the entities
 DEMONSTRATIONS = {1: 30, 2: 40, 3: 10}  # scripted episodes by hops: few
+PRACTISED = {1: 145, 2: 262, 3: 28}       # training questions by hops, at most: two thirds of several hops
 EXAMINED = {1: 60, 2: 296, 3: 34}        # held-out questions by hops, at most
 BARE = 0.3              # share of the episodes that begin with the question as it stands
 DOCUMENTS = 2           # the `top_k` of the recipe
@@ -121,6 +122,16 @@ def demonstration(row, chain, rng, address):
     return {"question": row["question"], "golden_answers": row["golden_answers"], "hops": row["hops"], "turns": turns}
 
 
+def at_most(rows, counts):
+    """The first rows, so many of each number of hops."""
+    left, kept = dict(counts), []
+    for row in rows:
+        if left[row["hops"]]:
+            left[row["hops"]] -= 1
+            kept.append(row)
+    return kept
+
+
 def main(corpus, questions, address, out):
     titles = {row["id"]: row["title"].split(" - ")[0] for row in rows(corpus)}
     countries = {plain(title): title for title in titles.values()}
@@ -146,15 +157,10 @@ def main(corpus, questions, address, out):
         found = [episode for episode, _ in zip((episode for episode in made if episode), range(count))]
         demonstrations += found
     rng.shuffle(demonstrations)
-    counts = dict.fromkeys(EXAMINED, 0)
-    examined = []
-    for row in tests:
-        if counts[row["hops"]] < EXAMINED[row["hops"]]:
-            counts[row["hops"]] += 1
-            examined.append(row)
+    practised, examined = at_most(train, PRACTISED), at_most(tests, EXAMINED)
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    for name, part in [("train", train), ("held_out", examined), ("demonstrations", demonstrations)]:
+    for name, part in [("train", practised), ("held_out", examined), ("demonstrations", demonstrations)]:
         temporary = out / f"{name}.jsonl.tmp"
         temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part), encoding="utf-8")
         temporary.rename(out / f"{name}.jsonl")
