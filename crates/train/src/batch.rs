@@ -121,6 +121,13 @@ impl<'a> MiniBatch<'a> {
         weights
     }
 
+    /// The part of it whose advantages are not all 0; all of it where every one is, so that the optimizer takes its step.
+    pub(crate) fn with_signal(&self, advantages: &[f32]) -> MiniBatch<'a> {
+        let signals = |sequence: &&&Sequence| advantages[sequence.range.clone()].iter().any(|value| *value != 0.0);
+        let sequences: Vec<&Sequence> = self.sequences.iter().filter(signals).copied().collect();
+        MiniBatch { full: self.full, sequences: if sequences.is_empty() { self.sequences.clone() } else { sequences } }
+    }
+
     /// Its sequences dealt to so many devices: each, the longest first, to the one that has the fewest tokens so far. A device for
     /// which there is none has no part.
     pub(crate) fn deal(&self, devices: usize) -> Vec<MiniBatch<'a>> {
@@ -269,6 +276,17 @@ mod tests {
         }
         let tokens = |part: &MiniBatch<'_>| part.sequences.iter().map(|s| s.tokens.len()).sum::<usize>();
         assert_eq!(whole.deal(2).iter().map(tokens).collect::<Vec<_>>(), [26, 23]);
+    }
+
+    #[test]
+    fn sequences_without_an_advantage_are_left_out_unless_none_has_one() {
+        let batch = batch(&[1, 2, 0, 3]);
+        let whole = batch.whole();
+        let starts = |part: MiniBatch<'_>| starts(&[part]).concat();
+        assert_eq!(starts(whole.with_signal(&[0.0, 0.0, -0.5, 0.0, 0.0, 1.0])), [1, 3]);
+        assert_eq!(starts(whole.with_signal(&[0.5, 0.0, 0.0, 0.0, -0.0, 0.0])), [0]);
+        assert_eq!(starts(whole.with_signal(&[0.0; 6])), [0, 1, 3]);
+        assert_eq!(whole.with_signal(&[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]).full, 3);
     }
 
     #[test]

@@ -206,17 +206,10 @@ impl TrainerBuilder {
             Some(algorithm) => algorithm,
             None => config.algorithm.clone().build()?,
         };
-        algorithm.validate()?;
+        config.validate_with(&*algorithm)?;
         let curriculum = config.curriculum.build()?;
         if questions.is_empty() {
             return Err(TrainError::NoQuestions);
-        }
-        if config.samples_per_question < algorithm.min_group_size() {
-            return Err(TrainError::GroupSize {
-                algorithm: algorithm.name(),
-                needed: algorithm.min_group_size(),
-                found: config.samples_per_question,
-            });
         }
         let mut format = self.format.unwrap_or_else(|| config.rollout.format.into());
         format.tools.extend(tools.iter().map(|tool| tool.tag().to_owned()));

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-use zerosearch_algorithms::{AlgorithmConfig, ImportanceSampling, KlReward};
+use zerosearch_algorithms::{Algorithm, AlgorithmConfig, ImportanceSampling, KlReward};
 use zerosearch_curriculum::CurriculumConfig;
 use zerosearch_lm::{AdamWConfig, Decoder, LoraConfig, WeightDtype};
 use zerosearch_rollout::RolloutConfig;
@@ -31,6 +31,10 @@ pub struct TrainConfig {
     pub mask_truncated_completions: bool,
     /// The same for rollouts with a turn that neither searched nor answered.
     pub mask_invalid_completions: bool,
+    /// Whether rollouts whose advantages are all 0, most of them of groups with equal rewards, are left out of the passes. They add
+    /// nothing to the gradient of a loss without KL and entropy terms, and it is refused with such a term. Figures that are measured in
+    /// the passes, as the entropy, are then those of the other rollouts.
+    pub skip_zero_advantages: bool,
     /// Probability of noisy documents.
     pub curriculum: CurriculumConfig,
     /// The estimator and its parameters.
@@ -125,6 +129,7 @@ impl Default for TrainConfig {
             max_num_gen_batches: 10,
             mask_truncated_completions: false,
             mask_invalid_completions: false,
+            skip_zero_advantages: false,
             curriculum: CurriculumConfig::default(),
             algorithm: AlgorithmConfig::Reinforce(Default::default()),
             kl_reward: KlReward::default(),
@@ -212,6 +217,28 @@ impl TrainConfig {
     /// The policy or what it is compared with: it computes as the generator samples, too.
     pub(crate) fn precise_policy(&self, decoder: Decoder) -> Decoder {
         self.precise(decoder).with_bf16_weights(self.rollout_dtype == Some(WeightDtype::Bf16))
+    }
+
+    /// Checks whether an algorithm can be run as this configuration says.
+    ///
+    /// # Errors
+    /// Its own parameters are out of range, it compares more samples of a question than there are, or its loss depends on rollouts that
+    /// [`skip_zero_advantages`](Self::skip_zero_advantages) leaves out.
+    pub fn validate_with(&self, algorithm: &dyn Algorithm) -> Result<(), TrainError> {
+        algorithm.validate()?;
+        let (needed, found) = (algorithm.min_group_size(), self.samples_per_question);
+        if found < needed {
+            return Err(TrainError::GroupSize { algorithm: algorithm.name(), needed, found });
+        }
+        let terms = algorithm.terms();
+        if self.skip_zero_advantages && (terms.kl.coefficient != 0.0 || terms.entropy_coefficient != 0.0) {
+            return Err(TrainError::Config {
+                key: "skip_zero_advantages",
+                value: "true".into(),
+                expected: "false where the loss has a KL or entropy term: rollouts without an advantage have a part in it",
+            });
+        }
+        Ok(())
     }
 
     /// Checks what the parts do not check themselves.

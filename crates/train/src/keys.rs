@@ -17,7 +17,7 @@ enum Decides {
 }
 
 /// Every key. One that is missing here decides results.
-const KEYS: [(&str, Decides); 44] = [
+const KEYS: [(&str, Decides); 45] = [
     ("seed", Decides::Results),
     // Learning rates and noise are spread over them.
     ("steps", Decides::Results),
@@ -37,6 +37,8 @@ const KEYS: [(&str, Decides); 44] = [
     ("max_num_gen_batches", Decides::Results),
     ("mask_truncated_completions", Decides::Results),
     ("mask_invalid_completions", Decides::Results),
+    // As with other micro-batches.
+    ("skip_zero_advantages", Decides::Resources),
     ("curriculum", Decides::Results),
     ("algorithm", Decides::Results),
     ("kl_reward", Decides::Results),
@@ -170,6 +172,7 @@ mod tests {
             max_num_gen_batches: 1,
             mask_truncated_completions: true,
             mask_invalid_completions: true,
+            skip_zero_advantages: true,
             curriculum: CurriculumConfig::default(),
             algorithm: AlgorithmConfig::Reinforce(Default::default()),
             kl_reward: KlReward::default(),

@@ -108,6 +108,11 @@ impl Updater {
         metrics.summary("critic/returns", &advantages.returns);
         metrics.insert("rollout/groups", advantages.groups as f64);
         metrics.insert("rollout/constant_groups", advantages.constant_groups as f64);
+        if self.config.skip_zero_advantages {
+            let rows = batch.rows(&advantages.advantages).zip(trained);
+            let without = rows.filter(|(row, trained)| **trained && row.iter().all(|advantage| *advantage == 0.0));
+            metrics.insert("rollout/zero_advantages", without.count() as f64);
+        }
         let importance = self.importance(batch, &old, metrics)?;
         let targets = Targets {
             old: &old,
@@ -257,9 +262,10 @@ impl Updater {
             Ok((pass, output.loss))
         };
         let budget = self.config.micro_batch_tokens;
+        let learnt = self.config.skip_zero_advantages.then(|| mini_batch.with_signal(targets.advantages));
+        let learnt = learnt.as_ref().unwrap_or(mini_batch);
         let backward = |sums: &mut PolicySums, seconds: f64| sums.seconds.backward += seconds;
-        let (gradients, parts) =
-            replicas::gradients(decoders, &self.device, mini_batch, budget, micro_batch, backward)?;
+        let (gradients, parts) = replicas::gradients(decoders, &self.device, learnt, budget, micro_batch, backward)?;
         let mut sums = LossMetrics::default();
         let mut seconds = Seconds::default();
         for part in parts {

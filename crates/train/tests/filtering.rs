@@ -179,6 +179,50 @@ fn rollouts_can_be_changed_before_an_update_by_what_their_group_has_in_common() 
 }
 
 #[test]
+fn rollouts_without_an_advantage_can_be_left_out_of_the_passes_and_the_update_stays() {
+    let fixture = Fixture::new();
+    let first_step = |skip_zero_advantages, micro_batch_tokens| {
+        let config = TrainConfig { skip_zero_advantages, micro_batch_tokens, ..config("dr_grpo") };
+        let dull = |experiences: &mut [Experience]| {
+            experiences.iter_mut().filter(|it| it.rollout.question_index == 0).for_each(|it| it.reward = 0.5);
+        };
+        let mut trainer = fixture.builder(config).before_update(dull).build().unwrap();
+        (step(&mut trainer), trainer.model().unwrap().weights)
+    };
+    for budget in [8192, 1] {
+        let (whole, weights) = first_step(false, budget);
+        let (skipping, same) = first_step(true, budget);
+        assert_eq!(skipping.metrics.get("rollout/zero_advantages"), Some(3.0));
+        assert_eq!(whole.metrics.get("rollout/zero_advantages"), None);
+        for name in ["actor/pg_loss", "actor/grad_norm"] {
+            let [whole, skipping] = [&whole, &skipping].map(|report| figures(&report.metrics, [name])[0]);
+            assert!((whole - skipping).abs() <= 1e-5 * whole.abs(), "{name}: {whole} and {skipping}");
+        }
+        assert_eq!(weights, same, "{budget}");
+        assert_ne!(weights, fixture.model.weights);
+    }
+    // The KL term of GRPO's default pulls at every rollout.
+    let message = fixture
+        .builder(TrainConfig { skip_zero_advantages: true, ..config("grpo") })
+        .build()
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(message.contains("skip_zero_advantages") && message.contains("KL"), "{message}");
+}
+
+#[test]
+fn a_step_of_equal_rewards_updates_alike_with_nothing_to_leave_in() {
+    let fixture = Fixture::new();
+    let first_step = |skip_zero_advantages| {
+        let config = TrainConfig { skip_zero_advantages, ..config("dr_grpo") };
+        let mut trainer = fixture.builder(config).reward(Dull).build().unwrap();
+        (step(&mut trainer).metrics.get("actor/grad_norm"), trainer.model().unwrap().weights)
+    };
+    assert_eq!(first_step(true), first_step(false));
+}
+
+#[test]
 fn a_step_whose_rollouts_are_all_masked_changes_nothing() {
     let fixture = Fixture::new();
     let rollout = RolloutConfig { max_turns: 1, max_new_tokens: 2, ..config("grpo").rollout };

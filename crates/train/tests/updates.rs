@@ -150,7 +150,8 @@ fn the_keys_are_written_as_the_documentation_says() {
     let text = r#"{
         "lr_scheduler_type": "cosine", "critic_lr_scheduler_type": "constant_with_warmup", "old_logprobs": "recomputed",
         "importance_sampling": {"mode": "sequence_mask", "cap": 3.0, "floor": 0.5}, "mini_batch_size": 16, "staleness": 1,
-        "max_num_gen_batches": 4, "mask_truncated_completions": true, "mask_invalid_completions": true
+        "max_num_gen_batches": 4, "mask_truncated_completions": true, "mask_invalid_completions": true,
+        "skip_zero_advantages": true
     }"#;
     let found: TrainConfig = serde_json::from_str(text).unwrap();
     let expected = TrainConfig {
@@ -162,6 +163,7 @@ fn the_keys_are_written_as_the_documentation_says() {
         max_num_gen_batches: 4,
         mask_truncated_completions: true,
         mask_invalid_completions: true,
+        skip_zero_advantages: true,
         ..TrainConfig::default()
     };
     assert_eq!(found, expected);

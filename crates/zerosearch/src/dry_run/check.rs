@@ -19,14 +19,8 @@ pub(super) fn check(run: &RunConfig) -> Result<Box<dyn Algorithm>, DryRunError> 
     let train = &run.train;
     train.validate()?;
     let algorithm = train.algorithm.clone().build().map_err(TrainError::from)?;
+    train.validate_with(&*algorithm)?;
     train.curriculum.build().map_err(TrainError::from)?;
-    if train.samples_per_question < algorithm.min_group_size() {
-        return Err(DryRunError::Train(TrainError::GroupSize {
-            algorithm: algorithm.name(),
-            needed: algorithm.min_group_size(),
-            found: train.samples_per_question,
-        }));
-    }
     run.reward.build()?;
     if let Some(generator) = &run.generator {
         generator.check(train)?;
