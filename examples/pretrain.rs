@@ -1,5 +1,5 @@
 //! Makes the base policy that the quickstart starts from: a tokenizer and a small decoder, from invented worlds
-//! and training entities only. Its result is shipped, so nobody has to run this.
+//! and training entities only. Its result is shipped, so it need not be run.
 //!
 //!     cargo run --release --example pretrain -- --out models/base
 //!     cargo run --release --example pretrain -- --out models/base-plain --from models/base --plain --steps 400

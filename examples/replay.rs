@@ -34,7 +34,7 @@ struct Arguments {
     model: Option<PathBuf>,
 }
 
-/// A replay searches for nothing.
+/// A replay makes no search.
 struct NoEngine;
 
 impl SearchEngine for NoEngine {

@@ -148,7 +148,7 @@ fn dry_run(arguments: &Arguments, tables: Tables) -> Result<(), Failure> {
     dry_run.fits().map_err(failed)
 }
 
-/// Has the run's folder, and notices before any work what stands in the way in it.
+/// Makes the run's folder; obstacles in it are noticed before any work.
 fn prepare(out: &Path) -> Result<(), Failure> {
     prepare_folder(out)?;
     prepare_file(out.join("metrics.jsonl"), &[])?;

@@ -11,7 +11,7 @@ use crate::Strategy;
 /// Errors of an evaluation.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
-    /// A strategy that nobody knows.
+    /// An unknown strategy.
     #[error("unknown strategy {0:?}, expected direct, cot, rag or search, or ra_agent, search_o1 or ircot")]
     UnknownStrategy(String),
     /// A strategy that searches, without an engine.

@@ -37,7 +37,7 @@ proptest! {
         prop_assert_eq!(names(folder.path()), ["rows.jsonl"]);
         prop_assert_eq!(&fs::read(&path).unwrap(), &old);
 
-        // It dies, so that nobody tidies up: the next write does.
+        // It dies before it tidies up: the next write does.
         let mut staged = StagedFile::create(&path).unwrap();
         staged.write_all(written).unwrap();
         std::mem::forget(staged);

@@ -22,7 +22,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 pub struct Wake(Arc<(Mutex<bool>, Condvar)>);
 
 impl Wake {
-    /// Wakes whoever waits.
+    /// Wakes the waiting thread.
     pub fn raise(&self) {
         *self.raised() = true;
         self.0.1.notify_all();

@@ -43,7 +43,7 @@ impl FromStr for FormatPreset {
     }
 }
 
-/// A format that nobody knows.
+/// An unknown format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownFormat(String);
 

@@ -302,7 +302,7 @@ impl Fleet {
         Some(Endpoint { fleet: self, index })
     }
 
-    /// Asks a server that went down how it is, until it is well or nobody needs the fleet any more.
+    /// Checks the health of a server that went down, until it is healthy or the fleet is dropped.
     fn look_after(&self, index: usize) {
         let (Some(given), client) = (self.addresses().get(index), self.client.clone()) else { return };
         let health = address(given, |_| "/health".into());
@@ -336,7 +336,7 @@ impl Fleet {
         };
         let spawned = std::thread::Builder::new().name("health".into()).spawn(watch);
         if let Err(error) = spawned {
-            // Without a thread nobody would ever find that it is well: it stays among those that get requests.
+            // Without a thread its recovery would never be noticed: it stays among those that get requests.
             tracing::warn!("no thread for health checks: {error}");
             with_state(&Arc::downgrade(&self.servers), index, State::comes_back);
         }
@@ -394,7 +394,7 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// Whether nobody answered, or with an error of the server.
+/// Whether there was no answer, or an error of the server.
 fn is_ill(failure: &Failure) -> bool {
     let answers = failure.again == Again::Never || failure.message.starts_with("status ");
     !answers || failure.message.starts_with("status 5")

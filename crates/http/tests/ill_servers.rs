@@ -84,7 +84,7 @@ fn malformed_json_is_final_and_shown() {
 }
 
 #[test]
-fn nobody_listens() {
+fn address_without_a_listener() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let error = ask(&format!("http://127.0.0.1:{port}/retrieve")).unwrap_err();
     assert!(error.message.ends_with("(3 attempts)"), "{error}");
@@ -92,7 +92,7 @@ fn nobody_listens() {
 
 #[test]
 fn silence_ends_with_the_time_out() {
-    // Connections are accepted by the kernel; nobody ever reads or writes.
+    // Connections are accepted by the kernel, and never read or written.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let begun = Instant::now();
     let error = ask(&format!("http://{}/retrieve", listener.local_addr().unwrap())).unwrap_err();

@@ -1,4 +1,4 @@
-//! Element-wise updates of an optimizer: one pass over the memory on the CPU, in place where nobody
+//! Element-wise updates of an optimizer: one pass over the memory on the CPU, in place where nothing
 //! else holds the tensor.
 
 use burn::tensor::{Tensor, TensorData};

@@ -125,7 +125,7 @@ impl Blocks {
         new + copied.count()
     }
 
-    /// Makes room for `tokens` more positions, in blocks that nobody else reads.
+    /// Makes room for `tokens` more positions, in blocks that no other sequence reads.
     pub(crate) fn reserve(&mut self, table: &mut BlockTable, tokens: usize, engine: &mut dyn Engine) {
         for block in &mut table.blocks[table.length / BLOCK..] {
             if self.is_shared(*block) {

@@ -60,7 +60,7 @@ impl Gradients {
 
     /// Multiplies every gradient.
     pub fn scale(&mut self, factor: f64) {
-        // Taken out of the map, so that nobody else holds what is multiplied in place.
+        // Taken out of the map, so that nothing else holds what is multiplied in place.
         for (name, gradient) in std::mem::take(&mut self.0) {
             let scaled = match gradient {
                 Weight::Matrix(tensor) => Weight::Matrix(kernels::scale(tensor, factor)),

@@ -72,7 +72,7 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, LmError> {
 /// what the folder had of either before.
 ///
 /// Everything is written and synced before anything old is touched. Between two sets of shards the folder has no
-/// index, so that nobody reads a mixture.
+/// index, so that no reader sees a mixture.
 ///
 /// # Errors
 /// When a file cannot be written, or a value does not fit its format.

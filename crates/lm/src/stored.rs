@@ -1,4 +1,4 @@
-//! Tensors in safetensors files: how numbers are stored, reading them, and writing so that nobody sees half a file.
+//! Tensors in safetensors files: how numbers are stored, reading them, and writing, so that no reader sees half a file.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};

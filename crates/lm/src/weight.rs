@@ -74,7 +74,7 @@ impl Weight {
         }
     }
 
-    /// Takes it out, to be changed where nobody else holds it; a vector of no use stays.
+    /// Takes it out, to be changed in place where nothing else holds it; an empty vector stays.
     pub(crate) fn take(&mut self) -> Self {
         let device = match self {
             Self::Matrix(tensor) => tensor.device(),

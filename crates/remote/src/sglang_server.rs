@@ -93,7 +93,7 @@ fn call(server: &Endpoint<'_>, path: &str, body: &Value) -> Result<Value, Attemp
     server.post(&at(server, path), body)
 }
 
-/// Loads other weights. Continues whatever came of it: a paused server would answer nobody.
+/// Loads other weights, and continues the server even after a failure: a paused one answers no request.
 fn load(server: &Endpoint<'_>, folder: &str) -> Result<(), AttemptError> {
     let updated = call(server, "pause_generation", &json!({})).and_then(|_| update(server, folder));
     let continued = call(server, "continue_generation", &json!({}));

@@ -111,7 +111,7 @@ impl<'r> Desk<'r> {
             match Builder::new().name(self.tool.tag().into()).spawn_scoped(scope, || self.work()) {
                 Ok(_) => queue.threads += 1,
                 Err(error) if queue.threads == 0 => {
-                    // Without any thread nobody would ever answer.
+                    // Without any thread no call would ever be answered.
                     let failure = format!("no thread for the tool {}: {error}", self.tool.tag());
                     let jobs = std::mem::take(&mut queue.batches).into_iter().flatten();
                     let failed = |job| self.reply(job, ToolOutput::failure(failure.clone()));

@@ -1,4 +1,4 @@
-//! Searches are answered beside decoding: nobody waits for somebody else's.
+//! Searches are answered beside decoding: no rollout waits for another's search.
 
 mod support;
 

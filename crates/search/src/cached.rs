@@ -18,7 +18,7 @@ use crate::{Document, Query, SearchEngine, SearchError};
 /// not remembered. The file is also a recording for [`Replay`](crate::Replay).
 ///
 /// A disk that is full costs no search: what could not be written is kept, tried again with the next answer and when the cache
-/// is dropped, and counted ([`unwritten`](Self::unwritten)); a warning says so once.
+/// is dropped, and counted ([`unwritten`](Self::unwritten)); one warning is logged.
 ///
 /// ```
 /// use zerosearch_search::{Bm25Index, Cached, Counted, Document, Query, SearchEngine};

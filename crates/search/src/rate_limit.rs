@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::engine::forward_to_the_engine_inside;
 use crate::{Document, Query, SearchEngine, SearchError};
 
-/// An engine that is asked no more than so many times in any second; whoever asks sooner waits, in the order of asking.
+/// An engine with a limit of calls in any second; earlier calls wait, first come, first served.
 ///
 /// Each query of a batch counts. A batch is handed on in parts, as large as the rate allows, and a part does not wait for the
 /// answers of the one before.

@@ -108,7 +108,7 @@ fn document(item: &Value, inner: &Value) -> Option<Document> {
             contents.split_once('\n').map_or(contents.clone(), |(_, text)| text.to_string())
         }
         Some(contents) => contents,
-        // A title alone says something.
+        // A title alone is a result.
         None if title.as_ref().is_some_and(|title| !title.trim().is_empty()) => String::new(),
         None => return None,
     };

@@ -94,7 +94,7 @@ fn words(value: &Value) -> Option<String> {
     (!words.is_empty()).then_some(words)
 }
 
-/// Whether a field says something about the world, and not about the page.
+/// Whether a field is about the world, and not about the page.
 fn is_fact(name: &str, value: &str) -> bool {
     const OF_THE_PAGE: [&str; 18] = [
         "answer",

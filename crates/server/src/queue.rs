@@ -28,7 +28,7 @@ pub(crate) enum Job {
 }
 
 impl Job {
-    /// Whether nobody waits for it any more: the client went away, or its time was up.
+    /// Whether its client has gone away or its time is up.
     fn is_abandoned(&self) -> bool {
         match self {
             Job::Search(_, reply) => reply.is_closed(),

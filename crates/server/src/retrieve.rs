@@ -41,7 +41,7 @@ pub(crate) struct Asked {
 
 impl Retrieval {
     /// # Errors
-    /// Names the key, and what was expected of it. Keys that nobody knows are left alone, as by FastAPI.
+    /// Names the key and what was expected. Unknown keys are ignored, as FastAPI does.
     pub(crate) fn read(body: &Value, config: &ServerConfig) -> Result<Self, Refusal> {
         let body = body.as_object().ok_or_else(|| wrong("the body", "is no object", EXPECTED))?;
         let value = |key: &str| body.get(key).filter(|value| !value.is_null());

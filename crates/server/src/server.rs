@@ -143,7 +143,7 @@ async fn serve(
         stop_on_signals(stop.clone())?;
     }
     let stopped = |mut stop: watch::Receiver<bool>| async move {
-        // An error says that nobody can stop it any more; `stop` lives as long as the server.
+        // It fails only if the sender is dropped, and `stop` lives as long as the server.
         let _ = stop.wait_for(|stopped| *stopped).await;
     };
     let serving = axum::serve(listener, router(shared.clone())).with_graceful_shutdown(stopped(stop.subscribe()));

@@ -45,7 +45,7 @@ impl Judge for RuleJudge {
 
 /// Whether a document has one of the answers as whole words, both normalised. Whole words, because short answers such
 /// as `.td` or `H` are a part of almost any text. In scripts that run words together, such as Chinese, any place will
-/// do, since nobody can tell where a word ends.
+/// do, since word boundaries are unknown.
 ///
 /// An answer of nothing but articles, such as the band *The The*, must stand there as it is written; one article alone
 /// is found nowhere, since a rule cannot tell the vitamin *A* from any other `A`.

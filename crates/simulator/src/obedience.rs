@@ -1,4 +1,4 @@
-//! How well a simulator obeys its keyword, by the exact rule, whoever judged the training data.
+//! How well a simulator obeys its keyword, by the exact rule, whichever judge labelled the training data.
 
 use serde::{Deserialize, Serialize};
 use zerosearch_generate::Stream;

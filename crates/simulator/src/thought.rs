@@ -13,7 +13,7 @@ const TAGS: [(&str, &str); 12] = [
     // Command A, OpenThinker.
     ("<|start_thinking|>", "<|end_thinking|>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    // gpt-oss, Gemma 4: what is said stands in a channel of its own.
+    // gpt-oss, Gemma 4: the reply has a channel of its own.
     ("<|channel|>analysis", "<|channel|>final<|message|>"),
     ("<|channel|>commentary", "<|channel|>final<|message|>"),
     ("<|channel>thought", "<channel|>"),

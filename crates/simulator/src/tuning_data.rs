@@ -14,7 +14,7 @@ use crate::{Interaction, SimulatorError};
 pub struct TuningRow {
     /// The call.
     pub interaction: Interaction,
-    /// Whether the answer can be found in what it returned; `None` where nobody judged it.
+    /// Whether the answer can be found in what it returned; `None` if it was not judged.
     pub quality: Option<Quality>,
 }
 

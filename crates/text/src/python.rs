@@ -85,7 +85,7 @@ fn strip<'t>(mut text: &'t str, characters: Option<&str>, sides: Sides) -> &'t s
     text
 }
 
-/// A method of a Python value. One that is nobody's is an error that names it.
+/// A method of a Python value. An unknown one is an error that names it.
 fn method(state: &mut State, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
     let found = match (value.kind(), value.as_str()) {
         (_, Some(text)) => method_of_text(text, name, arguments)?,

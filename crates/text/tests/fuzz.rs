@@ -38,7 +38,7 @@ fn tokens(codec: &'static Codec) -> impl Strategy<Value = Vec<u32>> {
     ];
     let piece = prop_oneof![
         4 => text.prop_map(|text| codec.encode_document(&text)),
-        // Any ids in any order, some of which nobody has.
+        // Any ids in any order, unknown ones among them.
         1 => proptest::collection::vec(0..codec.vocab_size() as u32 + 3, 0..8),
     ];
     proptest::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())

@@ -168,7 +168,7 @@ proptest! {
 
 #[test]
 fn an_unknown_id_does_not_end_a_run_of_bytes() {
-    // A zero byte, an id that nobody has, and a byte that makes the run invalid.
+    // A zero byte, an unknown id, and a byte that makes the run invalid.
     assert_incremental(&BYTE_FALLBACK, &[3, BYTE_FALLBACK.vocab_size() as u32, 131]).unwrap();
 }
 

@@ -129,7 +129,7 @@ impl<'a> MiniBatch<'a> {
     }
 
     /// Its sequences dealt to so many devices: each, the longest first, to the one that has the fewest tokens so far. A device for
-    /// which there is none has no part.
+    /// which none is left has no part.
     pub(crate) fn deal(&self, devices: usize) -> Vec<MiniBatch<'a>> {
         let mut order = self.sequences.clone();
         order.sort_by_key(|sequence| std::cmp::Reverse(sequence.tokens.len()));

@@ -283,7 +283,7 @@ impl TrainerBuilder {
     }
 }
 
-/// The loss takes rollouts for draws from the policy at temperature 1. It says so where they are not and nothing corrects for it.
+/// The loss takes rollouts for draws from the policy at temperature 1: warns where they are not and nothing corrects for it.
 fn warn_of_other_distribution(config: &TrainConfig) {
     let sampling = &config.rollout.sampling;
     if !sampling.is_untouched() && config.importance_sampling.is_none() {

@@ -240,7 +240,7 @@ fn finite_differences_confirm_the_value_loss() {
         let found = output(&decoder);
         assert_eq!(found.clipped > 0.0, clip.is_some());
         let gradients = Gradients::of(found.loss, decoder.trained());
-        // Zero for what has no part in a value: the output projection, where it is not the embedding.
+        // Zero for weights that no value depends on: the output projection, where it is not the embedding.
         let mut gradient = plus(&model, -1.0, &model);
         for (name, _) in model.iter() {
             gradients.get(name).iter().for_each(|tensor| gradient.insert(name, tensor.to_host()));

@@ -1,4 +1,4 @@
-//! The corpus: short passages, each one topic of one entity among facts that nobody asks for.
+//! The corpus: short passages, each one topic of one entity among facts that no question asks for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ const TELLINGS: usize = 4;
 const FEWEST_WORDS: usize = 20;
 /// An aside that would make it longer than this is left out.
 const MOST_WORDS: usize = 34;
-/// One passage in this many also says something of a neighbour.
+/// One passage in this many also mentions a neighbour.
 const ACROSS_EVERY: u32 = 5;
 
 /// A short text about one entity.

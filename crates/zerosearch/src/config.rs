@@ -101,7 +101,7 @@ pub enum ConfigError {
     /// It cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// It is no TOML, or has a key that nobody knows, or a value of the wrong type.
+    /// Invalid TOML, an unknown key, or a value of the wrong type.
     #[error("{path}: {message}")]
     Parse {
         /// The file.

@@ -70,7 +70,7 @@ pub enum PriceError {
     /// It cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// It is no TOML, has a key that nobody knows, or a price that is none.
+    /// Invalid TOML, an unknown key, or an invalid price.
     #[error("{path}: {message}")]
     Parse {
         /// The file.

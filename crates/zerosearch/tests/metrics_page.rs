@@ -74,5 +74,5 @@ fn a_metric_and_a_row_of_the_page_imply_each_other() {
     let missing: Vec<&String> = logged.iter().filter(|name| !documented.iter().any(|row| is(name, row))).collect();
     assert!(missing.is_empty(), "docs/src/metrics.md lacks {missing:?}");
     let stale: Vec<&String> = documented.iter().filter(|row| !logged.iter().any(|name| is(name, row))).collect();
-    assert!(stale.is_empty(), "docs/src/metrics.md has what nobody logs: {stale:?}");
+    assert!(stale.is_empty(), "docs/src/metrics.md has metrics that are not logged: {stale:?}");
 }

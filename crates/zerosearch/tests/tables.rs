@@ -118,7 +118,7 @@ fn retrievers_of_both_dialects_and_a_recording_of_one() {
         );
         let engine = tables(&text).engine.unwrap();
         let expected = [if dialect == "search_r1" { "r1" } else { "zs" }];
-        // The second process asks nobody, and a replay does not even need the server.
+        // The second process sends no request, and a replay does not even need the server.
         assert_eq!(
             (found(&engine, Quality::Noisy), found(&engine, Quality::Noisy)),
             (expected.map(String::from).into(), expected.map(String::from).into())
@@ -249,7 +249,7 @@ fn three_steps_against_a_served_simulator_are_those_against_a_local_one_to_the_b
     assert!(here.into_model().unwrap().weights == there.into_model().unwrap().weights);
 }
 
-/// The keys that a table knows: what a key that nobody knows is answered with.
+/// The known keys of a table, as the error on an unknown key lists them.
 fn keys(table: &str) -> BTreeSet<String> {
     let assignment = match table {
         "" => "no_such_key=1".to_string(),

@@ -52,7 +52,7 @@ pub(crate) trait Engine: Send {
     /// Copies a block, whole, before one of its readers writes to the copy.
     fn copy_block(&mut self, from: BlockId, to: BlockId);
 
-    /// Is told that nobody will read a block again. It may be written anew later.
+    /// Releases a block that no sequence reads any more. It may be written anew later.
     fn free_block(&mut self, block: BlockId);
 
     /// Takes every sequence's tokens through the network, their keys and values into the cache, and draws a token behind

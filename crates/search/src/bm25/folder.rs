@@ -173,7 +173,7 @@ impl Corpus {
     }
 }
 
-/// The lock of a folder, held until it is dropped. There is none where nobody can build: in a folder that cannot be written, or
+/// The lock of a folder, held until it is dropped. There is none where no index can be built: in a folder that cannot be written, or
 /// on a file system without locks.
 fn lock(folder: &Path) -> Option<File> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join(LOCK)).ok()?;
@@ -195,7 +195,7 @@ fn manifest(folder: &Path) -> Result<Option<Manifest>, SearchError> {
     }
 }
 
-/// Builds the index of a corpus in a folder, and last of all the file that says so.
+/// Builds the index of a corpus in a folder; the file that marks it complete is written last.
 fn build(corpus: &Path, folder: &Path) -> Result<Manifest, SearchError> {
     let before = Corpus::of(corpus)?;
     let documents: Vec<Document> = read_corpus(corpus)?.into_iter().map(Document::from).collect();
@@ -229,7 +229,7 @@ fn build(corpus: &Path, folder: &Path) -> Result<Manifest, SearchError> {
     Ok(manifest)
 }
 
-/// Deletes what earlier builds left. One that cannot be deleted is in nobody's way.
+/// Deletes what earlier builds left. One that cannot be deleted does no harm.
 fn remove_indices(folder: &Path) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {

@@ -33,7 +33,7 @@ use crate::simulator_training::{CollectConfig, TuneConfig};
 /// let tables = Tables::parse("example.toml", text, &["train.rollout.top_k=3".to_string()])?;
 /// assert_eq!(tables.train.rollout.top_k, 3);
 /// assert!(matches!(tables.engine, Some(EngineConfig::Retriever { .. })));
-/// // What a key does not go with is said.
+/// // A conflict between keys is an error that names both.
 /// let error = Tables::parse("example.toml", text, &["engine.corpus=c.jsonl".to_string()]).unwrap_err();
 /// assert!(error.to_string().contains("`corpus` does not go with kind = \"retriever\""));
 /// # Ok::<(), zerosearch::config::ConfigError>(())

@@ -28,7 +28,7 @@ impl Target {
         }
     }
 
-    /// The type of a model's weights that nobody trains.
+    /// The type of a frozen model's weights.
     pub(super) fn default_dtype(self) -> WeightDtype {
         if self.bf16 { WeightDtype::Bf16 } else { WeightDtype::F32 }
     }

@@ -96,7 +96,7 @@ impl Run<'_> {
         let adapters = train.lora.as_ref().map(|lora| policy.adapters(lora));
         let trained = adapters.unwrap_or(all);
         let critic = self.algorithm.value_loss().map(|_| all + policy.config.hidden_size as u64);
-        // The vocabulary's head is read with the rest of the critic, and has no part in its values.
+        // The vocabulary's head is loaded with the critic, although its values do not use it.
         let of_critic = critic.map(|critic| if policy.config.tie_word_embeddings { critic } else { critic - table });
         let compares = self.algorithm.terms().kl.coefficient != 0.0 || train.kl_reward.coefficient != 0.0;
         // A pass that keeps everything has all gradients of a micro batch beside their sum, a checkpointed one those of a layer

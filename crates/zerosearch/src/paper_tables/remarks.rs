@@ -29,7 +29,7 @@ impl Remarks {
     /// Reads a TOML file with a table for each remark; none where there is no file.
     ///
     /// # Errors
-    /// Names the file, and the key or the claim that nobody knows.
+    /// Names the file and the unknown key or claim.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, PipelineError> {
         let path = path.as_ref();
         if !path.exists() {

@@ -192,7 +192,7 @@ impl<'a> Pipeline<'a> {
         Ok(Prepared { base, simulator, simulator_prompt, index, real, tuned })
     }
 
-    /// The run's folder, empty or, when resuming, with what is there. What stands in the way in it is noticed before any work.
+    /// The run's folder, empty or, when resuming, with its files. Obstacles in it are noticed before any work.
     fn prepare(&self) -> Result<(), PipelineError> {
         if let Some(before) = self.marked()? {
             if !self.resume {

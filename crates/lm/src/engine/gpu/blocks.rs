@@ -64,7 +64,7 @@ impl Store {
         }
     }
 
-    /// Gives the memory back where nobody's keys and values are in it.
+    /// Frees the memory if no sequence's keys and values are in it.
     pub(super) fn clear_if_unused(&mut self) {
         if !self.used.contains(&true) {
             (self.layers, self.capacity) = (Vec::new(), 0);

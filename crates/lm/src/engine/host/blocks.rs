@@ -53,7 +53,7 @@ impl Layout {
     }
 }
 
-/// The numbers of all blocks. A block that nobody reads has no memory.
+/// The numbers of all blocks. A block that no sequence reads has no memory.
 pub(super) struct Store {
     layout: Layout,
     blocks: Vec<Vec<f32>>,
