@@ -18,7 +18,7 @@ import sys
 import urllib.request
 
 HELD_OUT = 0.5          # share of the entities
-DEMONSTRATIONS = {1: 30, 2: 40, 3: 10}  # scripted episodes by hops: few
+DEMONSTRATIONS = {1: 8, 2: 20, 3: 4}     # scripted episodes by hops: few
 PRACTISED = {1: 145, 2: 262, 3: 28}       # training questions by hops, at most: two thirds of several hops
 EXAMINED = {1: 60, 2: 296, 3: 34}        # held-out questions by hops, at most
 BARE = 0.3              # share of the episodes that begin with the question as it stands
