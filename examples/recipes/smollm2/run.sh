@@ -61,7 +61,8 @@ if [ ! -s "$out/simulator/report.json" ]; then
     run train_simulator --out "$out/simulator" --resume --set "$real" "${keys[@]}"
 fi
 if [ ! -s "$out/zerosearch/policy/config.json" ]; then
-    run train --resume --set "${keys[@]}" train.seed="${SEED:-0}"
+    # Its rollouts are cooler than the searches that the simulator learns from: a policy that is uncertain at every token seldom ends a chain.
+    run train --resume --set train.rollout.sampling='{ temperature = 0.7 }' "${keys[@]}" train.seed="${SEED:-0}"
 fi
 examine cold_start "$out/cold_start" search
 examine zerosearch "$out/zerosearch/policy" search
