@@ -37,6 +37,11 @@ impl Sequence {
     fn scored(&self) -> ScoredSequence<'_> {
         ScoredSequence { tokens: &self.tokens, positions: &self.positions }
     }
+
+    /// Whether any of its trained tokens has an advantage, given those of the batch.
+    fn has_signal(&self, advantages: &[f32]) -> bool {
+        advantages[self.range.clone()].iter().any(|advantage| *advantage != 0.0)
+    }
 }
 
 impl TrainBatch {
@@ -79,11 +84,22 @@ impl TrainBatch {
         MiniBatch { full: sequences.len(), sequences }
     }
 
+    /// Indices of the sequences for which `trained` holds, without those that have no trained tokens.
+    fn chosen(&self, trained: &[bool]) -> Vec<usize> {
+        let chosen = |index: &usize| trained[*index] && !self.sequences[*index].positions.is_empty();
+        (0..self.sequences.len()).filter(chosen).collect()
+    }
+
+    /// How many of the sequences that mini-batches are made of have no advantage.
+    pub(crate) fn without_signal(&self, trained: &[bool], advantages: &[f32]) -> usize {
+        let chosen = self.chosen(trained).into_iter();
+        chosen.filter(|index| !self.sequences[*index].has_signal(advantages)).count()
+    }
+
     /// The sequences for which `trained` holds in mini-batches of `size`, drawn at random; a last one holds what is left. With
     /// size 0 all of them are one. Sequences without trained tokens are in none.
     pub(crate) fn mini_batches(&self, trained: &[bool], size: usize, stream: Stream) -> Vec<MiniBatch<'_>> {
-        let chosen = |index: &usize| trained[*index] && !self.sequences[*index].positions.is_empty();
-        let mut order: Vec<usize> = (0..self.sequences.len()).filter(chosen).collect();
+        let mut order = self.chosen(trained);
         if order.is_empty() {
             return Vec::new();
         }
@@ -123,8 +139,7 @@ impl<'a> MiniBatch<'a> {
 
     /// The part of it whose advantages are not all 0; all of it where every one is, so that the optimizer takes its step.
     pub(crate) fn with_signal(&self, advantages: &[f32]) -> MiniBatch<'a> {
-        let signals = |sequence: &&&Sequence| advantages[sequence.range.clone()].iter().any(|value| *value != 0.0);
-        let sequences: Vec<&Sequence> = self.sequences.iter().filter(signals).copied().collect();
+        let sequences: Vec<&Sequence> = self.sequences.iter().copied().filter(|s| s.has_signal(advantages)).collect();
         MiniBatch { full: self.full, sequences: if sequences.is_empty() { self.sequences.clone() } else { sequences } }
     }
 
@@ -287,6 +302,9 @@ mod tests {
         assert_eq!(starts(whole.with_signal(&[0.5, 0.0, 0.0, 0.0, -0.0, 0.0])), [0]);
         assert_eq!(starts(whole.with_signal(&[0.0; 6])), [0, 1, 3]);
         assert_eq!(whole.with_signal(&[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]).full, 3);
+        // The one without trained tokens is in no mini-batch, and so is not left out of one.
+        assert_eq!(batch.without_signal(&[true; 4], &[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]), 2);
+        assert_eq!(batch.without_signal(&[true, false, true, true], &[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]), 1);
     }
 
     #[test]

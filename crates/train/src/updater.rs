@@ -109,9 +109,8 @@ impl Updater {
         metrics.insert("rollout/groups", advantages.groups as f64);
         metrics.insert("rollout/constant_groups", advantages.constant_groups as f64);
         if self.config.skip_zero_advantages {
-            let rows = batch.rows(&advantages.advantages).zip(trained);
-            let without = rows.filter(|(row, trained)| **trained && row.iter().all(|advantage| *advantage == 0.0));
-            metrics.insert("rollout/zero_advantages", without.count() as f64);
+            let skipped = batch.without_signal(trained, &advantages.advantages);
+            metrics.insert("rollout/zero_advantages", skipped as f64);
         }
         let importance = self.importance(batch, &old, metrics)?;
         let targets = Targets {

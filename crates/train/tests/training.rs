@@ -158,15 +158,14 @@ fn a_critic_without_its_head_is_an_error_that_names_it() {
 #[test]
 fn what_cannot_be_trained_is_refused_before_any_work() {
     let fixture = Fixture::new();
-    let refused = |config: TrainConfig| fixture.builder(config).build().err().unwrap().to_string();
-    let message = refused(TrainConfig { samples_per_question: 1, ..config("grpo") });
+    let message = fixture.refused(TrainConfig { samples_per_question: 1, ..config("grpo") });
     assert!(message.contains("grpo") && message.contains("samples_per_question is 1"), "{message}");
-    assert!(refused(TrainConfig { learning_rate: -1.0, ..config("grpo") }).contains("learning_rate"));
-    assert!(refused(TrainConfig { steps: 0, ..config("grpo") }).contains("steps"));
+    assert!(fixture.refused(TrainConfig { learning_rate: -1.0, ..config("grpo") }).contains("learning_rate"));
+    assert!(fixture.refused(TrainConfig { steps: 0, ..config("grpo") }).contains("steps"));
     let curriculum = CurriculumConfig::Exponential { start: 1.5, end: 0.5, base: 4.0 };
-    assert!(refused(TrainConfig { curriculum, ..config("grpo") }).contains("1.5"));
+    assert!(fixture.refused(TrainConfig { curriculum, ..config("grpo") }).contains("1.5"));
     let curriculum = CurriculumConfig::Exponential { start: 0.0, end: 0.5, base: 0.0 };
-    assert!(refused(TrainConfig { curriculum, ..config("grpo") }).contains('0'));
+    assert!(fixture.refused(TrainConfig { curriculum, ..config("grpo") }).contains('0'));
     let nothing = Trainer::builder(fixture.model.clone(), [], fixture.engine.clone()).config(config("grpo"));
     assert!(matches!(nothing.build(), Err(TrainError::NoQuestions)));
 }

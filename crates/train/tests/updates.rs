@@ -118,8 +118,7 @@ fn the_rate_decays_over_the_steps() {
 #[test]
 fn impossible_hyper_parameters_are_refused_by_name_before_any_work() {
     let fixture = Fixture::new();
-    let refused = |config: TrainConfig| fixture.builder(config).build().err().unwrap().to_string();
-    let message = refused(TrainConfig { mini_batch_size: 3, ..config("grpo") });
+    let message = fixture.refused(TrainConfig { mini_batch_size: 3, ..config("grpo") });
     assert!(message.contains("`mini_batch_size` is 3") && message.contains("questions_per_step"), "{message}");
     let valid = || config("grpo");
     let optimizer = AdamWConfig::default();
@@ -140,7 +139,7 @@ fn impossible_hyper_parameters_are_refused_by_name_before_any_work() {
         ),
         ("`gamma` is 1.5", TrainConfig { algorithm: algorithm(r#"{"name": "ppo", "gamma": 1.5}"#), ..valid() }),
     ] {
-        let message = refused(config);
+        let message = fixture.refused(config);
         assert!(message.contains(key), "{key}: {message}");
     }
 }
@@ -367,7 +366,7 @@ fn weights_that_cannot_be_known_are_refused_by_name() {
         rollout: RolloutConfig { sampling, ..base.rollout },
         ..base.clone()
     };
-    let message = fixture.builder(corrected(Sampling::greedy())).build().err().unwrap().to_string();
+    let message = fixture.refused(corrected(Sampling::greedy()));
     assert!(
         message.contains("`rollout.sampling.temperature` is 0") && message.contains("importance_sampling"),
         "{message}"
@@ -384,12 +383,11 @@ fn weights_that_cannot_be_known_are_refused_by_name() {
 #[test]
 fn importance_sampling_without_anything_to_compare_is_refused() {
     let fixture = Fixture::new();
-    let refused = |config: TrainConfig| fixture.builder(config).build().err().unwrap().to_string();
     let on = |cap| Some(ImportanceSampling { cap, ..ImportanceSampling::default() });
-    let message = refused(TrainConfig { importance_sampling: on(2.0), ..config("grpo") });
+    let message = fixture.refused(TrainConfig { importance_sampling: on(2.0), ..config("grpo") });
     assert!(message.contains("`old_logprobs` is \"generator\"") && message.contains("recomputed"), "{message}");
     let recomputed = TrainConfig { old_logprobs: OldLogprobs::Recomputed, ..config("grpo") };
-    let message = refused(TrainConfig { importance_sampling: on(0.5), ..recomputed });
+    let message = fixture.refused(TrainConfig { importance_sampling: on(0.5), ..recomputed });
     assert!(message.contains("importance_sampling") && message.contains("`cap` is 0.5"), "{message}");
 }
 
