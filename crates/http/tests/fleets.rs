@@ -23,6 +23,8 @@ struct Stub {
     asked: AtomicUsize,
     most: AtomicUsize,
     is_slow: AtomicBool,
+    /// While it is set, requests wait for their answers.
+    holds: AtomicBool,
 }
 
 impl Stub {
@@ -31,7 +33,8 @@ impl Stub {
         let server = Arc::new(tiny_http::Server::http("127.0.0.1:0").unwrap());
         let url = format!("http://{}/retrieve", server.server_addr().to_ip().unwrap());
         let (asked, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let stub = Arc::new(Self { url, status: AtomicU16::new(200), asked, most, is_slow: AtomicBool::new(false) });
+        let (status, is_slow, holds) = (AtomicU16::new(200), AtomicBool::new(false), AtomicBool::new(false));
+        let stub = Arc::new(Self { url, status, asked, most, is_slow, holds });
         let running = Arc::new(AtomicUsize::new(0));
         for _ in 0..16 {
             let (server, stub, running) = (server.clone(), stub.clone(), running.clone());
@@ -48,6 +51,9 @@ impl Stub {
                     let body: Value = serde_json::from_reader(request.as_reader()).unwrap();
                     if stub.is_slow.load(Ordering::SeqCst) {
                         std::thread::sleep(Duration::from_millis(20));
+                    }
+                    while stub.holds.load(Ordering::SeqCst) {
+                        std::thread::sleep(Duration::from_millis(1));
                     }
                     running.fetch_sub(1, Ordering::SeqCst);
                     let answer = tiny_http::Response::from_string(json!({"echo": body}).to_string());
@@ -94,10 +100,16 @@ fn the_least_busy_is_asked() {
         fleet.post::<Value>(&0).unwrap();
     }
     assert_eq!(stubs.each_ref().map(|stub| stub.asked()), [2, 2, 2], "equally busy ones take turns");
-    stubs[0].is_slow.store(true, Ordering::SeqCst);
-    ask(&fleet, 200);
-    let asked = stubs.each_ref().map(|stub| stub.asked());
-    assert!(asked[0] < asked[1] / 2 && asked[0] < asked[2] / 2 && asked.iter().sum::<usize>() == 200, "{asked:?}");
+    // One that answers nothing until the others have answered nearly all gets its share of the 16 at once and no more.
+    stubs[0].holds.store(true, Ordering::SeqCst);
+    let others = || stubs[1..].iter().map(|stub| stub.asked.load(Ordering::SeqCst)).sum::<usize>();
+    std::thread::scope(|scope| {
+        scope.spawn(|| ask(&fleet, 200));
+        wait_until("the others go on", || others() >= 180);
+        assert!(stubs[0].asked.load(Ordering::SeqCst) <= 6);
+        stubs[0].holds.store(false, Ordering::SeqCst);
+    });
+    assert_eq!(stubs.iter().map(|stub| stub.asked()).sum::<usize>(), 200);
     let counts = fleet.counts();
     assert!(
         counts.iter().all(|counts| counts.busy == 0 && counts.failures == 0 && counts.is_up && counts.seconds > 0.0)
@@ -121,8 +133,15 @@ fn one_that_fails_is_left_alone_until_it_is_well_and_then_trusted_step_by_step()
     stubs[1].most.store(0, Ordering::SeqCst);
     ask(&fleet, 4);
     assert_eq!(stubs[1].most.load(Ordering::SeqCst), 1, "one request at a time at first");
-    ask(&fleet, 200);
-    assert!(stubs[1].most.load(Ordering::SeqCst) > 4);
+    while stubs[1].asked.load(Ordering::SeqCst) < 20 {
+        ask(&fleet, 16);
+    }
+    stubs.iter().for_each(|stub| stub.holds.store(true, Ordering::SeqCst));
+    std::thread::scope(|scope| {
+        scope.spawn(|| ask(&fleet, 16));
+        wait_until("it gets half of 16", || stubs[1].most.load(Ordering::SeqCst) >= 8);
+        stubs.iter().for_each(|stub| stub.holds.store(false, Ordering::SeqCst));
+    });
 }
 
 #[test]

@@ -67,6 +67,18 @@ fn sampled(generator: &mut SglangGenerator, count: usize) -> BTreeSet<TokenId> {
     generator.poll().unwrap().iter().flat_map(|finished| finished.tokens.iter().map(|token| token.id)).collect()
 }
 
+/// Samples until this holds; all along every token is of these weights. Each server is asked sooner or later: of two that
+/// are idle, the one that was asked less often.
+fn sampled_until(generator: &mut SglangGenerator, token: TokenId, holds: impl Fn(&SglangGenerator) -> bool) {
+    for _ in 0..100 {
+        assert_eq!(sampled(generator, 8), BTreeSet::from([token]));
+        if holds(generator) {
+            return;
+        }
+    }
+    panic!("not after 800 turns: {:?}", generator.endpoints());
+}
+
 #[test]
 fn no_server_samples_with_weights_that_are_not_the_newest() {
     let [(first, _, one), (second, log, other)] = [Sglang::start(), Sglang::start()];
@@ -74,8 +86,9 @@ fn no_server_samples_with_weights_that_are_not_the_newest() {
     generator.check().unwrap();
     generator.refit("/weights/1", WeightVersion(1)).unwrap();
     assert_eq!(sampled(&mut generator, 8), BTreeSet::from([1]));
+    // An update each, and at least one of the eight turns: how many more depends on who answers faster.
     let requests: Vec<u64> = generator.endpoints().iter().map(|counts| counts.requests).collect();
-    assert_eq!(requests, [5, 5], "an update and half of the turns each");
+    assert!(requests.iter().sum::<u64>() == 10 && requests.iter().all(|count| *count >= 2), "{requests:?}");
 
     // One misses an update, and is given it when it is back.
     other.is_gone.store(true, Ordering::SeqCst);
@@ -91,13 +104,13 @@ fn no_server_samples_with_weights_that_are_not_the_newest() {
 
     // One is started again between two requests, with the weights of its command line.
     *one.version.lock().unwrap() = "default".into();
-    assert_eq!(sampled(&mut generator, 8), BTreeSet::from([2]));
-    assert_eq!(*one.version.lock().unwrap(), "/weights/2");
+    sampled_until(&mut generator, 2, |_| *one.version.lock().unwrap() == "/weights/2");
 
     // One that fails for a moment and still has them is not made to load them again.
     let updates = other.updates.load(Ordering::SeqCst);
+    let failures = generator.endpoints()[1].failures;
     other.is_gone.store(true, Ordering::SeqCst);
-    sampled(&mut generator, 8);
+    sampled_until(&mut generator, 2, |generator| generator.endpoints()[1].failures > failures);
     other.is_gone.store(false, Ordering::SeqCst);
     while !generator.endpoints().iter().all(|counts| counts.is_up) {
         std::thread::sleep(Duration::from_millis(10));
