@@ -15,7 +15,7 @@ use zerosearch::Failure;
 use zerosearch::config::{EngineConfig, Tables};
 use zerosearch::data::read_questions;
 use zerosearch::device::DeviceName;
-use zerosearch::dry_run::DryRun;
+use zerosearch::dry_run::{DryRun, KvCache, MemoryPlan};
 use zerosearch::eval::Strategy;
 use zerosearch::files::{prepare_file, prepare_folder, write_atomic};
 use zerosearch::generate::Ledger;
@@ -51,6 +51,13 @@ struct Arguments {
     json: Option<PathBuf>,
 }
 
+impl Arguments {
+    /// The folder of the configuration file.
+    fn beside(&self) -> &Path {
+        self.config.parent().unwrap_or(Path::new(""))
+    }
+}
+
 fn main() -> Result<(), Failure> {
     zerosearch::init_logging();
     let arguments = Arguments::parse();
@@ -64,8 +71,15 @@ fn main() -> Result<(), Failure> {
     if arguments.dry_run {
         return dry_run(&arguments, tables);
     }
-    let config =
-        tables.into_run().map_err(|message| Failure::message(format!("{}: {message}", arguments.config.display())))?;
+    let failed = |message: String| Failure::message(format!("{}: {message}", arguments.config.display()));
+    // Before anything is loaded.
+    if let Some(plan) = MemoryPlan::of(&tables, arguments.beside()).map_err(|error| failed(error.to_string()))? {
+        say(plan.to_string());
+        if let KvCache::Bounded(bytes) = plan.kv_cache {
+            tables.train.kv_cache_memory_bytes = Some(bytes);
+        }
+    }
+    let config = tables.into_run().map_err(failed)?;
     let device = config.device.open()?;
     prepare(&config.out)?;
     let checkpoints = config.out.join("checkpoints");
@@ -139,8 +153,7 @@ fn main() -> Result<(), Failure> {
 fn dry_run(arguments: &Arguments, tables: Tables) -> Result<(), Failure> {
     let file = arguments.config.display();
     let failed = |error| Failure::message(format!("{file}: {error}"));
-    let beside = arguments.config.parent().unwrap_or(Path::new(""));
-    let dry_run = DryRun::of(tables, beside, arguments.rates.as_deref()).map_err(failed)?;
+    let dry_run = DryRun::of(tables, arguments.beside(), arguments.rates.as_deref()).map_err(failed)?;
     say(dry_run.to_string());
     if let Some(path) = &arguments.json {
         write_atomic(path, format!("{:#}\n", serde_json::to_value(&dry_run)?).as_bytes())?;

@@ -1,10 +1,12 @@
 //! The device that a model is computed on, by name.
 
 use std::fmt;
+use std::process::Command;
 use std::str::FromStr;
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
+use sysinfo::System;
 
 /// The device that models are computed on: `auto`, `cpu`, `cuda:N` or `webgpu`.
 ///
@@ -67,6 +69,46 @@ impl DeviceName {
             Self::WebGpu => any_by_wgpu(self),
         }
     }
+
+    /// The device that it stands for on this machine: the same, but for `auto`.
+    #[must_use]
+    pub fn resolved(self) -> Self {
+        match self {
+            Self::Auto if cuda(0).is_ok() => Self::Cuda(0),
+            Self::Auto if gpu_by_wgpu(self).is_ok() => Self::WebGpu,
+            Self::Auto => Self::Cpu,
+            named => named,
+        }
+    }
+
+    /// Bytes of its memory that are free, where that is to be known: of the CPU's, swap included, within the bounds of a container; of
+    /// an NVIDIA GPU's, as `nvidia-smi` says. wgpu does not say.
+    pub fn free_memory(self) -> Option<u64> {
+        match self.resolved() {
+            Self::Cpu => host_memory(),
+            Self::Cuda(index) => nvidia_memory(index),
+            _ => None,
+        }
+    }
+}
+
+fn host_memory() -> Option<u64> {
+    let mut system = System::new();
+    system.refresh_memory();
+    let free = system.available_memory() + system.free_swap();
+    let within = system.cgroup_limits().map(|limits| limits.free_memory + limits.free_swap);
+    Some(free.min(within.unwrap_or(u64::MAX))).filter(|free| *free > 0)
+}
+
+fn nvidia_memory(index: usize) -> Option<u64> {
+    // `nvidia-smi` counts all GPUs of the machine, and this process those that it is shown.
+    let shown = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
+    let name = shown.split(',').nth(index).map(str::trim).filter(|name| !name.is_empty());
+    let name = name.map_or_else(|| index.to_string(), str::to_owned);
+    let query = ["--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i"];
+    let answer = Command::new("nvidia-smi").args(query).arg(name).output().ok()?;
+    let mebibytes: u64 = String::from_utf8_lossy(&answer.stdout).trim().parse().ok()?;
+    mebibytes.checked_mul(1 << 20)
 }
 
 #[cfg(feature = "cuda")]
@@ -169,6 +211,13 @@ mod tests {
         for name in ["", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:x", "webgpu:1"] {
             assert_eq!(name.parse::<DeviceName>(), Err(DeviceError::Name(name.to_string())));
         }
+    }
+
+    #[test]
+    fn the_memory_of_the_cpu_is_known() {
+        let free = DeviceName::Cpu.free_memory().unwrap();
+        assert!((1 << 20..1 << 50).contains(&free), "{free}");
+        assert_eq!((DeviceName::Cuda(3).resolved(), DeviceName::WebGpu.free_memory()), (DeviceName::Cuda(3), None));
     }
 
     #[cfg(not(any(feature = "cuda", feature = "webgpu")))]

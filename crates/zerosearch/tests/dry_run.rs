@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use peak_alloc::PeakAlloc;
 use zerosearch::burn::tensor::Device;
 use zerosearch::config::{RunConfig, Tables};
-use zerosearch::dry_run::{DryRun, DryRunError, Memory};
+use zerosearch::dry_run::{DryRun, DryRunError, KvCache, Memory, MemoryPlan};
 use zerosearch::generate::{Generator, Request, Sampling, Turn, never};
 use zerosearch::lm::{Decoder, Gradients, HostWeights, ModelConfig, ScoredSequence};
 use zerosearch::prelude::*;
@@ -289,7 +289,7 @@ fn a_run_that_would_fail_is_refused_with_its_key() {
     let message = DryRun::of(tables("", &[]), Path::new(""), Some(folder.path())).unwrap_err().to_string();
     assert!(message.contains("metrics.jsonl"), "{message}");
     let needs = dry_run(&["dry_run.memory_gib=0.01"]).unwrap().fits().unwrap_err().to_string();
-    for expected in ["`dry_run.memory_gib` is 0.01", "GiB", "train.gradient_checkpointing", "train.lora"] {
+    for expected in ["`dry_run.memory_gib` is 0.01", "MiB", "train.gradient_checkpointing", "train.lora"] {
         assert!(needs.contains(expected), "{needs}");
     }
     assert!(dry_run(&["dry_run.memory_gib=64"]).unwrap().fits().is_ok());
@@ -312,4 +312,45 @@ fn files_and_keys_that_are_not_here_are_listed_and_no_server_is_asked() {
     assert!(dry_run.simulator.is_none());
     assert_eq!(part(&dry_run.memory, "policy for sampling") + part(&dry_run.memory, "KV cache"), 0);
     assert!(dry_run.at_most.step.simulator_tokens > 0.0);
+}
+
+#[test]
+fn a_plan_bounds_the_cache_and_refuses_what_cannot_fit() {
+    let _alone = alone();
+    let all = dry_run(&[]).unwrap();
+    let ((certain, _), peak) = (all.memory.certain(), all.memory.peak_bytes);
+    assert!(certain < peak, "{:?}", all.memory);
+    for free in [None, Some(peak), Some(u64::MAX)] {
+        assert_eq!(all.clone().plan(free).unwrap().kv_cache, KvCache::AsConfigured, "{free:?}");
+    }
+    let (mut bounded, mut too_large) = (0, 0);
+    for free in (certain..peak).step_by(((peak - certain) / 50) as usize) {
+        let plan = all.clone().plan(Some(free)).unwrap();
+        let line = plan.to_string();
+        match plan.kv_cache {
+            KvCache::Bounded(bytes) => {
+                bounded += 1;
+                let smaller = dry_run(&[&format!("train.kv_cache_memory_bytes={bytes}")]).unwrap();
+                assert!(smaller.memory.peak_bytes <= free, "{free}: {:?}", smaller.memory);
+                assert!(line.contains("KV cache is bounded to"), "{line}");
+            }
+            KvCache::TooLarge => {
+                too_large += 1;
+                assert!(line.contains("however short its rollouts are"), "{line}");
+            }
+            KvCache::AsConfigured => panic!("{free} of {peak}"),
+        }
+    }
+    assert!(bounded > 0 && too_large > 0, "{bounded} bounded, {too_large} too large");
+    let refused = all.plan(Some(certain - 1)).unwrap_err().to_string();
+    for expected in ["cpu has", "MiB free", "policy, f32 masters", "It would fall with", "`train.lora`"] {
+        assert!(refused.contains(expected), "{refused}");
+    }
+    assert!(!refused.contains("kv_cache_memory_bytes"), "{refused}");
+    // The file's word counts before the machine's.
+    let given = dry_run(&["dry_run.memory_gib=0.001"]).unwrap();
+    let refused = given.plan(Some(u64::MAX)).unwrap_err().to_string();
+    assert!(refused.contains("`dry_run.memory_gib` is 0.001"), "{refused}");
+    // What a run will say better itself is no matter of its plan.
+    assert_eq!(MemoryPlan::of(&tables("", &["train.learning_rate=0"]), Path::new("")).unwrap(), None);
 }

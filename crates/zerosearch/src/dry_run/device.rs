@@ -47,4 +47,9 @@ impl Target {
     pub(super) fn grown(self, bytes: u64) -> u64 {
         if self.gpu { bytes.saturating_add(bytes / 2) } else { bytes }
     }
+
+    /// The most bytes whose buffers, once [`grown`](Self::grown), are no more than so many.
+    pub(super) fn before_growth(self, bytes: u64) -> u64 {
+        if self.gpu { bytes / 3 * 2 } else { bytes }
+    }
 }

@@ -8,6 +8,7 @@ use zerosearch_reward::RewardError;
 use zerosearch_server::ServerError;
 use zerosearch_train::TrainError;
 
+use super::report::size;
 use crate::config::EngineError;
 
 /// A run that would fail, or that cannot be estimated.
@@ -56,14 +57,12 @@ pub enum DryRunError {
         message: String,
     },
     /// More memory than there is.
-    #[error(
-        "the run needs {needed_gib:.1} GiB {during}, and `dry_run.memory_gib` is {available_gib}: most of it {largest}. {remedy}"
-    )]
+    #[error("the run needs {} {during}, and {available}: most of it {largest}. {remedy}", size(*needed_bytes))]
     Memory {
-        /// The need at its peak, in GiB.
-        needed_gib: f64,
-        /// The memory of the device, in GiB.
-        available_gib: f64,
+        /// The need at its peak.
+        needed_bytes: u64,
+        /// The memory of the device, as a statement.
+        available: String,
         /// The time of the peak.
         during: &'static str,
         /// The largest parts with their sizes.

@@ -27,6 +27,8 @@ pub struct Part {
     pub update: u64,
     /// During the optimizer's step.
     pub step: u64,
+    /// Whether it depends on the length of rollouts, so that it may stay below these bytes.
+    pub grows: bool,
 }
 
 /// Memory of a run on its training device, at most.
@@ -53,10 +55,41 @@ impl Part {
     fn at(&self, time: usize) -> u64 {
         [self.rollouts, self.update, self.step][time]
     }
+
+    fn growing(self) -> Self {
+        Self { grows: true, ..self }
+    }
 }
 
 /// The names of the times.
 const TIMES: [&str; 3] = ["rollouts", "update", "step"];
+/// The part that `train.kv_cache_memory_bytes` bounds.
+const POLICY_CACHE: &str = "KV cache of the policy, f32";
+
+impl Memory {
+    /// The sum at the peak of those parts that do not depend on the length of rollouts, in bytes, and the time of that peak.
+    pub fn certain(&self) -> (u64, &'static str) {
+        peak(self.parts.iter().filter(|part| !part.grows))
+    }
+
+    /// Bytes that a device of so much memory has left for the policy's cache, where everything else fits: at the time of the most else
+    /// that is held beside the cache.
+    pub(super) fn left_for_cache(&self, memory: u64) -> Option<u64> {
+        let cache = self.parts.iter().find(|part| part.name == POLICY_CACHE)?;
+        let others = self.parts.iter().filter(|part| part.name != POLICY_CACHE);
+        let left = |time| memory.checked_sub(others.clone().map(|part| part.at(time)).sum());
+        let left: Option<Vec<u64>> = (0..TIMES.len()).map(left).collect();
+        left?.into_iter().enumerate().filter(|(time, _)| cache.at(*time) > 0).map(|(_, left)| left).min()
+    }
+}
+
+/// The greatest sum of parts at one time, in bytes, and that time.
+fn peak<'p>(parts: impl Iterator<Item = &'p Part> + Clone) -> (u64, &'static str) {
+    let sums =
+        TIMES.iter().enumerate().map(|(time, name)| (parts.clone().map(|part| part.at(time)).sum::<u64>(), *name));
+    // The first of equal ones.
+    sums.reduce(|peak, sum| if sum.0 > peak.0 { sum } else { peak }).unwrap_or((0, TIMES[0]))
+}
 
 /// Everything that the memory of a run follows from.
 pub(super) struct Run<'a> {
@@ -80,13 +113,10 @@ impl Run<'_> {
         parts.extend(self.sampling());
         let checkpointing = self.train.gradient_checkpointing;
         let of_micro_batch = if checkpointing { activations_checkpointed } else { activations_kept };
-        parts.push(during("activations of a micro batch", [0, of_micro_batch, 0]));
+        parts.push(during("activations of a micro batch", [0, of_micro_batch, 0]).growing());
         parts.retain(|part| part.largest() > 0);
-        let (peak, time) = (0..TIMES.len())
-            .map(|time| (parts.iter().map(|part| part.at(time)).sum::<u64>(), time))
-            .max_by_key(|(bytes, time)| (*bytes, std::cmp::Reverse(*time)))
-            .unwrap_or((0, 0));
-        Memory { parts, peak_bytes: peak, peak_during: TIMES[time], activations_kept, activations_checkpointed }
+        let (peak_bytes, peak_during) = peak(parts.iter());
+        Memory { parts, peak_bytes, peak_during, activations_kept, activations_checkpointed }
     }
 
     /// Masters, gradients, moments, reference and critic.
@@ -155,9 +185,9 @@ impl Run<'_> {
             let caches = (cache_bytes(&self.policy.config, target, live, lengths.tokens) + RECENT).min(all);
             let caches = caches.min(train.kv_cache_memory_bytes.map_or(u64::MAX, |bytes| bytes as u64));
             parts.push(sampled(&format!("policy for sampling, {}", name(dtype)), self.policy.decoding_bytes(dtype)));
-            parts.push(sampled("KV cache of the policy, f32", target.grown(caches)));
+            parts.push(sampled(POLICY_CACHE, target.grown(caches)).growing());
             let activations = decoding_bytes(&self.policy.config, live.min(MOST_DECODING));
-            parts.push(sampled("activations of decoding, policy", activations));
+            parts.push(sampled("activations of decoding, policy", activations).growing());
         }
         if let Some(simulator) = self.simulator {
             let dtype = target.default_dtype();
@@ -168,8 +198,8 @@ impl Run<'_> {
             // A GPU's cache keeps the size that it once had.
             let caches = target.grown(caches);
             let later = if target.gpu { caches } else { caches.min(RECENT) };
-            parts.push(during("KV cache of the simulator, f32", [caches, later, later]));
-            parts.push(held("activations of decoding, simulator", decoding_bytes(&simulator.config, live)));
+            parts.push(during("KV cache of the simulator, f32", [caches, later, later]).growing());
+            parts.push(held("activations of decoding, simulator", decoding_bytes(&simulator.config, live)).growing());
         }
         parts
     }
@@ -194,7 +224,7 @@ impl Run<'_> {
 }
 
 /// Bytes of the caches of so many sequences of so many tokens, the last of which nothing is computed from.
-fn cache_bytes(c: &ModelConfig, target: Target, sequences: u64, tokens: u64) -> u64 {
+pub(super) fn cache_bytes(c: &ModelConfig, target: Target, sequences: u64, tokens: u64) -> u64 {
     let (head, block) = (c.head_dim, KV_BLOCK);
     // Of a key and a value, padded as the engine pads them.
     let numbers = match target.gpu {
@@ -215,5 +245,5 @@ fn held(name: &str, bytes: u64) -> Part {
 }
 
 fn during(name: &str, [rollouts, update, step]: [u64; 3]) -> Part {
-    Part { name: name.into(), rollouts, update, step }
+    Part { name: name.into(), rollouts, update, step, grows: false }
 }

@@ -7,6 +7,7 @@ mod device;
 mod error;
 mod estimate;
 mod memory;
+mod plan;
 mod rates;
 mod report;
 mod sizes;
@@ -20,9 +21,11 @@ pub use self::config::{DryRunConfig, Rates};
 pub use self::error::DryRunError;
 pub use self::estimate::Estimate;
 pub use self::memory::{Memory, Part};
+pub use self::plan::{KvCache, MemoryPlan};
 pub use self::sizes::ModelSize;
 pub use self::tokens::{Lengths, PromptLength, Tokens, Usage};
 use crate::config::{EngineConfig, RunConfig, Tables};
+use crate::device::DeviceName;
 
 use self::device::Target;
 use self::memory::Run;
@@ -61,8 +64,8 @@ pub struct DryRun {
     pub trained_parameters: u64,
     /// The simulator, where this process decodes it.
     pub simulator: Option<ModelSize>,
-    /// The training device.
-    pub device: String,
+    /// The training device; `auto` is the one that this machine has.
+    pub device: DeviceName,
     /// Whether this machine has it.
     pub device_is_here: bool,
     /// The memory that it needs, at most.
@@ -82,7 +85,7 @@ pub struct DryRun {
     /// Files, keys and devices that this machine lacks.
     pub missing: Vec<String>,
     #[serde(skip)]
-    remedies: Vec<&'static str>,
+    remedies: Vec<Remedy>,
 }
 
 impl DryRun {
@@ -128,7 +131,7 @@ impl DryRun {
         let trained_parameters = train.lora.as_ref().map_or(policy.parameters, |lora| policy.adapters(lora));
         Ok(Self {
             trained_parameters,
-            device: run.device.to_string(),
+            device: run.device.resolved(),
             device_is_here: target.is_here,
             memory,
             memory_gib: given.memory_gib,
@@ -149,18 +152,37 @@ impl DryRun {
     /// # Errors
     /// Names the need, the time of its peak, the largest parts and the keys that would lower it.
     pub fn fits(&self) -> Result<(), DryRunError> {
-        let needed_gib = report::gib(self.memory.peak_bytes);
+        let needed = self.memory.peak_bytes;
         match self.memory_gib {
-            Some(available_gib) if needed_gib > available_gib => Err(DryRunError::Memory {
-                needed_gib,
-                available_gib,
-                during: report::during(self.memory.peak_during),
-                largest: report::largest(&self.memory),
-                remedy: format!("It would fall with {}", self.remedies.join(", ")),
-            }),
+            Some(gib) if report::gib(needed) > gib => {
+                let available = format!("`dry_run.memory_gib` is {gib}");
+                let largest = report::largest(self.memory.parts.iter(), self.memory.peak_during);
+                Err(self.too_large(needed, self.memory.peak_during, available, largest, &self.remedies))
+            }
             _ => Ok(()),
         }
     }
+
+    fn too_large<'r>(
+        &self,
+        needed_bytes: u64,
+        time: &str,
+        available: String,
+        largest: String,
+        remedies: impl IntoIterator<Item = &'r Remedy>,
+    ) -> DryRunError {
+        let keys: Vec<&str> = remedies.into_iter().map(|remedy| remedy.key).collect();
+        let remedy = format!("It would fall with {}", keys.join(", "));
+        DryRunError::Memory { needed_bytes, available, during: report::during(time), largest, remedy }
+    }
+}
+
+/// A key that would lower the memory of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Remedy {
+    key: &'static str,
+    /// Whether it lowers what does not depend on the length of rollouts.
+    lowers_certain: bool,
 }
 
 /// The folder of a simulator that this process decodes.
@@ -174,19 +196,22 @@ fn local_simulator(engine: &EngineConfig) -> Option<&Path> {
 }
 
 /// The keys that would lower the memory of a run and are not set yet.
-fn remedies(run: &RunConfig) -> Vec<&'static str> {
+fn remedies(run: &RunConfig) -> Vec<Remedy> {
     let train = &run.train;
+    let (policy, simulator) = (run.generator.is_none(), local_simulator(&run.engine).is_some());
     let all = [
-        (!train.gradient_checkpointing, "`train.gradient_checkpointing = true`"),
-        (train.kv_cache_memory_bytes.is_none() && run.generator.is_none(), "`train.kv_cache_memory_bytes`"),
+        (!train.gradient_checkpointing, true, "`train.gradient_checkpointing = true`"),
+        (train.kv_cache_memory_bytes.is_none() && policy, false, "`train.kv_cache_memory_bytes`"),
         (
-            run.generator.is_none() || local_simulator(&run.engine).is_some(),
+            policy || simulator,
+            false,
             "a smaller `train.rollout.concurrency`, which bounds the caches of policy and simulator",
         ),
-        (train.lora.is_none(), "adapters (`train.lora`)"),
-        (run.generator.is_none(), "a policy on servers (`policy.backend`)"),
-        (local_simulator(&run.engine).is_some(), "a simulator on servers (`engine.backend`)"),
-        (true, "a smaller `train.micro_batch_tokens`"),
+        (train.lora.is_none(), true, "adapters (`train.lora`)"),
+        (policy, true, "a policy on servers (`policy.backend`)"),
+        (simulator, true, "a simulator on servers (`engine.backend`)"),
+        (true, false, "a smaller `train.micro_batch_tokens`"),
     ];
-    all.into_iter().filter(|(applies, _)| *applies).map(|(_, remedy)| remedy).collect()
+    let applies = all.into_iter().filter(|(applies, ..)| *applies);
+    applies.map(|(_, lowers_certain, key)| Remedy { key, lowers_certain }).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{DryRun, Estimate, Memory, ModelSize, Tokens};
+use super::{DryRun, Estimate, Memory, ModelSize, Part, Tokens};
 
 impl Display for DryRun {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -34,18 +34,8 @@ impl Display for DryRun {
 
 impl DryRun {
     fn memory(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n{:42} {:>12} {:>12} {:>12}", "memory, at most", "rollouts", "update", "step")?;
-        let mut row = |name: &str, [rollouts, update, step]: [u64; 3]| {
-            let of = |bytes: u64| if bytes == 0 { "–".to_string() } else { size(bytes) };
-            writeln!(f, "{name:42} {:>12} {:>12} {:>12}", of(rollouts), of(update), of(step))
-        };
-        let mut sums = [0; 3];
-        for part in &self.memory.parts {
-            let bytes = [part.rollouts, part.update, part.step];
-            sums.iter_mut().zip(bytes).for_each(|(sum, bytes)| *sum += bytes);
-            row(&part.name, bytes)?;
-        }
-        row("sum", sums)?;
+        writeln!(f)?;
+        self.memory.table(f)?;
         let Memory { peak_bytes, peak_during, activations_kept, activations_checkpointed, .. } = &self.memory;
         write!(f, "peak {} {}", size(*peak_bytes), during(peak_during))?;
         match self.memory_gib {
@@ -73,6 +63,24 @@ impl DryRun {
             "a rollout is at most {} tokens: prompt {} ({}), policy {}, {} searches",
             self.lengths.tokens, prompt.tokens, prompt.counted, self.lengths.policy_tokens, self.lengths.searches
         )
+    }
+}
+
+impl Memory {
+    /// The parts by the time at which they are held, and their sums.
+    pub(super) fn table(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:42} {:>12} {:>12} {:>12}", "memory, at most", "rollouts", "update", "step")?;
+        let mut row = |name: &str, [rollouts, update, step]: [u64; 3]| {
+            let of = |bytes: u64| if bytes == 0 { "–".to_string() } else { size(bytes) };
+            writeln!(f, "{name:42} {:>12} {:>12} {:>12}", of(rollouts), of(update), of(step))
+        };
+        let mut sums = [0; 3];
+        for part in &self.parts {
+            let bytes = [part.rollouts, part.update, part.step];
+            sums.iter_mut().zip(bytes).for_each(|(sum, bytes)| *sum += bytes);
+            row(&part.name, bytes)?;
+        }
+        row("sum", sums)
     }
 }
 
@@ -115,14 +123,14 @@ fn time(f: &mut Formatter<'_>, estimate: &Estimate) -> fmt::Result {
     row("searches", *searches_cost, currency)
 }
 
-/// The two or three largest parts at the peak.
-pub(super) fn largest(memory: &Memory) -> String {
-    let at = |part: &super::Part| match memory.peak_during {
+/// The two or three largest of some parts at a time.
+pub(super) fn largest<'p>(parts: impl Iterator<Item = &'p Part>, time: &str) -> String {
+    let at = |part: &Part| match time {
         "rollouts" => part.rollouts,
         "update" => part.update,
         _ => part.step,
     };
-    let mut parts: Vec<(u64, &str)> = memory.parts.iter().map(|part| (at(part), part.name.as_str())).collect();
+    let mut parts: Vec<(u64, &str)> = parts.map(|part| (at(part), part.name.as_str())).collect();
     parts.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
     parts.iter().take(3).map(|(bytes, name)| format!("{name} {}", size(*bytes))).collect::<Vec<_>>().join("; ")
 }
@@ -139,7 +147,7 @@ pub(super) fn gib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 30)
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..0x4000_0000 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
         _ => format!("{:.2} GiB", gib(bytes)),
