@@ -74,6 +74,9 @@ struct Arguments {
     /// Goes on with an evaluation that was interrupted.
     #[arg(long)]
     resume: bool,
+    /// Questions that are answered at the same time. A kill costs so many answers; 1 measures the latency of a question alone.
+    #[arg(long, default_value_t = EvalConfig::default().chunk)]
+    chunk: usize,
     /// Compares two files of scores, or of predictions, of the same questions, and ends.
     #[arg(long, num_args = 2, value_names = ["A", "B"])]
     compare: Option<Vec<PathBuf>>,
@@ -198,8 +201,8 @@ fn main() -> Result<(), Failure> {
         engine => Some(engine.read_on(&device)?),
     };
 
-    let (rollout, default) = (tables.train.rollout, EvalConfig::default());
-    let config = EvalConfig { strategy: arguments.strategy, seed: arguments.seed, rollout, ..default };
+    let rollout = tables.train.rollout;
+    let config = EvalConfig { strategy: arguments.strategy, chunk: arguments.chunk, seed: arguments.seed, rollout };
     let format = rollout.format.into();
     let ledger = Ledger::new();
     let evaluator = Evaluator::new(&model.codec, config).engine(engine.as_deref()).prompts(prompts);
