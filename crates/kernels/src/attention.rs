@@ -12,7 +12,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::buffer::{contiguous, floats, is_cpu_f32, tensor};
+use crate::buffer::{contiguous, floats, is_cpu_f32, is_fused, tensor};
 use crate::host::{Attention, KV_BLOCK, KvBlocks, write_key, write_value};
 use crate::matrix::{Matrix, MatrixMut, multiply};
 use crate::reference;
@@ -20,9 +20,11 @@ use crate::vector::{dot, exponentiate, largest, vectorised};
 
 /// Queries that the backward pass handles together; their keys end at the last of them, which skips most masked scores.
 const TILE: usize = 64;
+/// The widest heads that a GPU's kernels of [`causal_attention`] take.
+pub const LARGEST_HEAD: usize = 128;
 
 /// The layout of heads in the columns of [`causal_attention`]'s matrices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AttentionShape {
     /// Query heads.
     pub heads: usize,
@@ -110,7 +112,8 @@ impl AttentionShape {
 ///
 /// On the CPU each result is what [`crate::host::Attention`] makes of the same keys and values in a cache, to the bit.
 /// The backward pass recomputes the scores from `q` and `k` (Dao et al. 2022, "FlashAttention"); scratch memory is one
-/// tile of queries by the length of a sequence for each thread.
+/// tile of queries by the length of a sequence for each thread. So it is on a GPU, for heads of at most 128 numbers; wider ones have
+/// their scores in memory.
 ///
 /// # Panics
 ///
@@ -123,14 +126,15 @@ pub fn causal_attention(
     shape: AttentionShape,
 ) -> Tensor<2> {
     shape.check(q.dims(), k.dims(), v.dims(), spans);
-    if !is_cpu_f32(&q) {
+    // A GPU's kernels keep some rows of every matrix in the fast memory of a cube.
+    if !is_cpu_f32(&q) && !(is_fused(&q) && shape.head_dim <= LARGEST_HEAD) {
         return reference::causal_attention(q, k, v, spans, shape);
     }
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
     Tensor::from_dispatch(Dispatch::fused_attention(q, k, v, Arc::clone(spans), shape))
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait AttentionOp: Backend {
     fn fused_attention(
         q: FloatTensor<Self>,

@@ -1,7 +1,8 @@
 //! Between Burn's CPU tensors and plain slices.
 
 use burn::backend::flex::FlexTensor;
-use burn::backend::{DType, DispatchDevice};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, DType, DispatchDevice, Flex};
 use burn::tensor::{Device, Tensor, TensorData};
 use half::bf16;
 
@@ -14,6 +15,27 @@ pub fn is_cpu(device: &Device) -> bool {
 /// autodiff. Calling an extension on a device that it does not list would panic.
 pub(crate) fn is_cpu_f32<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && is_cpu(&x.device())
+}
+
+/// Whether there is fused code for `x`: on the CPU as [`is_cpu_f32`], on a GPU for 32-bit floats and 16-bit brain floats.
+pub(crate) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
+    #[cfg(feature = "cube")]
+    if crate::cube::training::is_gpu(x) {
+        return true;
+    }
+    is_cpu_f32(x)
+}
+
+/// A backend with fused code, whose kernels take elements that lie side by side.
+pub(crate) trait Contiguous: Backend {
+    /// `x` with its elements side by side, copied if they are not.
+    fn contiguous(x: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl Contiguous for Flex {
+    fn contiguous(x: FlexTensor) -> FlexTensor {
+        contiguous(x)
+    }
 }
 
 /// `x` with its elements side by side, copied if they are not.

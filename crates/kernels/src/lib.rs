@@ -1,8 +1,8 @@
 //! Fused operations with hand-written backward, each beside its plain-Burn reference.
 //!
-//! Every operation takes and returns `Tensor`s, on any device: 32-bit floats on the flex (CPU)
-//! device go through threaded and vectorised code, everything else through [`mod@reference`]. There, results
-//! depend neither on the number of threads nor on the processor's [`InstructionSet`].
+//! Every operation takes and returns `Tensor`s, on any device: 32-bit floats on the flex (CPU) device go through threaded and
+//! vectorised code, whose results depend neither on the number of threads nor on the processor's [`InstructionSet`]; tensors on a
+//! GPU through kernels in CubeCL, where there are some for the operation; everything else through [`mod@reference`].
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor, Tolerance};
@@ -39,7 +39,7 @@ mod swiglu;
 mod tile;
 mod vector;
 
-pub use attention::{AttentionShape, PackedSpan, causal_attention};
+pub use attention::{AttentionShape, LARGEST_HEAD, PackedSpan, causal_attention};
 pub use buffer::is_cpu;
 pub use instructions::{INSTRUCTIONS_VARIABLE, InstructionSet, InstructionsError};
 pub use linear::{adapted_linear, linear};

@@ -8,10 +8,10 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{FloatDType, Int, Tensor};
 use rayon::prelude::*;
 
-use crate::buffer::{Values, contiguous, floats, is_cpu_f32, rows_and_columns, tensor, values};
+use crate::buffer::{Values, contiguous, floats, is_cpu_f32, is_fused, rows_and_columns, tensor, values};
 use crate::host::Masses;
 use crate::linear::{add_weight_gradient, input_gradient, multiply_by_weight};
 use crate::matrix::MatrixMut;
@@ -32,12 +32,12 @@ const BLOCK_ROWS: (usize, usize) = (128, 1024);
 /// `[rows]`; both results are `[rows]`, and gradients flow through both. On the CPU `head` may be of 16-bit brain floats beside
 /// 32-bit ones in `hidden`.
 ///
-/// Up to 2^25 logits are kept for the backward pass; more are recomputed there, a block of rows at
+/// On the CPU up to 2^25 logits are kept for the backward pass; more, and all on a GPU, are recomputed there, a block of rows at
 /// a time, from one log-sum-exp per row, so that memory does not grow with `rows * vocab`.
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together, or a target is not below `vocab`.
+/// If the shapes do not fit together, or a target is not below `vocab`; on a GPU such a target's log-probability is not a number.
 pub fn token_logprobs(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<1>) {
     let ([rows, width], [vocab, head_width]) = (hidden.dims(), head.dims());
     assert!(
@@ -45,9 +45,12 @@ pub fn token_logprobs(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int
         "token_logprobs: hidden [{rows}, {width}] does not fit head [{vocab}, {head_width}] and targets {:?}",
         targets.dims()
     );
-    if !is_cpu_f32(&hidden) {
+    if !is_fused(&hidden) {
         return reference::token_logprobs(hidden, head, targets);
     }
+    // The kernels of a GPU take one type; on the CPU a head of brain floats goes with wider rows.
+    let one_type = is_cpu_f32(&hidden) || head.dtype() == hidden.dtype();
+    let head = if one_type { head } else { head.cast(FloatDType::from(hidden.dtype())) };
     let both = Dispatch::fused_token_logprobs(hidden.into_dispatch(), head.into_dispatch(), targets.into_dispatch());
     let both = Tensor::<2>::from_dispatch(both);
     // No `reshape`: to it a length of 0 means another than 0.
@@ -56,7 +59,7 @@ pub fn token_logprobs(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int
 
 /// One output `[2, rows]`, log-probabilities before entropies: an operation of Burn's graph has
 /// one output, and two operations would recompute the logits twice.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait TokenLogprobsOp: Backend {
     fn fused_token_logprobs(
         hidden: FloatTensor<Self>,

@@ -1,10 +1,11 @@
-//! Element-wise updates of an optimizer: one pass over the memory on the CPU, in place where nothing
-//! else holds the tensor.
+//! Element-wise updates of an optimizer: one pass over the memory, in place where nothing else holds the tensor.
 
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::buffer::is_cpu_f32;
+#[cfg(feature = "cube")]
+use crate::cube::training;
 use crate::reference;
 use crate::vector::vectorised;
 
@@ -48,6 +49,10 @@ pub fn adamw<const D: usize>(
     rule: &AdamWRule,
 ) -> [Tensor<D>; 3] {
     let (first, second) = moments.unwrap_or_else(|| (gradient.zeros_like(), gradient.zeros_like()));
+    #[cfg(feature = "cube")]
+    if training::takes([&weight, &gradient, &first, &second]) {
+        return training::adamw(weight, gradient, first, second, rule);
+    }
     if !is_cpu_f32(&weight) {
         return reference::adamw(weight, gradient, first, second, rule);
     }

@@ -1,5 +1,7 @@
 //! Root-mean-square normalisation of rows.
 
+#[cfg(feature = "cube")]
+use burn::backend::Cube;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -9,7 +11,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::buffer::{contiguous, floats, is_cpu_f32, rows_and_columns, tensor};
+use crate::buffer::{Contiguous, contiguous, floats, is_fused, rows_and_columns, tensor};
 use crate::reference;
 use crate::vector::{dot, dot3, vectorised};
 
@@ -25,53 +27,83 @@ const TASK_ROWS: usize = 128;
 /// If `weight` is not as wide as `x`.
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
     assert_eq!(x.dims()[1], weight.dims()[0], "rms_norm: `weight` must be as wide as `x`");
-    if !is_cpu_f32(&x) {
+    if !is_fused(&x) {
         return reference::rms_norm(x, weight, epsilon);
     }
     Tensor::from_dispatch(Dispatch::fused_rms_norm(x.into_dispatch(), weight.into_dispatch(), epsilon))
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait RmsNormOp: Backend {
     fn fused_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self>;
 }
 
-impl RmsNormOp for Flex {
-    fn fused_rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f64) -> FlexTensor {
+/// The operation and its gradients on the tensors of a device.
+pub(crate) trait RmsNormKernels: Contiguous {
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self>;
+
+    /// The gradients of `x` and of the weight.
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f64,
+        upstream: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2];
+}
+
+impl RmsNormKernels for Flex {
+    fn rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f64) -> FlexTensor {
         let (x, weight) = (contiguous(x), contiguous(weight));
         let output = forward(floats(&x), floats(&weight), epsilon as f32);
         tensor(output, x.layout().shape().clone())
+    }
+
+    fn rms_norm_backward(x: FlexTensor, weight: FlexTensor, epsilon: f64, upstream: FlexTensor) -> [FlexTensor; 2] {
+        let upstream = contiguous(upstream);
+        let (d_x, d_weight) = backward(floats(&x), floats(&weight), epsilon as f32, floats(&upstream));
+        let (rows, hidden) = rows_and_columns(&x);
+        [tensor(d_x, [rows, hidden]), tensor(d_weight, [hidden])]
+    }
+}
+
+impl RmsNormOp for Flex {
+    fn fused_rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f64) -> FlexTensor {
+        Self::rms_norm(x, weight, epsilon)
+    }
+}
+
+#[cfg(feature = "cube")]
+impl RmsNormOp for Cube {
+    fn fused_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
+        Self::rms_norm(x, weight, epsilon)
     }
 }
 
 #[derive(Debug)]
 struct RmsNormBackward;
 
-impl Backward<Flex, 2> for RmsNormBackward {
-    type State = (FlexTensor, FlexTensor, f32);
+impl<B: RmsNormKernels> Backward<B, 2> for RmsNormBackward {
+    type State = (FloatTensor<B>, FloatTensor<B>, f64);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (x, weight, epsilon) = ops.state;
-        let upstream = contiguous(grads.consume::<Flex>(&ops.node));
-        let (d_x, d_weight) = backward(floats(&x), floats(&weight), epsilon, floats(&upstream));
-        let (rows, hidden) = rows_and_columns(&x);
-        let [x_parent, weight_parent] = ops.parents;
-        if let Some(parent) = x_parent {
-            grads.register::<Flex>(parent.id, tensor(d_x, [rows, hidden]));
-        }
-        if let Some(parent) = weight_parent {
-            grads.register::<Flex>(parent.id, tensor(d_weight, [hidden]));
+        let upstream = grads.consume::<B>(&ops.node);
+        let gradients = B::rms_norm_backward(x, weight, epsilon, upstream);
+        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
+            if let Some(parent) = parent {
+                grads.register::<B>(parent.id, gradient);
+            }
         }
     }
 }
 
-impl<C: CheckpointStrategy> RmsNormOp for Autodiff<Flex, C> {
+impl<B: RmsNormKernels, C: CheckpointStrategy> RmsNormOp for Autodiff<B, C> {
     fn fused_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
         let ((x, x_node), (weight, weight_node)) = (x.into_parts(), weight.into_parts());
-        let (x, weight) = (contiguous(x), contiguous(weight));
-        let output = Flex::fused_rms_norm(x.clone(), weight.clone(), epsilon);
+        let (x, weight) = (B::contiguous(x), B::contiguous(weight));
+        let output = B::rms_norm(x.clone(), weight.clone(), epsilon);
         match RmsNormBackward.prepare::<C>([x_node, weight_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((x, weight, epsilon as f32), output),
+            OpsKind::Tracked(prepared) => prepared.finish((x, weight, epsilon), output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         }
     }

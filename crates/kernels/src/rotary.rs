@@ -1,5 +1,7 @@
 //! Rotary position embedding in the rotate-half convention of Hugging Face checkpoints.
 
+#[cfg(feature = "cube")]
+use burn::backend::Cube;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -9,7 +11,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::buffer::{contiguous, floats, is_cpu_f32, rows_and_columns, tensor};
+use crate::buffer::{Contiguous, contiguous, floats, is_fused, rows_and_columns, tensor};
 use crate::reference;
 use crate::vector::vectorised;
 
@@ -32,43 +34,67 @@ pub fn rotary(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>, heads: usize) -> Ten
         "rotary: x [{rows}, {width}] of {heads} heads does not fit cos [{time}, {half}] and sin {:?}",
         sin.dims()
     );
-    if !is_cpu_f32(&x) {
+    if !is_fused(&x) {
         return reference::rotary(x, cos, sin, heads);
     }
     Tensor::from_dispatch(Dispatch::fused_rotary(x.into_dispatch(), cos.into_dispatch(), sin.into_dispatch()))
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait RotaryOp: Backend {
     fn fused_rotary(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
+/// The operation on the tensors of a device. Its gradient is the rotation back.
+pub(crate) trait RotaryKernels: Contiguous {
+    /// The rotation by `direction` times the angles of the tables.
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        direction: f32,
+    ) -> FloatTensor<Self>;
+}
+
+impl RotaryKernels for Flex {
+    fn rotate(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, direction: f32) -> FlexTensor {
+        rotate(x, &contiguous(cos), &contiguous(sin), direction)
+    }
+}
+
 impl RotaryOp for Flex {
     fn fused_rotary(x: FlexTensor, cos: FlexTensor, sin: FlexTensor) -> FlexTensor {
-        rotate(x, &contiguous(cos), &contiguous(sin), 1.0)
+        Self::rotate(x, cos, sin, 1.0)
+    }
+}
+
+#[cfg(feature = "cube")]
+impl RotaryOp for Cube {
+    fn fused_rotary(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::rotate(x, cos, sin, 1.0)
     }
 }
 
 #[derive(Debug)]
 struct RotaryBackward;
 
-impl Backward<Flex, 1> for RotaryBackward {
-    type State = (FlexTensor, FlexTensor);
+impl<B: RotaryKernels> Backward<B, 1> for RotaryBackward {
+    type State = (FloatTensor<B>, FloatTensor<B>);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (cos, sin) = ops.state;
-        let upstream = grads.consume::<Flex>(&ops.node);
+        let upstream = grads.consume::<B>(&ops.node);
         if let [Some(parent)] = ops.parents {
-            grads.register::<Flex>(parent.id, rotate(upstream, &cos, &sin, -1.0));
+            grads.register::<B>(parent.id, B::rotate(upstream, cos, sin, -1.0));
         }
     }
 }
 
-impl<C: CheckpointStrategy> RotaryOp for Autodiff<Flex, C> {
+impl<B: RotaryKernels, C: CheckpointStrategy> RotaryOp for Autodiff<B, C> {
     fn fused_rotary(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x, x_node) = x.into_parts();
-        let (cos, sin) = (contiguous(cos.into_primitive()), contiguous(sin.into_primitive()));
-        let output = rotate(x, &cos, &sin, 1.0);
+        let (cos, sin) = (B::contiguous(cos.into_primitive()), B::contiguous(sin.into_primitive()));
+        let output = B::rotate(x, cos.clone(), sin.clone(), 1.0);
         match RotaryBackward.prepare::<C>([x_node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((cos, sin), output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),

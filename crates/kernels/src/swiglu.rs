@@ -1,5 +1,7 @@
 //! `silu(gate) * up`, the gate of a Llama-shaped MLP, alone and with the projection behind it.
 
+#[cfg(feature = "cube")]
+use burn::backend::Cube;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -9,8 +11,8 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::buffer::{contiguous, floats, is_cpu_f32, rows_and_columns, tensor, values};
-use crate::linear::{LinearOp, input_gradient, weight_gradient};
+use crate::buffer::{Contiguous, contiguous, floats, is_cpu_f32, is_fused, rows_and_columns, tensor, values};
+use crate::linear::{LinearOp, input_gradient, linear, weight_gradient};
 use crate::reference;
 use crate::vector::{sigmoid, vectorised};
 
@@ -26,14 +28,14 @@ const TASK: usize = 1 << 14;
 /// If the shapes differ.
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     assert_eq!(gate.dims(), up.dims(), "swiglu: `gate` and `up` must have one shape");
-    if !is_cpu_f32(&gate) {
+    if !is_fused(&gate) {
         return reference::swiglu(gate, up);
     }
     Tensor::from_dispatch(Dispatch::fused_swiglu(gate.into_dispatch(), up.into_dispatch()))
 }
 
-/// [`linear`](crate::linear) of [`swiglu`], with the bits of both. The backward pass computes the gated values, a third
-/// of what an MLP would keep, again.
+/// [`linear`] of [`swiglu`], with the bits of both. On the CPU the backward pass computes the gated values, a third of what an MLP
+/// would keep, again.
 ///
 /// `gate` and `up` are `[rows, in]`, `weight` `[out, in]`; the result is `[rows, out]`.
 ///
@@ -46,15 +48,19 @@ pub fn swiglu_linear(gate: Tensor<2>, up: Tensor<2>, weight: Tensor<2>) -> Tenso
         "swiglu_linear: `gate`, `up` and `weight` must be of one width"
     );
     if !is_cpu_f32(&gate) {
-        return reference::linear(reference::swiglu(gate, up), weight);
+        return linear(swiglu(gate, up), weight);
     }
     let (gate, up, weight) = (gate.into_dispatch(), up.into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(Dispatch::fused_swiglu_linear(gate, up, weight))
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait SwigluOp: Backend {
     fn fused_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait SwigluLinearOp: Backend {
     fn fused_swiglu_linear(
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
@@ -62,47 +68,82 @@ pub(crate) trait SwigluOp: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl SwigluOp for Flex {
-    fn fused_swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
+/// The gate and its gradients on the tensors of a device.
+pub(crate) trait SwigluKernels: Contiguous {
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// The gradients of `gate` and of `up`.
+    fn swiglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        upstream: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2];
+}
+
+impl SwigluKernels for Flex {
+    fn swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
         let shape = gate.layout().shape().clone();
         let (gate, up) = (contiguous(gate), contiguous(up));
         tensor(forward(floats(&gate), floats(&up)), shape)
     }
 
+    fn swiglu_backward(gate: FlexTensor, up: FlexTensor, upstream: FlexTensor) -> [FlexTensor; 2] {
+        let upstream = contiguous(upstream);
+        let (d_gate, d_up) = backward(floats(&gate), floats(&up), floats(&upstream));
+        [d_gate, d_up].map(|gradient| tensor(gradient, gate.layout().shape().clone()))
+    }
+}
+
+impl SwigluOp for Flex {
+    fn fused_swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
+        Self::swiglu(gate, up)
+    }
+}
+
+#[cfg(feature = "cube")]
+impl SwigluOp for Cube {
+    fn fused_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::swiglu(gate, up)
+    }
+}
+
+impl SwigluLinearOp for Flex {
     fn fused_swiglu_linear(gate: FlexTensor, up: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        Self::fused_linear(Self::fused_swiglu(gate, up), weight)
+        Self::fused_linear(Self::swiglu(gate, up), weight)
     }
 }
 
 #[derive(Debug)]
 struct SwigluBackward;
 
-impl Backward<Flex, 2> for SwigluBackward {
-    type State = (FlexTensor, FlexTensor);
+impl<B: SwigluKernels> Backward<B, 2> for SwigluBackward {
+    type State = (FloatTensor<B>, FloatTensor<B>);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (gate, up) = ops.state;
-        let upstream = contiguous(grads.consume::<Flex>(&ops.node));
-        let (d_gate, d_up) = backward(floats(&gate), floats(&up), floats(&upstream));
-        for (parent, gradient) in ops.parents.into_iter().zip([d_gate, d_up]) {
+        let upstream = grads.consume::<B>(&ops.node);
+        let gradients = B::swiglu_backward(gate, up, upstream);
+        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
             if let Some(parent) = parent {
-                grads.register::<Flex>(parent.id, tensor(gradient, gate.layout().shape().clone()));
+                grads.register::<B>(parent.id, gradient);
             }
         }
     }
 }
 
-impl<C: CheckpointStrategy> SwigluOp for Autodiff<Flex, C> {
+impl<B: SwigluKernels, C: CheckpointStrategy> SwigluOp for Autodiff<B, C> {
     fn fused_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         let ((gate, gate_node), (up, up_node)) = (gate.into_parts(), up.into_parts());
-        let (gate, up) = (contiguous(gate), contiguous(up));
-        let output = Flex::fused_swiglu(gate.clone(), up.clone());
+        let (gate, up) = (B::contiguous(gate), B::contiguous(up));
+        let output = B::swiglu(gate.clone(), up.clone());
         match SwigluBackward.prepare::<C>([gate_node, up_node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((gate, up), output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         }
     }
+}
 
+impl<C: CheckpointStrategy> SwigluLinearOp for Autodiff<Flex, C> {
     fn fused_swiglu_linear(
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,

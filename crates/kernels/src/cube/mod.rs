@@ -1,4 +1,5 @@
-//! Decoding kernels in CubeCL, for every GPU that CUDA or wgpu drives.
+//! Kernels in CubeCL, for every GPU that CUDA or wgpu drives: those of decoding here, those of training behind the operations of
+//! this crate.
 //!
 //! A kernel here needs no tensor cores, no plane operations and at most 32 KiB of shared memory, so it runs on any device.
 //! The result of a row depends neither on the rows beside it nor on their number: sums are cut by the shape of a weight and
@@ -12,6 +13,7 @@ mod reduction;
 mod rms_norm;
 mod rotary;
 mod sampling;
+pub(crate) mod training;
 
 pub use attention::{CacheShape, PagedRows, attend, copy_block};
 pub use embedding::{embed, select_rows};

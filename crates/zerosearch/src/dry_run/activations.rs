@@ -1,10 +1,13 @@
 //! Memory of a training pass: the values that the operations of `kernels` keep for their backward passes.
 
+use zerosearch_kernels::LARGEST_HEAD;
 use zerosearch_lm::ModelConfig;
 
 /// Logits that are kept for the backward pass on the CPU, and those that are otherwise computed at a time.
 const KEPT_LOGITS: u64 = 1 << 25;
 const BLOCK_LOGITS: u64 = 1 << 24;
+/// Bytes of the logits that are there at a time on a GPU.
+const BLOCK_BYTES: u64 = 1 << 27;
 
 /// A training pass over a micro batch.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +18,7 @@ pub(super) struct TrainingPass {
     pub(super) scored: u64,
     /// Tokens of the longest sequence.
     pub(super) longest: u64,
-    /// Whether it runs on a GPU, whose operations are Burn's own.
+    /// Whether it runs on a GPU, whose products are Burn's own.
     pub(super) gpu: bool,
     /// Bytes of an activation.
     pub(super) width: u64,
@@ -61,28 +64,38 @@ impl TrainingPass {
         (4 * (self.rows + 3 * self.scored) * hidden, 4 * (logits + of_reference))
     }
 
-    /// As [`cpu_layer`](Self::cpu_layer) for Burn's own operations (`kernels::reference`): norms and rotations in f32, attention
-    /// with materialised scores of sequences that are padded to the longest.
+    /// As [`cpu_layer`](Self::cpu_layer) with Burn's own products, which keep their inputs.
     fn gpu_layer(&self, c: &ModelConfig) -> (u64, u64) {
         let (w, Widths { hidden, inner, q, kv }) = (self.width, Widths::of(c));
-        let norms = 2 * (8 + w) * hidden + if c.qk_norm { (8 + w) * (q + kv) } else { 0 };
-        let rotations = (4 + w) * (q + kv) + w * kv;
-        let attention = w * (2 * q + 2 * kv);
-        let gate = 4 * w * inner;
-        let sequences = (self.rows / self.longest.max(1)).max(1);
-        let scores = c.heads as u64 * sequences * self.longest * self.longest;
-        // The softmax's result in f32, the same as activations, and the mask.
-        let kept = self.rows * (norms + rotations + attention + gate) + (8 + w) * scores;
-        let working = self.rows * (3 * w * inner + 16 * hidden) + (8 + 2 * w) * scores;
+        let norms = 4 * w * hidden + if c.qk_norm { 2 * w * (q + kv) } else { 0 };
+        let gate = 3 * w * inner;
+        let (attention, scores) = self.gpu_attention(c);
+        let kept = self.rows * (norms + gate) + attention;
+        let working = self.rows * w * (3 * inner + 4 * hidden) + scores;
         (kept, working)
     }
 
-    /// As [`cpu_ends`](Self::cpu_ends) for Burn's own operations: log-softmax and exponentials in f32 are kept, beside which come
-    /// their gradients, or before them the logits of a reference.
+    /// Bytes that attention keeps, and those that its backward pass works with: its inputs and output; or, with heads that no kernel
+    /// takes, the scores of sequences that are padded to the longest.
+    fn gpu_attention(&self, c: &ModelConfig) -> (u64, u64) {
+        let (w, Widths { q, kv, .. }) = (self.width, Widths::of(c));
+        let ends = self.rows * w * (2 * q + 2 * kv);
+        if c.head_dim <= LARGEST_HEAD {
+            let sums = 4 * self.rows * c.heads as u64;
+            return (ends + sums, self.rows * w * (q + 2 * kv) + sums);
+        }
+        let sequences = (self.rows / self.longest.max(1)).max(1);
+        let scores = c.heads as u64 * sequences * self.longest * self.longest;
+        // The softmax's result in f32, the same as activations, and the mask.
+        (ends + self.rows * w * kv + (8 + w) * scores, (8 + 2 * w) * scores)
+    }
+
+    /// As [`cpu_ends`](Self::cpu_ends): the logits of some rows, as they are multiplied and as they are laid out for the gradient of the
+    /// head, or before that those of a reference.
     fn gpu_ends(&self, c: &ModelConfig) -> (u64, u64) {
-        let (hidden, vocabulary) = (c.hidden_size as u64, c.vocab_size as u64);
-        let numbers = if self.reference { 7 } else { 6 };
-        (self.scored * 12 * hidden, self.scored * vocabulary * (self.width + 4 * numbers))
+        let row = self.width * c.vocab_size as u64;
+        let at_a_time = (self.scored * row).min(BLOCK_BYTES.max(row));
+        (self.scored * 12 * c.hidden_size as u64, 2 * at_a_time)
     }
 }
 

@@ -1,0 +1,18 @@
+//! Operations of training, forward and backward, on the tensors of a GPU.
+//!
+//! Tensors are of 32-bit floats or of 16-bit brain floats; sums and functions are computed in f32 and rounded once, at the end. No
+//! sum depends on how many cubes run at a time.
+
+mod adamw;
+mod attention;
+mod attention_kernels;
+mod elementwise;
+mod logprobs;
+mod rms_norm;
+mod rotary;
+mod spans;
+mod swiglu;
+mod tensor;
+
+pub(crate) use adamw::{adamw, takes};
+pub(crate) use tensor::is_gpu;
