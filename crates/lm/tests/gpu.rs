@@ -11,7 +11,10 @@ use families::{FAMILIES, folder};
 use zerosearch_generate::{
     Finished, Generator, Request, RolloutGenerator, SampledToken, Sampling, Statistics, Turn, WeightVersion, never,
 };
-use zerosearch_lm::{Decoder, HostWeights, LocalGenerator, ModelConfig, ScoredSequence, WeightDtype};
+use zerosearch_lm::{
+    AdamWConfig, Decoder, HostWeights, LearningRate, LocalGenerator, ModelConfig, ScoredSequence, SftConfig,
+    SftExample, SftTrainer, WeightDtype,
+};
 
 fn gpu() -> Device {
     Device::wgpu(DeviceKind::DefaultDevice)
@@ -162,4 +165,44 @@ fn a_policy_on_the_device_is_decoded_with_its_present_weights() {
         }
     }
     assert_ne!(before, after);
+}
+
+#[test]
+fn training_of_every_family_goes_as_on_the_host() {
+    for name in FAMILIES {
+        let (config, weights) = load(name);
+        // Two prompts that are shared, and one sequence of its own.
+        let examples: Vec<SftExample> = [(0, 20, 9), (0, 20, 30), (1, 7, 17), (1, 7, 1), (2, 1, 40)]
+            .iter()
+            .zip(1..)
+            .map(|((prompt, length, learnt), seed)| {
+                let tokens =
+                    |seed: u32, count: u32| (0..count).map(move |i| (i * i * 31 + seed * 7) % config.vocab_size as u32);
+                let prompt: Vec<u32> = tokens(*prompt, *length).collect();
+                SftExample::completion(&prompt, &tokens(seed + 10, *learnt).collect::<Vec<_>>())
+            })
+            .collect();
+        let steps = |device: &Device, gradient_checkpointing: bool| -> Vec<[f64; 2]> {
+            let settings = SftConfig {
+                learning_rate: LearningRate::cosine(1e-3, 0, 4, 1.0),
+                optimizer: AdamWConfig::default(),
+                gradient_norm: 1.0,
+                micro_batch_tokens: 64,
+                gradient_checkpointing,
+            };
+            let mut trainer = SftTrainer::new(&config, &weights, settings, device).unwrap();
+            (0..4).map(|_| trainer.step(&examples).map(|report| [report.loss, report.gradient_norm]).unwrap()).collect()
+        };
+        let expected = steps(&Device::flex(), false);
+        assert!(expected[3][0] < expected[0][0], "{name}: {expected:?}");
+        for gradient_checkpointing in [false, true] {
+            let found = steps(&gpu(), gradient_checkpointing);
+            for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                // A gradient near zero moves its weight up in one sum and down in the other.
+                let near = if step == 0 { 1e-5 } else { 2e-3 };
+                let close = |index: usize| (found[index] - expected[index]).abs() < near * expected[index].abs();
+                assert!(close(0) && close(1), "{name}, step {step}: {found:?} for {expected:?}");
+            }
+        }
+    }
 }
