@@ -45,7 +45,7 @@ pub use instructions::{INSTRUCTIONS_VARIABLE, InstructionSet, InstructionsError}
 pub use linear::{adapted_linear, linear};
 pub use logprobs::token_logprobs;
 pub use memory::keep_freed_memory;
-pub use optimizer::{AdamWRule, adamw, add, scale, square_sum};
+pub use optimizer::{AdamWRule, SquareSum, adamw, add, scale};
 pub use rms_norm::rms_norm;
 pub use rotary::rotary;
 pub use swiglu::{swiglu, swiglu_linear};

@@ -106,8 +106,49 @@ pub fn scale<const D: usize>(x: Tensor<D>, factor: f64) -> Tensor<D> {
     in_place(x, |_, x| x.iter_mut().for_each(|value| *value *= factor))
 }
 
-/// The sum of all squares, added up in 64 bits.
-pub fn square_sum<const D: usize>(x: Tensor<D>) -> f64 {
+/// The sum of the squares of several tensors. On the CPU squares are added up in 64 bits; from a GPU the sums of all tensors are
+/// copied together.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use zerosearch_kernels::SquareSum;
+///
+/// let device = Device::flex();
+/// let mut sum = SquareSum::default();
+/// sum.add(Tensor::<1>::from_floats([3.0], &device));
+/// sum.add(Tensor::<2>::from_floats([[4.0]], &device));
+/// assert_eq!(sum.total().sqrt(), 5.0);
+/// ```
+#[derive(Debug, Default)]
+pub struct SquareSum {
+    sum: f64,
+    #[cfg(feature = "cube")]
+    on_gpu: Vec<training::GpuTensor>,
+}
+
+impl SquareSum {
+    /// Adds the squares of a tensor.
+    pub fn add<const D: usize>(&mut self, x: Tensor<D>) {
+        #[cfg(feature = "cube")]
+        if D <= 2 && training::is_gpu(&x) {
+            // Of a tensor on a GPU there is always such a one.
+            self.on_gpu.extend(x.without_autodiff().try_into_primitive::<burn::backend::Cube>());
+            return;
+        }
+        self.sum += square_sum(x);
+    }
+
+    /// The sum so far. All tensors are on one GPU, or none is.
+    pub fn total(self) -> f64 {
+        #[cfg(feature = "cube")]
+        if !self.on_gpu.is_empty() {
+            return self.sum + training::square_sum(self.on_gpu);
+        }
+        self.sum
+    }
+}
+
+fn square_sum<const D: usize>(x: Tensor<D>) -> f64 {
     if !is_cpu_f32(&x) {
         return f64::from(x.square().sum().into_scalar::<f32>());
     }

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zerosearch_kernels::{
-    AdamWRule, AttentionShape, PackedSpan, adamw, adapted_linear, add, causal_attention, linear, reference, rms_norm,
-    rotary, scale, square_sum, swiglu, swiglu_linear, token_logprobs,
+    AdamWRule, AttentionShape, PackedSpan, SquareSum, adamw, adapted_linear, add, causal_attention, linear, reference,
+    rms_norm, rotary, scale, swiglu, swiglu_linear, token_logprobs,
 };
 
 /// How a tensor lies in memory.
@@ -227,7 +227,9 @@ proptest! {
             plain.into_data().assert_approx_eq::<f32>(&fused.into_data(), Tolerance::absolute(2e-6));
         }
         let exact: f64 = gradient.clone().into_data().iter::<f64>().map(|value| value * value).sum();
-        prop_assert!((square_sum(gradient.clone()) - exact).abs() <= 1e-9 * exact);
+        let mut sum = SquareSum::default();
+        sum.add(gradient.clone());
+        prop_assert!((sum.total() - exact).abs() <= 1e-9 * exact);
         let sum = (weight.clone() + gradient.clone()).into_data();
         prop_assert_eq!(add(weight.clone(), gradient.clone()).into_data(), sum);
         prop_assert_eq!(scale(gradient.clone(), 0.3).into_data(), gradient.mul_scalar(0.3).into_data());

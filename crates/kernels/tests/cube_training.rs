@@ -8,8 +8,8 @@ use burn::tensor::{Device, DeviceKind, Int, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zerosearch_kernels::{
-    AdamWRule, AttentionShape, PackedSpan, adamw, causal_attention, reference, rms_norm, rotary, swiglu, swiglu_linear,
-    token_logprobs,
+    AdamWRule, AttentionShape, PackedSpan, SquareSum, adamw, causal_attention, reference, rms_norm, rotary, swiglu,
+    swiglu_linear, token_logprobs,
 };
 
 fn gpu() -> Device {
@@ -222,6 +222,23 @@ fn attention_of_packed_spans() {
             }
         }
     }
+}
+
+#[test]
+fn squares_of_many_tensors() {
+    let total = |device: &Device| {
+        let mut sum = SquareSum::default();
+        for (seed, shape) in [(30, [1, 1]), (31, [7, 100]), (32, [300, 400]), (33, [20, 900])] {
+            for layout in LAYOUTS {
+                sum.add(matrix(device, seed, shape, layout).1);
+            }
+            sum.add(Tensor::<1>::from_data(TensorData::new(draw(seed, 50), [50]), device));
+        }
+        sum.total()
+    };
+    let (found, expected) = (total(&gpu().autodiff()), total(&Device::flex().autodiff()));
+    assert!((found - expected).abs() < 1e-6 * expected, "{found} for {expected}");
+    assert_eq!(SquareSum::default().total(), 0.0);
 }
 
 /// What a sequence says does not depend on what is packed beside it, to the bit.

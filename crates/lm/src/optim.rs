@@ -9,7 +9,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Gradients as BurnGradients, Tensor};
 use serde::{Deserialize, Serialize};
-use zerosearch_kernels::{self as kernels, AdamWRule};
+use zerosearch_kernels::{self as kernels, AdamWRule, SquareSum};
 
 use crate::stored::{Stored, read_file, stage_tensors};
 use crate::{HostTensor, LmError, StoredDtype, Weight};
@@ -72,11 +72,14 @@ impl Gradients {
 
     /// The Euclidean norm over all parameters together.
     pub fn norm(&self) -> f64 {
-        let squares = self.0.values().map(|weight| match weight {
-            Weight::Matrix(tensor) => kernels::square_sum(tensor.clone()),
-            Weight::Vector(tensor) => kernels::square_sum(tensor.clone()),
-        });
-        squares.sum::<f64>().sqrt()
+        let mut squares = SquareSum::default();
+        for gradient in self.0.values() {
+            match gradient {
+                Weight::Matrix(tensor) => squares.add(tensor.clone()),
+                Weight::Vector(tensor) => squares.add(tensor.clone()),
+            }
+        }
+        squares.total().sqrt()
     }
 
     /// Scales all gradients down together when their norm exceeds `limit`. Returns the norm before.

@@ -11,8 +11,10 @@ mod logprobs;
 mod rms_norm;
 mod rotary;
 mod spans;
+mod square_sum;
 mod swiglu;
 mod tensor;
 
 pub(crate) use adamw::{adamw, takes};
-pub(crate) use tensor::is_gpu;
+pub(crate) use square_sum::square_sum;
+pub(crate) use tensor::{GpuTensor, is_gpu};

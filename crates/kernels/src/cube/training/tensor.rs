@@ -9,7 +9,7 @@ use super::elementwise::{UNITS, cubes};
 use crate::buffer::Contiguous;
 
 /// A tensor in a GPU's memory.
-pub(super) type GpuTensor = FloatTensor<Cube>;
+pub(crate) type GpuTensor = FloatTensor<Cube>;
 
 /// Calls a kernel's launcher with the type of a tensor's elements.
 macro_rules! with_type {
