@@ -47,6 +47,9 @@ struct Arguments {
     /// The base policy of the table `plain`, whose demonstrations had no wrong habit.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/base-plain"))]
     plain: PathBuf,
+    /// The base model of the simulator of another size.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/base-small"))]
+    smaller: PathBuf,
     /// auto (the first GPU, else the CPU), cpu, cuda:N or webgpu.
     #[arg(long, default_value = "auto")]
     device: DeviceName,
@@ -117,6 +120,7 @@ fn main() -> Result<(), Failure> {
     }
     let mut runner = Runner::new(config, &arguments.model, &material, &arguments.work)?
         .plain(&arguments.plain)?
+        .smaller(&arguments.smaller)?
         .device(arguments.device.open()?)
         .small(arguments.small)
         .defects(defects::all());

@@ -3,6 +3,7 @@
 //!
 //!     cargo run --release --example pretrain -- --out models/base
 //!     cargo run --release --example pretrain -- --out models/base-plain --from models/base --plain --steps 400
+//!     cargo run --release --example pretrain -- --out models/base-small --layers 3 --intermediate-size 256
 //!
 //! The log beside the weights says, step by step, the loss and how well the model copies names that it has never
 //! seen: test entities, whose questions and passages are used for nothing but this measurement.
@@ -45,6 +46,12 @@ struct Arguments {
     /// Starts from this folder's weights instead of random ones.
     #[arg(long)]
     from: Option<PathBuf>,
+    /// Layers of a model that starts from random weights, at least 3.
+    #[arg(long, default_value_t = 5, conflicts_with = "from")]
+    layers: usize,
+    /// Width of its feed-forward networks.
+    #[arg(long, default_value_t = 512, conflicts_with = "from")]
+    intermediate_size: usize,
     /// Demonstrations without a wrong habit: none guesses, none stops at the first name.
     #[arg(long)]
     plain: bool,
@@ -59,7 +66,8 @@ fn main() -> Result<(), Failure> {
         Some(folder) => LanguageModel::read(folder)?,
         None => {
             let codec = tokenizer(arguments.seed)?;
-            let mut config = ModelConfig::tiny_llama(codec.vocab_size(), 256, 5, 4, 2, 512);
+            let Arguments { layers, intermediate_size, .. } = arguments;
+            let mut config = ModelConfig::tiny_llama(codec.vocab_size(), 256, layers, 4, 2, intermediate_size);
             config.tie_word_embeddings = false;
             config.rope_theta = 1e6;
             LanguageModel::new(config.clone(), init_induction(&config, arguments.seed)?, codec)

@@ -105,10 +105,29 @@ fn nothing_runs_where_a_cell_cannot() {
     let (results, work) = (Results::at(folder.path().join("results")), folder.path().join("work"));
     let mut runner = Runner::new(config(), &base, &material, &work).unwrap();
     let never = &mut |_: &_| -> Result<(), _> { panic!("a cell was run") };
-    for (experiment, expected) in [("sarsa", "experiment"), ("kl_subtracted", "defect")] {
+    for (experiment, expected) in [
+        ("sarsa", ["experiment", "sarsa"]),
+        ("kl_subtracted", ["defect", "kl_subtracted"]),
+        ("plain_zerosearch", ["plain", "without a wrong habit"]),
+        ("smaller_simulator", ["smaller", "a smaller base model"]),
+    ] {
         let refused = runner.fill(&[("direct", 0), (experiment, 0)], &results, &false.into(), never);
         let message = refused.unwrap_err().to_string();
-        assert!(message.contains(expected) && message.contains(experiment), "{message}");
+        assert!(expected.iter().all(|part| message.contains(part)), "{message}");
     }
     assert!(!work.exists() && results.cells().unwrap().is_empty());
+}
+
+#[test]
+fn a_cell_knows_the_model_of_another_simulator() {
+    let (folder, base, material) = (tempfile::tempdir().unwrap(), base(), material());
+    let plain = base.with_file_name("base-plain");
+    let runner = |smaller: &Path| {
+        let runner = Runner::new(config(), &base, &material, folder.path()).unwrap().smaller(smaller).unwrap();
+        ["zerosearch", "smaller_simulator"].map(|experiment| runner.cell_config(experiment, 0).unwrap())
+    };
+    let [[zerosearch, one], [same, other]] = [runner(&base), runner(&plain)];
+    assert_eq!((zerosearch.simulator_model.clone(), one.simulator_model.clone()), (None, Some(one.model.clone())));
+    assert!(zerosearch.same_figures(&same) && !one.same_figures(&other) && one.hash() != other.hash());
+    assert!(!serde_json::to_string(&zerosearch).unwrap().contains("simulator_model"), "cells from before stay equal");
 }

@@ -1,4 +1,4 @@
-//! A base model of the experiments.
+//! The base models of the experiments.
 
 use std::path::Path;
 
@@ -6,6 +6,17 @@ use zerosearch_data::Fingerprint;
 use zerosearch_lm::LanguageModel;
 
 use crate::pipeline::PipelineError;
+
+/// The use of a base model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BaseModel {
+    /// Policy and simulator of most experiments.
+    Shipped,
+    /// Policy and simulator of the experiments without a wrong habit.
+    Plain,
+    /// The simulator of another size than the policy.
+    Smaller,
+}
 
 /// A base model, and the folder that it was read from.
 pub(super) struct Base<'a> {

@@ -75,6 +75,9 @@ pub struct CellConfig {
     /// The making of the simulator, where one answers the searches of the training.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub simulator: Value,
+    /// Fingerprint of the simulator's base model, where it is another than the policy's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub simulator_model: Option<String>,
     /// The experiment.
     pub experiment: Experiment,
 }
@@ -235,6 +238,7 @@ pub(crate) mod tests {
             held_out_questions: String::new(),
             bounds: RolloutConfig::default(),
             simulator: Value::Null,
+            simulator_model: None,
             experiment: Experiment::named(experiment, &PipelineConfig::default()).unwrap().with_seed(seed),
         };
         Cell {

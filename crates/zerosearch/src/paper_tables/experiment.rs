@@ -8,6 +8,7 @@ use zerosearch_eval::Strategy;
 use zerosearch_reward::{RewardConfig, RewardKind};
 use zerosearch_train::{OldLogprobs, TrainConfig, TrainError};
 
+use super::base::BaseModel;
 use crate::pipeline::{PipelineConfig, PipelineError};
 
 /// A policy that is trained, or the base policy as it is, and the method by which it answers the held-out questions.
@@ -49,6 +50,8 @@ pub enum TrainingEngine {
     PromptedSimulator,
     /// The base model, fine-tuned to play the engine: ZeroSearch.
     FineTunedSimulator,
+    /// A smaller base model than the policy's, fine-tuned to play the engine.
+    SmallerSimulator,
     /// The engine of the evaluation: Search-R1.
     Real,
 }
@@ -72,6 +75,7 @@ impl Experiment {
         match name {
             ZEROSEARCH => {}
             "random" | "reversed" | "adaptive" => train.curriculum = curriculum(name, train)?,
+            "smaller_simulator" => training.engine = TrainingEngine::SmallerSimulator,
             "prompted_simulator" => training.engine = TrainingEngine::PromptedSimulator,
             "search_r1" => training.engine = TrainingEngine::Real,
             "r1" => {
@@ -118,6 +122,11 @@ impl Experiment {
     /// A short name for everything but the seed.
     pub fn hash(&self) -> String {
         hash(&self.clone().with_seed(0))
+    }
+
+    /// The base model of its policy.
+    pub(super) fn policy_base(&self) -> BaseModel {
+        if self.plain { BaseModel::Plain } else { BaseModel::Shipped }
     }
 }
 

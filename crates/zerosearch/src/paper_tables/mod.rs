@@ -32,4 +32,4 @@ pub use experiment::{Experiment, Training, TrainingEngine};
 pub use page::page;
 pub use remarks::{Remark, Remarks};
 pub use runner::{Defect, Runner};
-pub use tables::{Claim, Row, Source, TABLES, Table};
+pub use tables::{Claim, Row, TABLES, Table};

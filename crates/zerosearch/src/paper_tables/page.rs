@@ -7,7 +7,7 @@ use zerosearch_generate::Role;
 
 use super::seeds::OverSeeds;
 use super::tables::COST;
-use super::{Cell, CellConfig, CellScores, Claim, Remarks, Row, Source, TABLES, Table};
+use super::{Cell, CellConfig, CellScores, Claim, Remarks, Row, TABLES, Table};
 use crate::cost::{CostTable, PriceError, Prices};
 
 /// The page that `docs/src/results.md` is: every table with the cells that there are, those that are missing named as such, the
@@ -110,16 +110,9 @@ fn scores(page: &mut String, table: &Table, cells: &[Cell], seeds: u64) {
     let paper = table.paper;
     line(page, format!("| | paper: {paper} | EM | one hop | several hops | F1 | searches | minutes | n | seeds |"));
     line(page, "|---|---|---|---|---|---|---|---|---|---|");
-    for Row { label, source, paper } in table.rows {
+    for Row { label, experiment, paper } in table.rows {
         let paper = if paper.is_empty() { MISSING } else { paper };
-        let name = match source {
-            Source::Experiment(name) => name,
-            Source::NotRun(reason) => {
-                line(page, format!("| {label} | {paper} |{} not run: {reason} |", format!(" {MISSING} |").repeat(7)));
-                continue;
-            }
-        };
-        let cells = of(cells, name);
+        let cells = of(cells, experiment);
         let percent = |figure: fn(&CellScores) -> &Scores| over_seeds(&cells, |scores| 100.0 * figure(scores).em);
         let f1 = over_seeds(&cells, |scores| 100.0 * scores.all.f1);
         let searches =
@@ -224,9 +217,8 @@ fn cost(page: &mut String, table: &Table, cells: &[Cell], prices: &Prices, seeds
         ),
     );
     line(page, format!("|{}", "---|".repeat(8 + services.len())));
-    for Row { label, source, paper } in table.rows {
-        let Source::Experiment(name) = source else { continue };
-        let cells = of(cells, name);
+    for Row { label, experiment, paper } in table.rows {
+        let cells = of(cells, experiment);
         let mut rows: Vec<Vec<f64>> = Vec::new();
         for cell in &cells {
             let costs = CostTable::new(&cell.usage, prices, DEVICE, 1.0)?;

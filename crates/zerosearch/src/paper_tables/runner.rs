@@ -19,7 +19,7 @@ use zerosearch_search::{Bm25Index, SearchEngine};
 use zerosearch_simulator::SimulatorPrompt;
 use zerosearch_train::{TrainError, Trainer, TrainerBuilder, read_ledger};
 
-use super::base::Base;
+use super::base::{Base, BaseModel};
 use super::cell::of_simulator;
 use super::experiment::hash;
 use super::{Cell, CellConfig, CellScores, Experiment, Results, Training, TrainingEngine};
@@ -60,6 +60,7 @@ pub struct Runner<'a> {
     defects: Vec<Box<dyn Defect>>,
     base: Base<'a>,
     plain: Option<Base<'a>>,
+    smaller: Option<Base<'a>>,
     real: Arc<Bm25Index>,
     /// A cell's configuration but for the model, the simulator and the experiment.
     common: CellConfig,
@@ -90,11 +91,13 @@ impl<'a> Runner<'a> {
             held_out_questions: fingerprint(&material.held_out),
             bounds: config.train.rollout,
             simulator: Value::Null,
+            simulator_model: None,
             experiment: Experiment { strategy: Strategy::Search, training: None, plain: false },
         };
         Ok(Self {
             base,
             plain: None,
+            smaller: None,
             real: Arc::new(Bm25Index::new(material.corpus.iter().cloned())?),
             config,
             material,
@@ -113,6 +116,14 @@ impl<'a> Runner<'a> {
     /// When a file of the model is missing or broken.
     pub fn plain(self, model: &'a Path) -> Result<Self, PipelineError> {
         Ok(Self { plain: Some(Base::read(model)?), ..self })
+    }
+
+    /// The base model of the simulator of another size.
+    ///
+    /// # Errors
+    /// When a file of the model is missing or broken.
+    pub fn smaller(self, model: &'a Path) -> Result<Self, PipelineError> {
+        Ok(Self { smaller: Some(Base::read(model)?), ..self })
     }
 
     /// Everything is computed on this device.
@@ -139,22 +150,27 @@ impl<'a> Runner<'a> {
     /// As [`Experiment::named`].
     pub fn cell_config(&self, experiment: &str, seed: u64) -> Result<CellConfig, PipelineError> {
         let experiment = Experiment::named(experiment, &self.config)?.with_seed(seed);
-        let simulator = match experiment.training.as_ref().map(|training| training.engine) {
+        let engine = experiment.training.as_ref().map(|training| training.engine);
+        let simulator = match engine {
             Some(TrainingEngine::PromptedSimulator) => json!({ "simulation": self.config.simulation }),
-            Some(TrainingEngine::FineTunedSimulator) => of_simulator(&self.config),
+            Some(TrainingEngine::FineTunedSimulator | TrainingEngine::SmallerSimulator) => of_simulator(&self.config),
             Some(TrainingEngine::None | TrainingEngine::Real) | None => Value::Null,
         };
-        let model = self.base(experiment.plain)?.fingerprint.clone();
-        Ok(CellConfig { small: self.small, model, simulator, experiment, ..self.common.clone() })
+        let simulator_model = match engine {
+            Some(TrainingEngine::SmallerSimulator) => Some(self.base(BaseModel::Smaller)?.fingerprint.clone()),
+            _ => None,
+        };
+        let model = self.base(experiment.policy_base())?.fingerprint.clone();
+        Ok(CellConfig { small: self.small, model, simulator, simulator_model, experiment, ..self.common.clone() })
     }
 
-    fn base(&self, plain: bool) -> Result<&Base<'a>, PipelineError> {
-        let none = || PipelineError::Config {
-            key: "plain",
-            value: "missing".into(),
-            expected: "the folder of a base model without a wrong habit",
+    fn base(&self, of: BaseModel) -> Result<&Base<'a>, PipelineError> {
+        let (base, key, expected) = match of {
+            BaseModel::Shipped => return Ok(&self.base),
+            BaseModel::Plain => (&self.plain, "plain", "the folder of a base model without a wrong habit"),
+            BaseModel::Smaller => (&self.smaller, "smaller", "the folder of a smaller base model"),
         };
-        if plain { self.plain.as_ref().ok_or_else(none) } else { Ok(&self.base) }
+        base.as_ref().ok_or_else(|| PipelineError::Config { key, value: "missing".into(), expected })
     }
 
     /// Those of the cells that `results` lack, or have of another configuration, in their order and each once.
@@ -214,8 +230,8 @@ impl<'a> Runner<'a> {
         let folder = self.work.join(format!("{name}-{hash}-seed{seed}"));
         prepare_folder(&folder)?;
         let trained = match &experiment.training {
-            None => Ok(Some(self.base(experiment.plain)?.model.clone())),
-            Some(training) => self.policy(training, experiment.plain, seed, &folder, interrupted),
+            None => Ok(Some(self.base(experiment.policy_base())?.model.clone())),
+            Some(training) => self.policy(training, experiment.policy_base(), seed, &folder, interrupted),
         };
         let (policy, failure) = match trained {
             Ok(Some(policy)) => (Some(policy), None),
@@ -265,7 +281,7 @@ impl<'a> Runner<'a> {
     fn policy(
         &mut self,
         training: &Training,
-        plain: bool,
+        base: BaseModel,
         seed: u64,
         folder: &Path,
         interrupted: &AtomicBool,
@@ -276,7 +292,7 @@ impl<'a> Runner<'a> {
         }
         prepare_file(folder.join("metrics.jsonl"), &[])?;
         let ledger = Ledger::new();
-        let engine = self.engine(training.engine, plain, seed, &ledger)?;
+        let engine = self.engine(training.engine, base, seed, &ledger)?;
         if interrupted.load(Ordering::Relaxed) {
             return Ok(None);
         }
@@ -286,7 +302,7 @@ impl<'a> Runner<'a> {
             Some(defect) => defect.engine(engine, questions),
             None => engine,
         };
-        let base = self.base(plain)?;
+        let base = self.base(base)?;
         let mut builder = Trainer::builder(base.model.clone(), questions.clone(), engine)
             .device(self.device.clone())
             .ledger(ledger)
@@ -312,7 +328,7 @@ impl<'a> Runner<'a> {
     fn engine(
         &mut self,
         kind: TrainingEngine,
-        plain: bool,
+        base: BaseModel,
         seed: u64,
         ledger: &Ledger,
     ) -> Result<Box<dyn SearchEngine>, PipelineError> {
@@ -321,20 +337,21 @@ impl<'a> Runner<'a> {
             TrainingEngine::None | TrainingEngine::Real => Box::new(Arc::clone(&self.real)),
             TrainingEngine::PromptedSimulator => {
                 let prompt = SimulatorPrompt::prompted()?;
-                Box::new(engine(self.config.simulation, &self.base(plain)?.model, &prompt, &self.device, ledger)?)
+                Box::new(engine(self.config.simulation, &self.base(base)?.model, &prompt, &self.device, ledger)?)
             }
-            TrainingEngine::FineTunedSimulator => {
+            TrainingEngine::FineTunedSimulator | TrainingEngine::SmallerSimulator => {
                 let simulation = self.config.simulation;
                 let device = self.device.clone();
-                let (model, prompt) = self.simulator(plain, seed)?;
+                let of = if kind == TrainingEngine::SmallerSimulator { BaseModel::Smaller } else { base };
+                let (model, prompt) = self.simulator(of, seed)?;
                 Box::new(engine(simulation, model, prompt, &device, ledger)?)
             }
         })
     }
 
     /// The simulator of a base model and a seed, which all their runs have in common.
-    fn simulator(&mut self, plain: bool, seed: u64) -> Result<(&LanguageModel, &SimulatorPrompt), PipelineError> {
-        let base = self.base(plain)?;
+    fn simulator(&mut self, of: BaseModel, seed: u64) -> Result<(&LanguageModel, &SimulatorPrompt), PipelineError> {
+        let base = self.base(of)?;
         let (folder, model) = (base.folder, base.fingerprint.clone());
         let mut config = self.config.clone();
         config.train.seed = seed;
