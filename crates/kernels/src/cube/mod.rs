@@ -4,6 +4,9 @@
 //! A kernel here needs no tensor cores, no plane operations and at most 32 KiB of shared memory, so it runs on any device.
 //! The result of a row depends neither on the rows beside it nor on their number: sums are cut by the shape of a weight and
 //! by positions of the cache, never by the number of rows, and each product is one fused multiply-add in a fixed order.
+//!
+//! A launch is `unsafe` because nothing checks an index on the device: every kernel ends its loops at the lengths that it is given,
+//! and the function that launches it takes them from the buffers.
 
 mod attention;
 mod embedding;
