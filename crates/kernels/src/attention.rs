@@ -127,7 +127,8 @@ pub fn causal_attention(
 ) -> Tensor<2> {
     shape.check(q.dims(), k.dims(), v.dims(), spans);
     // A GPU's kernels keep some rows of every matrix in the fast memory of a cube.
-    if !is_cpu_f32(&q) && !(is_fused(&q) && shape.head_dim <= LARGEST_HEAD) {
+    let has_kernels = is_cpu_f32(&q) || (is_fused(&q) && shape.head_dim <= LARGEST_HEAD);
+    if !has_kernels {
         return reference::causal_attention(q, k, v, spans, shape);
     }
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
