@@ -13,6 +13,7 @@
 //! Two methods question by question: differences with their intervals and paired tests.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Parser};
@@ -66,8 +67,8 @@ struct Arguments {
     #[arg(long)]
     prompts: Option<PathBuf>,
     /// How often each question is answered, for pass@k; more than once needs --temperature.
-    #[arg(long, default_value_t = 1)]
-    samples: usize,
+    #[arg(long, default_value = "1")]
+    samples: NonZeroUsize,
     /// 0, the default, is greedy.
     #[arg(long)]
     temperature: Option<f32>,
@@ -75,8 +76,8 @@ struct Arguments {
     #[arg(long)]
     resume: bool,
     /// Questions that are answered at the same time. A kill costs so many answers; 1 measures the latency of a question alone.
-    #[arg(long, default_value_t = EvalConfig::default().chunk)]
-    chunk: usize,
+    #[arg(long, default_value = "64")]
+    chunk: NonZeroUsize,
     /// Compares two files of scores, or of predictions, of the same questions, and ends.
     #[arg(long, num_args = 2, value_names = ["A", "B"])]
     compare: Option<Vec<PathBuf>>,
@@ -202,17 +203,18 @@ fn main() -> Result<(), Failure> {
     };
 
     let rollout = tables.train.rollout;
-    let config = EvalConfig { strategy: arguments.strategy, chunk: arguments.chunk, seed: arguments.seed, rollout };
+    let config =
+        EvalConfig { strategy: arguments.strategy, chunk: arguments.chunk.get(), seed: arguments.seed, rollout };
     let format = rollout.format.into();
     let ledger = Ledger::new();
     let evaluator = Evaluator::new(&model.codec, config).engine(engine.as_deref()).prompts(prompts);
-    let evaluator = evaluator.samples(arguments.samples).ledger(ledger.clone());
+    let evaluator = evaluator.samples(arguments.samples.get()).ledger(ledger.clone());
     let (name, engine_name) = (folder.display().to_string(), named.to_string());
     let setting = Setting { model: name, engine: engine_name, ..evaluator.setting(&questions)? };
     let journal = predictions.as_ref().map(|_| Journal::open(&out, &setting, arguments.resume));
     let mut journal = journal.transpose()?;
     let mut generator = tables.policy.generator(&model, &folder, &format, &device)?;
-    let bar = ProgressBar::new("evaluate", (questions.len() * arguments.samples) as u64);
+    let bar = ProgressBar::new("evaluate", (questions.len() * arguments.samples.get()) as u64);
     let Evaluated { evaluation: result, seconds } =
         evaluator.run(&mut *generator, &questions, journal.as_mut(), &bar)?;
     bar.finish();
