@@ -241,7 +241,7 @@ fn squares_of_many_tensors() {
     assert_eq!(SquareSum::default().total(), 0.0);
 }
 
-/// What a sequence says does not depend on what is packed beside it, to the bit.
+/// The output of a sequence has the same bits whatever is packed beside it.
 #[test]
 fn a_sequence_is_the_same_whatever_lies_beside_it() {
     let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 16 };

@@ -351,6 +351,6 @@ fn a_plan_bounds_the_cache_and_refuses_what_cannot_fit() {
     let given = dry_run(&["dry_run.memory_gib=0.001"]).unwrap();
     let refused = given.plan(Some(u64::MAX)).unwrap_err().to_string();
     assert!(refused.contains("`dry_run.memory_gib` is 0.001"), "{refused}");
-    // What a run will say better itself is no matter of its plan.
+    // A value out of range is refused by the run itself, in its own words.
     assert_eq!(MemoryPlan::of(&tables("", &["train.learning_rate=0"]), Path::new("")).unwrap(), None);
 }

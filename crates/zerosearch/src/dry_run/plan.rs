@@ -96,7 +96,7 @@ impl DryRun {
 
 impl MemoryPlan {
     /// The plan of a training run that is about to begin on this machine; `beside` is the folder of the configuration file. `None`
-    /// where the run cannot be sized: what is wrong with its tables is said by the run itself.
+    /// where the run cannot be sized: the run itself then says which table is wrong.
     ///
     /// # Errors
     /// As [`DryRun::plan`].
