@@ -62,9 +62,8 @@ impl DeviceName {
     /// # Errors
     /// When this build cannot drive it, or the machine has none.
     pub fn open(self) -> Result<Device, DeviceError> {
-        match self {
-            Self::Auto => Ok(cuda(0).or_else(|_| gpu_by_wgpu(self)).unwrap_or_else(|_| Device::flex())),
-            Self::Cpu => Ok(Device::flex()),
+        match self.resolved() {
+            Self::Auto | Self::Cpu => Ok(Device::flex()),
             Self::Cuda(index) => cuda(index),
             Self::WebGpu => any_by_wgpu(self),
         }

@@ -6,6 +6,8 @@ use cubecl::client::Client;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
+use super::elementwise::{UNITS, cubes};
+
 /// A GPU, whose kernels run one after another in the order of their calls.
 #[derive(Clone)]
 pub struct Gpu {
@@ -54,14 +56,8 @@ impl Gpu {
     /// Memory of zeros.
     pub fn zeros(&self, words: usize) -> GpuBuffer {
         let buffer = self.empty(words);
-        let (units, cubes) = (256, words.div_ceil(256).clamp(1, 1 << 14));
         unsafe {
-            clear::launch_unchecked(
-                &self.client,
-                CubeCount::Static(cubes as u32, 1, 1),
-                CubeDim::new_1d(units),
-                buffer.arg(),
-            );
+            clear::launch_unchecked(&self.client, cubes(words), CubeDim::new_1d(UNITS as u32), buffer.arg());
         }
         buffer
     }
@@ -71,12 +67,11 @@ impl Gpu {
         if from.is_empty() {
             return;
         }
-        let cubes = from.words.div_ceil(256).min(1 << 14);
         unsafe {
             copy_words::launch_unchecked(
                 &self.client,
-                CubeCount::Static(cubes as u32, 1, 1),
-                CubeDim::new_1d(256),
+                cubes(from.words),
+                CubeDim::new_1d(UNITS as u32),
                 from.arg(),
                 to.arg(),
                 from.words as u32,

@@ -9,6 +9,7 @@
 //! and the function that launches it takes them from the buffers.
 
 mod attention;
+mod elementwise;
 mod embedding;
 mod gpu;
 mod linear;

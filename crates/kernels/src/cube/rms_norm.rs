@@ -2,20 +2,15 @@
 
 use cubecl::prelude::*;
 
-use super::reduction::cube_sum;
+use super::reduction::{UNITS, cube_sum, cubes_of_rows};
 use super::{Gpu, GpuBuffer};
-
-/// Units of a cube, which share a row.
-pub(super) const UNITS: usize = 256;
-/// Cubes at a time, at most; each takes one row after another.
-pub(super) const MOST_CUBES: usize = (1 << 16) - 1;
 
 /// `x / √(mean(x²) + epsilon) · gain` of every row. `x`, `out` `[rows, gain.len()]`.
 pub fn rms_norm(gpu: &Gpu, x: &GpuBuffer, gain: &GpuBuffer, epsilon: f32, rows: usize, out: &GpuBuffer) {
     unsafe {
         normalise::launch_unchecked::<f32, f32>(
             &gpu.client,
-            CubeCount::Static(rows.clamp(1, MOST_CUBES) as u32, 1, 1),
+            cubes_of_rows(rows),
             CubeDim::new_1d(UNITS as u32),
             x.arg(),
             gain.arg(),

@@ -5,7 +5,7 @@ use burn::backend::{Backend, Cube, Dispatch, backend_extension};
 use burn::tensor::{DType, Tensor};
 use cubecl::prelude::*;
 
-use super::elementwise::{UNITS, cubes};
+use super::super::elementwise::{UNITS, cubes};
 use super::tensor::{GpuTensor, arg, elements, is_gpu};
 use crate::AdamWRule;
 use crate::buffer::Contiguous;

@@ -12,8 +12,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Cube, DType};
 use cubecl::prelude::*;
 
+use super::super::elementwise::{UNITS, cubes};
 use super::attention_kernels::{attend, attend_backward, differences, keys_backward};
-use super::elementwise::{UNITS, cubes};
 use super::spans::Tables;
 use super::tensor::{GpuTensor, arg, assert_one_type, empty, empty_like, rows_and_columns, with_type};
 use crate::attention::AttentionOp;

@@ -10,9 +10,8 @@ use burn::backend::{Autodiff, Backend, Cube, DType};
 use burn::tensor::Slice;
 use cubecl::prelude::*;
 
-use super::super::reduction::{cube_max, cube_sum};
-use super::super::rms_norm::{MOST_CUBES, UNITS};
-use super::elementwise::cubes;
+use super::super::elementwise::cubes;
+use super::super::reduction::{UNITS, cube_max, cube_sum, cubes_of_rows};
 use super::tensor::{GpuTensor, arg, assert_one_type, empty, rows_and_columns, with_type};
 use crate::buffer::Contiguous;
 use crate::logprobs::TokenLogprobsOp;
@@ -134,7 +133,7 @@ fn forward(hidden: GpuTensor, head: GpuTensor, targets: GpuTensor) -> Saved {
         with_types!(logits, F, targets, I => unsafe {
             moments::launch_unchecked::<F, I>(
                 &logits.client,
-                CubeCount::Static(block.len().clamp(1, MOST_CUBES) as u32, 1, 1),
+                cubes_of_rows(block.len()),
                 CubeDim::new_1d(UNITS as u32),
                 arg(&logits),
                 arg(&targets),

@@ -6,7 +6,6 @@
 mod adamw;
 mod attention;
 mod attention_kernels;
-mod elementwise;
 mod logprobs;
 mod rms_norm;
 mod rotary;

@@ -3,8 +3,8 @@
 use burn::backend::{Cube, DType};
 use cubecl::prelude::*;
 
-use super::super::reduction::cube_sum;
-use super::super::rms_norm::{MOST_CUBES, UNITS, normalise};
+use super::super::reduction::{MOST_CUBES, UNITS, cube_sum, cubes_of_rows};
+use super::super::rms_norm::normalise;
 use super::tensor::{GpuTensor, arg, assert_one_type, empty, empty_like, rows_and_columns, with_type};
 use crate::buffer::Contiguous;
 use crate::rms_norm::RmsNormKernels;
@@ -20,7 +20,7 @@ impl RmsNormKernels for Cube {
         with_type!(x, F => with_type!(weight, W => unsafe {
             normalise::launch_unchecked::<F, W>(
                 &x.client,
-                CubeCount::Static(rows.clamp(1, MOST_CUBES) as u32, 1, 1),
+                cubes_of_rows(rows),
                 CubeDim::new_1d(UNITS as u32),
                 arg(&x),
                 arg(&weight),
@@ -46,7 +46,7 @@ impl RmsNormKernels for Cube {
         with_type!(x, F => with_type!(weight, W => unsafe {
             backward_rows::launch_unchecked::<F, W>(
                 client,
-                CubeCount::Static(rows.clamp(1, MOST_CUBES) as u32, 1, 1),
+                cubes_of_rows(rows),
                 CubeDim::new_1d(UNITS as u32),
                 arg(&x),
                 arg(&weight),

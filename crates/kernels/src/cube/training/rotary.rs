@@ -3,7 +3,7 @@
 use burn::backend::Cube;
 use cubecl::prelude::*;
 
-use super::elementwise::{UNITS, cubes};
+use super::super::elementwise::{UNITS, cubes};
 use super::tensor::{GpuTensor, arg, assert_one_type, empty_like, rows_and_columns, with_type};
 use crate::buffer::Contiguous;
 use crate::rotary::RotaryKernels;

@@ -4,8 +4,7 @@ use burn::backend::{Cube, DType};
 use burn::tensor::Tensor;
 use cubecl::prelude::*;
 
-use super::super::reduction::cube_sum;
-use super::super::rms_norm::UNITS;
+use super::super::reduction::{UNITS, cube_sum};
 use super::tensor::{GpuTensor, arg, elements, empty, with_type};
 use crate::buffer::Contiguous;
 
@@ -24,13 +23,12 @@ pub(crate) fn square_sum(tensors: Vec<GpuTensor>) -> f64 {
         // The order of the elements does not matter where all of the memory is theirs.
         let x = if x.is_contiguous_buffer() { x.clone() } else { Cube::contiguous(x.clone()) };
         let count = elements(&x);
-        let source = unsafe { BufferArg::from_raw_parts(x.handle.clone(), count.max(1)) };
         with_type!(x, F => unsafe {
             square_parts::launch_unchecked::<F>(
                 &x.client,
                 CubeCount::Static(parts as u32, 1, 1),
                 CubeDim::new_1d(UNITS as u32),
-                source,
+                arg(&x),
                 arg(&sums),
                 count as u32,
                 place as u32,

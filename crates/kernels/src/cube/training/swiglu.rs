@@ -3,7 +3,7 @@
 use burn::backend::Cube;
 use cubecl::prelude::*;
 
-use super::elementwise::{UNITS, cubes};
+use super::super::elementwise::{UNITS, cubes};
 use super::tensor::{GpuTensor, arg, assert_one_type, elements, empty_like, with_type};
 use crate::buffer::Contiguous;
 use crate::swiglu::SwigluKernels;

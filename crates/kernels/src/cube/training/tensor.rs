@@ -5,7 +5,7 @@ use burn::backend::{Cube, DType, DispatchDevice};
 use burn::tensor::{Shape, Tensor};
 use cubecl::prelude::*;
 
-use super::elementwise::{UNITS, cubes};
+use super::super::elementwise::{UNITS, cubes};
 use crate::buffer::Contiguous;
 
 /// A tensor in a GPU's memory.
