@@ -7,8 +7,8 @@ use half::bf16;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zerosearch_kernels::cube::{
-    CacheShape, DrawRule, Gpu, GpuBuffer, HeadNorms, Linear, LinearOutput, LinearParts, PagedRows, Sampler, attend,
-    copy_block, embed, rms_norm, rotate_and_append, select_rows,
+    CacheShape, DrawRule, Gpu, GpuBuffer, GpuStream, HeadNorms, Linear, LinearOutput, LinearParts, PagedRows, Sampler,
+    SplitSums, attend, copy_block, embed, rms_norm, rotate_and_append, select_rows,
 };
 
 fn gpu() -> Gpu {
@@ -241,7 +241,8 @@ impl Sequences {
         let qkv = gpu.upload(&qkv);
         rotate_and_append(gpu, self.shape, &rows, tables.each_ref(), norms.as_ref(), &qkv, &queries, cache);
         let out = unwritten(gpu, rows.rows * self.shape.heads * self.shape.head_dim);
-        attend(gpu, self.shape, &rows, &queries, cache, &out);
+        let memory = SplitSums::new(gpu, self.shape, rows.rows, rows.last);
+        attend(gpu, self.shape, &rows, &queries, cache, &memory, &out);
         gpu.read(&out).unwrap()
     }
 }
@@ -363,4 +364,47 @@ fn draws() {
             );
         }
     }
+}
+
+#[test]
+fn recorded_kernels_compute_what_launched_ones_do() {
+    let (gpu, mut rng) = (gpu(), ChaCha8Rng::seed_from_u64(9));
+    let (inner, outer, rows) = (130, 70, 3);
+    let matrix = gpu.upload(&floats(&mut rng, outer * inner));
+    let linear = Linear::new(&gpu, inner, outer, LinearParts::Stacked, false);
+    linear.fill(&gpu, &[&matrix]);
+    let (x, normed, out) = (gpu.empty(rows * inner), gpu.empty(rows * inner), unwritten(&gpu, rows * outer));
+    let gain = gpu.upload(&floats(&mut rng, inner));
+    let work = || {
+        rms_norm(&gpu, &x, &gain, 1e-5, rows, &normed);
+        linear.forward(&gpu, &normed, rows, LinearOutput::Store, &out);
+    };
+    let stream = GpuStream::new();
+    let recording = stream.enter(|| gpu.record(work)).unwrap();
+    for _ in 0..3 {
+        let values = floats(&mut rng, rows * inner);
+        let bits: Vec<u32> = values.iter().map(|value| value.to_bits()).collect();
+        // From another thread, whose own stream is another.
+        let replayed = std::thread::scope(|scope| {
+            let replayed = scope.spawn(|| {
+                stream.enter(|| {
+                    gpu.write(&x, &bits);
+                    recording.replay().unwrap();
+                    gpu.read(&out).unwrap()
+                })
+            });
+            replayed.join().unwrap()
+        });
+        let (again, launched) = (unwritten(&gpu, rows * inner), unwritten(&gpu, rows * outer));
+        rms_norm(&gpu, &gpu.upload(&values), &gain, 1e-5, rows, &again);
+        linear.forward(&gpu, &again, rows, LinearOutput::Store, &launched);
+        assert_eq!(replayed, gpu.read(&launched).unwrap());
+    }
+    // A write may be shorter than the buffer, and a part of a buffer is in its memory.
+    let buffer = gpu.upload_words(&[7; 200]);
+    gpu.write(&buffer, &[1, 2]);
+    gpu.write(&buffer.part(128, 2), &[3, 4]);
+    assert_eq!(gpu.read_words(&buffer).unwrap()[..4], [1, 2, 7, 7]);
+    assert_eq!(gpu.read_words(&buffer).unwrap()[127..131], [7, 3, 4, 7]);
+    assert_eq!(gpu.read_words(&buffer.part(128, 3)).unwrap(), [3, 4, 7]);
 }

@@ -64,29 +64,42 @@ pub struct PagedRows {
     pub tables: GpuBuffer,
     /// The blocks that a line of the table has room for.
     pub width: usize,
-    /// The greatest of the positions.
+    /// The greatest of the positions, or more.
     pub last: usize,
 }
 
-impl PagedRows {
-    fn splits(&self) -> usize {
-        self.last / SPLIT + 1
+/// Memory for what the splits of [`attend`] compute before they are added.
+#[derive(Clone, Debug)]
+pub struct SplitSums {
+    sums: GpuBuffer,
+    weights: GpuBuffer,
+}
+
+impl SplitSums {
+    /// Enough for rows up to position `last`.
+    pub fn new(gpu: &Gpu, shape: CacheShape, rows: usize, last: usize) -> Self {
+        let parts = rows * shape.heads * splits(last);
+        Self { sums: gpu.empty(parts * shape.padded()), weights: gpu.empty(parts * 2) }
     }
 }
 
+/// Splits of a cache up to a position.
+fn splits(last: usize) -> usize {
+    last / SPLIT + 1
+}
+
 /// Attention of every row to the positions of its sequence up to its own. `queries` `[rows, heads, padded]`, `out`
-/// `[rows, heads · head_dim]`.
+/// `[rows, heads · head_dim]`; `memory`: for at least these rows and this position.
 pub fn attend(
     gpu: &Gpu,
     shape: CacheShape,
     rows: &PagedRows,
     queries: &GpuBuffer,
     [keys, values]: [&GpuBuffer; 2],
+    SplitSums { sums, weights }: &SplitSums,
     out: &GpuBuffer,
 ) {
-    let splits = rows.splits();
-    let parts = rows.rows * shape.heads * splits;
-    let (sums, weights) = (gpu.empty(parts * shape.padded()), gpu.empty(parts * 2));
+    let splits = splits(rows.last);
     unsafe {
         attend_split::launch_unchecked(
             &gpu.client,

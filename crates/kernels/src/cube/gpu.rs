@@ -2,6 +2,7 @@
 
 use burn::backend::{Cube, DType, DispatchDevice};
 use burn::tensor::{Device, Tensor};
+use cubecl::bytes::Bytes;
 use cubecl::client::Client;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
@@ -79,6 +80,17 @@ impl Gpu {
         }
     }
 
+    /// Writes whole numbers over the beginning of a buffer, which is at least as long.
+    pub fn write(&self, buffer: &GpuBuffer, words: &[u32]) {
+        // What is written must be as long as the memory that it is written to.
+        self.client.write(&buffer.part(0, words.len()).handle, Bytes::from_elems(words.to_vec()));
+    }
+
+    /// Waits for all kernels of the present stream. A kernel that failed shows when what it wrote is [read](Self::read).
+    pub fn wait(&self) {
+        let _ = cubecl::future::block_on(self.client.sync());
+    }
+
     /// Gives memory that no buffer holds back to the device.
     pub fn give_memory_back(&self) {
         // A device that cannot do so now keeps the memory for the next buffers.
@@ -110,6 +122,14 @@ impl GpuBuffer {
         let words = tensor.meta.shape().num_elements();
         let fits = tensor.dtype == DType::F32 && tensor.is_contiguous();
         fits.then_some(Self { handle: tensor.handle, words })
+    }
+
+    /// The numbers from `first` on, in the same memory. `first` is a multiple of 64.
+    pub fn part(&self, first: usize, words: usize) -> Self {
+        assert!(first.is_multiple_of(64) && first + words <= self.words, "GpuBuffer: no {words} at {first}");
+        let bytes = |words: usize| (words * size_of::<f32>()) as u64;
+        let handle = self.handle.clone().offset_start(bytes(first)).offset_end(bytes(self.words - first - words));
+        Self { handle, words }
     }
 
     /// How many numbers it holds.

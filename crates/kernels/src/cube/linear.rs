@@ -108,6 +108,11 @@ impl Linear {
         self.bias = bias;
     }
 
+    /// The vector that is added.
+    pub fn bias(&self) -> Option<&GpuBuffer> {
+        self.bias.as_ref()
+    }
+
     /// Width of its output.
     pub fn outer(&self) -> usize {
         self.outer

@@ -27,6 +27,9 @@ const STATISTICS: usize = 4;
 /// mass.
 const CUT: usize = 4;
 
+/// Words of one drawn token: itself and two log-probabilities.
+const DRAWN: usize = 4;
+
 /// How a token is drawn from one row of logits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DrawRule {
@@ -62,6 +65,15 @@ pub struct Sampler {
     pub vocabulary: usize,
 }
 
+/// Memory for the draws of some rows.
+#[derive(Clone, Debug)]
+pub struct DrawMemory {
+    statistics: GpuBuffer,
+    cuts: GpuBuffer,
+    masses: GpuBuffer,
+    drawn: GpuBuffer,
+}
+
 impl Sampler {
     /// One token for every row of `logits` (`[rules, vocabulary]`).
     ///
@@ -71,7 +83,14 @@ impl Sampler {
         if rules.is_empty() {
             return Ok(Vec::new());
         }
-        let tiles = self.vocabulary.div_ceil(TILE);
+        let [words, banned] = self.encode(rules);
+        let memory = self.memory(gpu, rules.len());
+        self.launch(gpu, logits, rules.len(), [&gpu.upload_words(&words), &gpu.upload_words(&banned)], &memory);
+        self.read(gpu, rules.len(), &memory)
+    }
+
+    /// Rules as the kernels read them, `[rules, 8]`, and the tokens that they ban.
+    pub fn encode(&self, rules: &[DrawRule]) -> [Vec<u32>; 2] {
         let mut words = Vec::with_capacity(rules.len() * RULE);
         let mut banned = Vec::new();
         for rule in rules {
@@ -87,12 +106,33 @@ impl Sampler {
             ]);
             banned.extend_from_slice(&rule.banned);
         }
+        // A buffer is never empty.
         banned.push(0);
-        let (words, banned) = (gpu.upload_words(&words), gpu.upload_words(&banned));
-        let (statistics, cuts) = (gpu.empty(rules.len() * tiles * STATISTICS), gpu.empty(rules.len() * CUT));
-        let (masses, drawn) = (gpu.empty(rules.len() * tiles), gpu.empty(rules.len() * 4));
-        let all_tiles = CubeCount::Static(tiles as u32, rules.len() as u32, 1);
-        let all_rows = CubeCount::Static(rules.len() as u32, 1, 1);
+        [words, banned]
+    }
+
+    /// Memory for the draws of this many rows.
+    pub fn memory(&self, gpu: &Gpu, rows: usize) -> DrawMemory {
+        let tiles = self.vocabulary.div_ceil(TILE);
+        DrawMemory {
+            statistics: gpu.empty(rows * tiles * STATISTICS),
+            cuts: gpu.empty(rows * CUT),
+            masses: gpu.empty(rows * tiles),
+            drawn: gpu.empty(rows * DRAWN),
+        }
+    }
+
+    /// Launches the draws of the first rows of `logits`, by rules as [`encode`](Self::encode) writes them.
+    pub fn launch(
+        &self,
+        gpu: &Gpu,
+        logits: &GpuBuffer,
+        rows: usize,
+        [rules, banned]: [&GpuBuffer; 2],
+        DrawMemory { statistics, cuts, masses, drawn }: &DrawMemory,
+    ) {
+        let all_tiles = CubeCount::Static(self.vocabulary.div_ceil(TILE) as u32, rows as u32, 1);
+        let all_rows = CubeCount::Static(rows as u32, 1, 1);
         let units = CubeDim::new_1d(UNITS as u32);
         let vocabulary = self.vocabulary as u32;
         unsafe {
@@ -101,7 +141,7 @@ impl Sampler {
                 all_tiles.clone(),
                 units,
                 logits.arg(),
-                words.arg(),
+                rules.arg(),
                 banned.arg(),
                 statistics.arg(),
                 vocabulary,
@@ -111,7 +151,7 @@ impl Sampler {
                 all_rows.clone(),
                 units,
                 logits.arg(),
-                words.arg(),
+                rules.arg(),
                 banned.arg(),
                 statistics.arg(),
                 cuts.arg(),
@@ -122,7 +162,7 @@ impl Sampler {
                 all_tiles,
                 units,
                 logits.arg(),
-                words.arg(),
+                rules.arg(),
                 banned.arg(),
                 cuts.arg(),
                 masses.arg(),
@@ -133,7 +173,7 @@ impl Sampler {
                 all_rows,
                 units,
                 logits.arg(),
-                words.arg(),
+                rules.arg(),
                 banned.arg(),
                 statistics.arg(),
                 cuts.arg(),
@@ -142,12 +182,18 @@ impl Sampler {
                 vocabulary,
             );
         }
-        let drawn = gpu.read_words(&drawn)?;
+    }
+
+    /// Waits for the draws of the first rows.
+    ///
+    /// # Errors
+    /// When a kernel failed, be it one that computed the logits.
+    pub fn read(&self, gpu: &Gpu, rows: usize, memory: &DrawMemory) -> Result<Vec<Drawn>, GpuError> {
         let token = |words: &[u32]| Drawn {
             token: words[0],
             logprob: f32::from_bits(words[1]),
             sampling_logprob: f32::from_bits(words[2]),
         };
-        Ok(drawn.chunks_exact(4).map(token).collect())
+        Ok(gpu.read_words(&memory.drawn)?.chunks_exact(DRAWN).take(rows).map(token).collect())
     }
 }

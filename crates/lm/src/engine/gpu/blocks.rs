@@ -14,7 +14,7 @@ pub(super) struct Store {
     shape: CacheShape,
     layers: Vec<[GpuBuffer; 2]>,
     layer_count: usize,
-    /// Blocks that there is room for.
+    /// Blocks that there is room for, beside a spare one.
     capacity: usize,
     /// Whether a sequence or the tree of prefixes holds a block.
     used: Vec<bool>,
@@ -40,22 +40,29 @@ impl Store {
         2 * self.layer_count * self.shape.block() * size_of::<f32>()
     }
 
-    /// Makes room for the blocks of these rows.
-    pub(super) fn hold(&mut self, gpu: &Gpu, rows: &[Rows<'_>]) {
+    /// A block that no sequence has.
+    pub(super) fn spare(&self) -> u32 {
+        self.capacity as u32
+    }
+
+    /// Makes room for the blocks of these rows. Whether all of them moved.
+    pub(super) fn hold(&mut self, gpu: &Gpu, rows: &[Rows<'_>]) -> bool {
         let blocks = rows.iter().flat_map(|rows| rows.blocks).map(|block| block.index());
-        let Some(last) = blocks.clone().max() else { return };
+        let Some(last) = blocks.clone().max() else { return false };
         if self.used.len() <= last {
             self.used.resize(last + 1, false);
         }
         blocks.for_each(|block| self.used[block] = true);
-        self.reach(gpu, last + 1);
+        self.reach(gpu, last + 1)
     }
 
-    pub(super) fn copy(&mut self, gpu: &Gpu, from: BlockId, to: BlockId) {
-        self.reach(gpu, from.index().max(to.index()) + 1);
+    /// Copies a block. Whether all of them moved.
+    pub(super) fn copy(&mut self, gpu: &Gpu, from: BlockId, to: BlockId) -> bool {
+        let moved = self.reach(gpu, from.index().max(to.index()) + 1);
         for buffer in self.layers.iter().flatten() {
             copy_block(gpu, self.shape, buffer, from.index(), to.index());
         }
+        moved
     }
 
     pub(super) fn free(&mut self, block: BlockId) {
@@ -71,13 +78,13 @@ impl Store {
         }
     }
 
-    /// Room for this many blocks, half as many again as there were where that is more.
-    fn reach(&mut self, gpu: &Gpu, blocks: usize) {
+    /// Makes room for this many blocks, half as many again as there were where that is more. Whether all of them moved.
+    fn reach(&mut self, gpu: &Gpu, blocks: usize) -> bool {
         if blocks <= self.capacity {
-            return;
+            return false;
         }
         let capacity = blocks.max(self.capacity * 3 / 2).max(FIRST);
-        let words = capacity * self.shape.block();
+        let words = (capacity + 1) * self.shape.block();
         // One layer after another, so that only one has its memory twice.
         self.layers.resize_with(self.layer_count, || [gpu.empty(0), gpu.empty(0)]);
         for buffer in self.layers.iter_mut().flatten() {
@@ -86,5 +93,6 @@ impl Store {
             *buffer = larger;
         }
         self.capacity = capacity;
+        true
     }
 }

@@ -1,13 +1,13 @@
 //! The forward pass on a GPU, some tokens of many sequences at a time.
 
 use zerosearch_kernels::cube::{
-    Gpu, GpuBuffer, LinearOutput, PagedRows, attend, embed, rms_norm, rotate_and_append, select_rows,
+    CacheShape, DrawMemory, Gpu, GpuBuffer, LinearOutput, PagedRows, Sampler, SplitSums, attend, embed, rms_norm,
+    rotate_and_append, select_rows,
 };
 
 use super::blocks::Store;
 use super::weights::DeviceNetwork;
 use crate::ModelConfig;
-use crate::engine::Rows;
 
 /// Cosines and sines of the first positions, `[positions, head_dim / 2]` each.
 #[derive(Default)]
@@ -17,96 +17,121 @@ pub(super) struct RotaryTables {
 }
 
 impl RotaryTables {
-    /// Makes them reach to a position, twice as far as they did where that is further.
-    pub(super) fn reach(&mut self, gpu: &Gpu, config: &ModelConfig, end: usize) {
-        if end > self.positions || self.tables.is_none() {
+    /// Makes them reach to a position, twice as far as they did where that is further. Whether they are others now.
+    pub(super) fn reach(&mut self, gpu: &Gpu, config: &ModelConfig, end: usize) -> bool {
+        let short = end > self.positions || self.tables.is_none();
+        if short {
             let positions = end.next_power_of_two().max(256);
             let (cos, sin) = config.rotary_tables(0..positions);
             (self.positions, self.tables) = (positions, Some([gpu.upload(&cos), gpu.upload(&sin)]));
         }
+        short
     }
 }
 
-/// The sequences that a step computes and the blocks that it reads.
-pub(super) struct Step<'a> {
+/// A step as the kernels read it.
+pub(super) struct StepInputs {
+    /// The token of every row.
+    pub(super) tokens: GpuBuffer,
+    /// Every row's place in the caches.
+    pub(super) paged: PagedRows,
+    /// The rows behind which a token is drawn; `None`: all of them.
+    pub(super) drawing: Option<GpuBuffer>,
+    /// Rules of the draws, and the tokens that they ban (see [`Sampler::encode`]).
+    pub(super) rules: [GpuBuffer; 2],
+}
+
+impl StepInputs {
+    pub(super) fn draws(&self) -> usize {
+        self.drawing.as_ref().map_or(self.paged.rows, GpuBuffer::len)
+    }
+}
+
+/// Activations of a step.
+pub(super) struct Workspace {
+    x: GpuBuffer,
+    normed: GpuBuffer,
+    qkv: GpuBuffer,
+    queries: GpuBuffer,
+    attended: GpuBuffer,
+    splits: SplitSums,
+    gated: GpuBuffer,
+    chosen: GpuBuffer,
+    logits: GpuBuffer,
+    pub(super) drawn: DrawMemory,
+}
+
+impl Workspace {
+    /// Memory for a step of so many rows up to position `last`, with so many draws.
+    pub(super) fn new(
+        gpu: &Gpu,
+        config: &ModelConfig,
+        shape: CacheShape,
+        rows: usize,
+        last: usize,
+        draws: usize,
+    ) -> Self {
+        let c = config;
+        Self {
+            x: gpu.empty(rows * c.hidden_size),
+            normed: gpu.empty(rows * c.hidden_size),
+            qkv: gpu.empty(rows * (c.heads + 2 * c.kv_heads) * c.head_dim),
+            queries: gpu.empty(rows * c.heads * shape.padded()),
+            attended: gpu.empty(rows * c.heads * c.head_dim),
+            splits: SplitSums::new(gpu, shape, rows, last),
+            gated: gpu.empty(rows * c.intermediate_size),
+            chosen: gpu.empty(draws * c.hidden_size),
+            logits: gpu.empty(draws * c.vocab_size),
+            drawn: Sampler { vocabulary: c.vocab_size }.memory(gpu, draws),
+        }
+    }
+}
+
+/// The model that a step runs through and the blocks that it reads.
+#[derive(Clone, Copy)]
+pub(super) struct Pass<'a> {
     pub(super) gpu: &'a Gpu,
     pub(super) config: &'a ModelConfig,
+    pub(super) weights: &'a DeviceNetwork,
     pub(super) store: &'a Store,
     pub(super) rotary: &'a RotaryTables,
-    pub(super) rows: &'a [Rows<'a>],
 }
 
-impl Step<'_> {
-    /// Takes every sequence's tokens through the network, keys and values into their blocks. The logits of the draws, in their
-    /// order, `[draws, vocab]`.
-    pub(super) fn run(&self, weights: &DeviceNetwork) -> GpuBuffer {
-        let (gpu, c) = (self.gpu, self.config);
-        let paged = self.paged();
+impl Pass<'_> {
+    /// Takes every row through the network, keys and values into their blocks, and draws the tokens that are asked for.
+    /// Launches kernels, and does nothing else.
+    pub(super) fn launch(&self, inputs: &StepInputs, work: &Workspace) {
+        let Self { gpu, config: c, weights, .. } = *self;
+        let Some(tables) = &self.rotary.tables else { return };
+        let (shape, paged) = (self.store.shape(), &inputs.paged);
         let rows = paged.rows;
-        let tokens: Vec<u32> = self.rows.iter().flat_map(|rows| rows.tokens).copied().collect();
-        let x = gpu.empty(rows * c.hidden_size);
-        let normed = gpu.empty(rows * c.hidden_size);
-        let qkv = gpu.empty(rows * (c.heads + 2 * c.kv_heads) * c.head_dim);
-        let queries = gpu.empty(rows * c.heads * self.store.shape().padded());
-        let attended = gpu.empty(rows * c.heads * c.head_dim);
-        let gated = gpu.empty(rows * c.intermediate_size);
-        embed(gpu, &weights.embedding, &gpu.upload_words(&tokens), rows, &x);
-        let Some(tables) = &self.rotary.tables else { return gpu.empty(0) };
+        embed(gpu, &weights.embedding, &inputs.tokens, rows, &work.x);
         for (index, layer) in weights.layers.iter().enumerate() {
             let cache = self.store.layer(index);
-            rms_norm(gpu, &x, &layer.input_norm, c.rms_norm_eps as f32, rows, &normed);
-            layer.qkv.forward(gpu, &normed, rows, LinearOutput::Store, &qkv);
-            let (shape, norms) = (self.store.shape(), layer.head_norms.as_ref());
-            rotate_and_append(gpu, shape, &paged, tables.each_ref(), norms, &qkv, &queries, cache);
-            attend(gpu, shape, &paged, &queries, cache, &attended);
-            layer.o.forward(gpu, &attended, rows, LinearOutput::Add, &x);
-            rms_norm(gpu, &x, &layer.post_norm, c.rms_norm_eps as f32, rows, &normed);
-            layer.gate_up.forward(gpu, &normed, rows, LinearOutput::Gated, &gated);
-            layer.down.forward(gpu, &gated, rows, LinearOutput::Add, &x);
+            rms_norm(gpu, &work.x, &layer.input_norm, c.rms_norm_eps as f32, rows, &work.normed);
+            layer.qkv.forward(gpu, &work.normed, rows, LinearOutput::Store, &work.qkv);
+            let norms = layer.head_norms.as_ref();
+            rotate_and_append(gpu, shape, paged, tables.each_ref(), norms, &work.qkv, &work.queries, cache);
+            attend(gpu, shape, paged, &work.queries, cache, &work.splits, &work.attended);
+            layer.o.forward(gpu, &work.attended, rows, LinearOutput::Add, &work.x);
+            rms_norm(gpu, &work.x, &layer.post_norm, c.rms_norm_eps as f32, rows, &work.normed);
+            layer.gate_up.forward(gpu, &work.normed, rows, LinearOutput::Gated, &work.gated);
+            layer.down.forward(gpu, &work.gated, rows, LinearOutput::Add, &work.x);
         }
-        self.logits(weights, &x)
-    }
-
-    /// Every row's place in the caches.
-    fn paged(&self) -> PagedRows {
-        let (mut positions, mut sequences) = (Vec::new(), Vec::new());
-        let width = self.rows.iter().map(|rows| rows.blocks.len()).max().unwrap_or(0);
-        let mut tables = vec![0; width * self.rows.len()];
-        for (sequence, rows) in self.rows.iter().enumerate() {
-            positions.extend((rows.start..rows.start + rows.tokens.len()).map(|position| position as u32));
-            sequences.resize(positions.len(), sequence as u32);
-            let line = tables[sequence * width..].iter_mut();
-            line.zip(rows.blocks).for_each(|(entry, block)| *entry = block.0);
-        }
-        PagedRows {
-            rows: positions.len(),
-            last: positions.iter().max().map_or(0, |last| *last as usize),
-            positions: self.gpu.upload_words(&positions),
-            sequences: self.gpu.upload_words(&sequences),
-            tables: self.gpu.upload_words(&tables),
-            width,
-        }
-    }
-
-    fn logits(&self, weights: &DeviceNetwork, x: &GpuBuffer) -> GpuBuffer {
-        let (gpu, c) = (self.gpu, self.config);
-        let mut end = 0;
-        let mut last = Vec::new();
-        for rows in self.rows {
-            end += rows.tokens.len();
-            if rows.draw.is_some() {
-                last.push(end as u32 - 1);
-            }
-        }
-        let draws = last.len();
-        let logits = gpu.empty(draws * c.vocab_size);
+        let draws = inputs.draws();
         if draws > 0 {
-            let (chosen, normed) = (gpu.empty(draws * c.hidden_size), gpu.empty(draws * c.hidden_size));
-            select_rows(gpu, x, c.hidden_size, &gpu.upload_words(&last), &chosen);
-            rms_norm(gpu, &chosen, &weights.norm, c.rms_norm_eps as f32, draws, &normed);
+            let last = match &inputs.drawing {
+                Some(drawing) => {
+                    select_rows(gpu, &work.x, c.hidden_size, drawing, &work.chosen);
+                    &work.chosen
+                }
+                None => &work.x,
+            };
+            rms_norm(gpu, last, &weights.norm, c.rms_norm_eps as f32, draws, &work.normed);
             let head = weights.head.as_ref().unwrap_or(&weights.embedding);
-            head.forward(gpu, &normed, draws, LinearOutput::Store, &logits);
+            head.forward(gpu, &work.normed, draws, LinearOutput::Store, &work.logits);
+            let sampler = Sampler { vocabulary: c.vocab_size };
+            sampler.launch(gpu, &work.logits, draws, inputs.rules.each_ref(), &work.drawn);
         }
-        logits
     }
 }

@@ -51,12 +51,12 @@ impl DeviceNetwork {
         }
     }
 
-    /// Takes weights, in the memory of the present ones.
+    /// Takes weights, in the memory of the present ones, to which recorded steps refer.
     pub(super) fn fill(&mut self, gpu: &Gpu, weights: &Network<Source<'_>>) {
         let Network { embedding, layers, norm, head } = weights;
         self.embedding.fill(gpu, &[&upload(gpu, embedding)]);
         self.layers.iter_mut().zip(layers).for_each(|(layer, weights)| layer.fill(gpu, weights));
-        self.norm = own(gpu, norm);
+        keep(gpu, norm, &self.norm);
         if let (Some(own), Some(head)) = (&self.head, head) {
             own.fill(gpu, &[&upload(gpu, head)]);
         }
@@ -67,15 +67,20 @@ impl DeviceLayer {
     fn fill(&mut self, gpu: &Gpu, weights: &Layer<Source<'_>>) {
         let Layer { input_norm, attention, post_norm, mlp: Mlp { gate, up, down } } = weights;
         let Attention { q, k, v, q_norm, k_norm, o } = attention;
-        self.input_norm = own(gpu, input_norm);
+        keep(gpu, input_norm, &self.input_norm);
         fill(gpu, &mut self.qkv, &[q, k, v]);
-        self.head_norms = q_norm.as_ref().zip(k_norm.as_ref()).map(|(query, key)| HeadNorms {
-            query: own(gpu, query),
-            key: own(gpu, key),
-            epsilon: self.epsilon,
-        });
+        if let (Some(query), Some(key)) = (q_norm, k_norm) {
+            let (query, key) = (upload(gpu, query), upload(gpu, key));
+            let norms = self.head_norms.get_or_insert_with(|| HeadNorms {
+                query: gpu.empty(query.len()),
+                key: gpu.empty(key.len()),
+                epsilon: self.epsilon,
+            });
+            gpu.copy(&query, &norms.query);
+            gpu.copy(&key, &norms.key);
+        }
         fill(gpu, &mut self.o, &[o]);
-        self.post_norm = own(gpu, post_norm);
+        keep(gpu, post_norm, &self.post_norm);
         fill(gpu, &mut self.gate_up, &[gate, up]);
         fill(gpu, &mut self.down, &[down]);
     }
@@ -87,7 +92,11 @@ fn fill(gpu: &Gpu, linear: &mut Linear, projections: &[&Projection<Source<'_>>])
     linear.fill(gpu, &matrices.iter().collect::<Vec<_>>());
     let biases = projections.iter().filter_map(|projection| projection.bias.as_ref());
     let biases: Vec<f32> = biases.flat_map(|bias| bias.values().into_owned()).collect();
-    linear.set_bias((!biases.is_empty()).then(|| gpu.upload(&biases)));
+    if let Some(present) = linear.bias() {
+        gpu.copy(&gpu.upload(&biases), present);
+    } else if !biases.is_empty() {
+        linear.set_bias(Some(gpu.upload(&biases)));
+    }
 }
 
 /// The values where a decoder on this device has them, else a copy.
@@ -95,10 +104,7 @@ fn upload(gpu: &Gpu, source: &Source<'_>) -> GpuBuffer {
     source.on_gpu().unwrap_or_else(|| gpu.upload(&source.values()))
 }
 
-/// A copy of the values, which an optimizer's next step does not change.
-fn own(gpu: &Gpu, source: &Source<'_>) -> GpuBuffer {
-    let values = upload(gpu, source);
-    let copy = gpu.empty(values.len());
-    gpu.copy(&values, &copy);
-    copy
+/// Copies the values to memory of its own, which an optimizer's next step does not change.
+fn keep(gpu: &Gpu, source: &Source<'_>, own: &GpuBuffer) {
+    gpu.copy(&upload(gpu, source), own);
 }
