@@ -13,6 +13,7 @@ use zerosearch::Failure;
 use zerosearch::algorithms::AlgorithmConfig;
 use zerosearch::config::Tables;
 use zerosearch::device::DeviceName;
+use zerosearch::dry_run::MemoryPlan;
 use zerosearch::metrics::say;
 use zerosearch::pipeline::{Pipeline, PipelineConfig, PipelineEnd, SummaryScores, world_material};
 
@@ -61,6 +62,11 @@ fn main() -> Result<(), Failure> {
     if arguments.small {
         config = config.shortened();
         material = material.shortened();
+    }
+
+    if let Some(plan) = MemoryPlan::of_pipeline(&config, &arguments.model, &material.train, arguments.device)? {
+        say(plan.to_string());
+        plan.apply(&mut config.train);
     }
 
     let interrupted = interrupt::on_ctrl_c()?;

@@ -15,7 +15,7 @@ use zerosearch::Failure;
 use zerosearch::config::{EngineConfig, Tables};
 use zerosearch::data::read_questions;
 use zerosearch::device::DeviceName;
-use zerosearch::dry_run::{DryRun, KvCache, MemoryPlan};
+use zerosearch::dry_run::{DryRun, MemoryPlan};
 use zerosearch::eval::Strategy;
 use zerosearch::files::{prepare_file, prepare_folder, write_atomic};
 use zerosearch::generate::Ledger;
@@ -75,9 +75,7 @@ fn main() -> Result<(), Failure> {
     // Before anything is loaded.
     if let Some(plan) = MemoryPlan::of(&tables, arguments.beside()).map_err(|error| failed(error.to_string()))? {
         say(plan.to_string());
-        if let KvCache::Bounded(bytes) = plan.kv_cache {
-            tables.train.kv_cache_memory_bytes = Some(bytes);
-        }
+        plan.apply(&mut tables.train);
     }
     let config = tables.into_run().map_err(failed)?;
     let device = config.device.open()?;

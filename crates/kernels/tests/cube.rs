@@ -7,8 +7,8 @@ use half::bf16;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zerosearch_kernels::cube::{
-    CacheShape, DrawRule, Gpu, GpuBuffer, GpuStream, HeadNorms, Linear, LinearOutput, LinearParts, PagedRows, Sampler,
-    SplitSums, attend, copy_block, embed, rms_norm, rotate_and_append, select_rows,
+    CacheShape, DrawRule, Gpu, GpuBuffer, GpuStream, HeadNorms, Linear, LinearOutput, LinearParts, PagedRows,
+    ProductPath, Sampler, SplitSums, attend, copy_block, embed, rms_norm, rotate_and_append, select_rows,
 };
 
 fn gpu() -> Gpu {
@@ -51,25 +51,42 @@ fn norms() {
     }
 }
 
-/// `[rows, outer]` in f64.
-fn products(matrix: &[f32], x: &[f32], inner: usize, to_bf16: bool) -> Vec<f64> {
-    let dot = |row: &[f32], x: &[f32]| row.iter().zip(x).map(|(w, x)| rounded(*w, to_bf16) * f64::from(*x)).sum();
+/// The paths of products on this device, and whether their weights are in bf16.
+fn paths(gpu: &Gpu) -> Vec<(ProductPath, bool)> {
+    let tensor_cores = [ProductPath::EmulatedTensorCores, ProductPath::of(gpu, true)];
+    let mut paths = vec![(ProductPath::Units, false), (ProductPath::Units, true)];
+    paths.extend(tensor_cores.into_iter().filter(|path| *path != ProductPath::Units).map(|path| (path, true)));
+    paths
+}
+
+/// `[rows, outer]` in f64. Tensor cores round the rows as well.
+fn products(matrix: &[f32], x: &[f32], inner: usize, (path, to_bf16): (ProductPath, bool)) -> Vec<f64> {
+    let round = path != ProductPath::Units;
+    let dot = |row: &[f32], x: &[f32]| row.iter().zip(x).map(|(w, x)| rounded(*w, to_bf16) * rounded(*x, round)).sum();
     x.chunks(inner).flat_map(|x| matrix.chunks(inner).map(move |row| dot(row, x))).collect()
 }
 
 #[test]
 fn products_of_rows() {
     let (gpu, mut rng) = (gpu(), ChaCha8Rng::seed_from_u64(2));
-    for (inner, outers, rows) in
-        [(64, vec![32], 1), (576, vec![192, 64, 64], 3), (7, vec![5], 20), (130, vec![33, 1], 9), (300, vec![64], 17)]
-    {
-        for (with_bias, to_bf16) in [(false, false), (true, false), (false, true)] {
-            let what = format!("{inner} to {outers:?}, {rows} rows, bias {with_bias}, bf16 {to_bf16}");
+    for (inner, outers, rows) in [
+        (64, vec![32], 1),
+        (576, vec![192, 64, 64], 3),
+        (7, vec![5], 20),
+        (130, vec![33, 1], 9),
+        (300, vec![64], 17),
+        (50, vec![40], 70),
+        // Many outputs leave a tile to fewer units.
+        (40, vec![6_400], 2),
+        (40, vec![14_001], 2),
+    ] {
+        for ((path, to_bf16), with_bias) in paths(&gpu).into_iter().zip([false, true].into_iter().cycle()) {
+            let what = format!("{inner} to {outers:?}, {rows} rows, bias {with_bias}, {path:?}, bf16 {to_bf16}");
             let outer: usize = outers.iter().sum();
             let matrix = floats(&mut rng, outer * inner);
             let (x, bias, present) =
                 (floats(&mut rng, rows * inner), floats(&mut rng, outer), floats(&mut rng, rows * outer));
-            let mut linear = Linear::new(&gpu, inner, outer, LinearParts::Stacked, to_bf16);
+            let mut linear = Linear::on(&gpu, path, inner, outer, LinearParts::Stacked, to_bf16);
             let mut rest = &matrix[..];
             let parts: Vec<GpuBuffer> = outers
                 .iter()
@@ -81,23 +98,25 @@ fn products_of_rows() {
                 .collect();
             linear.fill(&gpu, &parts.iter().collect::<Vec<_>>());
             linear.set_bias(with_bias.then(|| gpu.upload(&bias)));
+            let memory = Linear::rounded(&gpu, rows, inner);
             let stored = unwritten(&gpu, rows * outer);
-            linear.forward(&gpu, &gpu.upload(&x), rows, LinearOutput::Store, &stored);
+            linear.forward(&gpu, &gpu.upload(&x), rows, LinearOutput::Store, &memory, &stored);
             let stored = gpu.read(&stored).unwrap();
-            let mut expected = products(&matrix, &x, inner, to_bf16);
+            let mut expected = products(&matrix, &x, inner, (path, to_bf16));
             if with_bias {
                 expected.iter_mut().zip(bias.iter().cycle()).for_each(|(y, bias)| *y += f64::from(*bias));
             }
             assert_close(&stored, &expected, &what);
 
             let added = gpu.upload(&present);
-            linear.forward(&gpu, &gpu.upload(&x), rows, LinearOutput::Add, &added);
+            linear.forward(&gpu, &gpu.upload(&x), rows, LinearOutput::Add, &memory, &added);
             expected.iter_mut().zip(&present).for_each(|(y, present)| *y += f64::from(*present));
             assert_close(&gpu.read(&added).unwrap(), &expected, &what);
 
             for row in [0, rows - 1] {
                 let alone = unwritten(&gpu, outer);
-                linear.forward(&gpu, &gpu.upload(&x[row * inner..][..inner]), 1, LinearOutput::Store, &alone);
+                let x = gpu.upload(&x[row * inner..][..inner]);
+                linear.forward(&gpu, &x, 1, LinearOutput::Store, &memory, &alone);
                 assert_eq!(gpu.read(&alone).unwrap(), stored[row * outer..][..outer], "{what}, row {row} alone");
             }
         }
@@ -107,26 +126,28 @@ fn products_of_rows() {
 #[test]
 fn gated_products() {
     let (gpu, mut rng) = (gpu(), ChaCha8Rng::seed_from_u64(3));
-    for (inner, width, rows, with_bias, to_bf16) in
-        [(64, 48, 2, false, false), (20, 7, 10, true, false), (20, 40, 6, true, true)]
-    {
-        let [gate, up] = [(); 2].map(|()| floats(&mut rng, width * inner));
-        let x = floats(&mut rng, rows * inner);
-        let bias = floats(&mut rng, 2 * width);
-        let mut linear = Linear::new(&gpu, inner, 2 * width, LinearParts::Gated, to_bf16);
-        linear.set_bias(with_bias.then(|| gpu.upload(&bias)));
-        linear.fill(&gpu, &[&gpu.upload(&gate), &gpu.upload(&up)]);
-        let out = unwritten(&gpu, rows * width);
-        linear.forward(&gpu, &gpu.upload(&x), rows, LinearOutput::Gated, &out);
-        let [gates, ups] = [(&gate, &bias[..width]), (&up, &bias[width..])].map(|(matrix, bias)| {
-            let mut products = products(matrix, &x, inner, to_bf16);
-            if with_bias {
-                products.iter_mut().zip(bias.iter().cycle()).for_each(|(y, bias)| *y += f64::from(*bias));
-            }
-            products
-        });
-        let expected: Vec<f64> = gates.iter().zip(ups).map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up).collect();
-        assert_close(&gpu.read(&out).unwrap(), &expected, &format!("{inner} to {width}"));
+    for (inner, width, rows, with_bias) in [(64, 48, 2, false), (20, 7, 10, true), (20, 40, 6, true)] {
+        for (path, to_bf16) in paths(&gpu) {
+            let [gate, up] = [(); 2].map(|()| floats(&mut rng, width * inner));
+            let x = floats(&mut rng, rows * inner);
+            let bias = floats(&mut rng, 2 * width);
+            let mut linear = Linear::on(&gpu, path, inner, 2 * width, LinearParts::Gated, to_bf16);
+            linear.set_bias(with_bias.then(|| gpu.upload(&bias)));
+            linear.fill(&gpu, &[&gpu.upload(&gate), &gpu.upload(&up)]);
+            let out = unwritten(&gpu, rows * width);
+            let memory = Linear::rounded(&gpu, rows, inner);
+            linear.forward(&gpu, &gpu.upload(&x), rows, LinearOutput::Gated, &memory, &out);
+            let [gates, ups] = [(&gate, &bias[..width]), (&up, &bias[width..])].map(|(matrix, bias)| {
+                let mut products = products(matrix, &x, inner, (path, to_bf16));
+                if with_bias {
+                    products.iter_mut().zip(bias.iter().cycle()).for_each(|(y, bias)| *y += f64::from(*bias));
+                }
+                products
+            });
+            let expected: Vec<f64> =
+                gates.iter().zip(ups).map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up).collect();
+            assert_close(&gpu.read(&out).unwrap(), &expected, &format!("{inner} to {width}, {path:?}"));
+        }
     }
 }
 
@@ -134,9 +155,9 @@ fn gated_products() {
 fn embeddings_and_chosen_rows() {
     let (gpu, mut rng) = (gpu(), ChaCha8Rng::seed_from_u64(4));
     let (vocabulary, width, tokens) = (70, 20, [0, 69, 33, 31]);
-    for to_bf16 in [false, true] {
+    for (path, to_bf16) in paths(&gpu) {
         let table = floats(&mut rng, vocabulary * width);
-        let linear = Linear::new(&gpu, width, vocabulary, LinearParts::Stacked, to_bf16);
+        let linear = Linear::on(&gpu, path, width, vocabulary, LinearParts::Stacked, to_bf16);
         linear.fill(&gpu, &[&gpu.upload(&table)]);
         let out = unwritten(&gpu, tokens.len() * width);
         embed(&gpu, &linear, &gpu.upload_words(&tokens), tokens.len(), &out);
@@ -375,9 +396,10 @@ fn recorded_kernels_compute_what_launched_ones_do() {
     linear.fill(&gpu, &[&matrix]);
     let (x, normed, out) = (gpu.empty(rows * inner), gpu.empty(rows * inner), unwritten(&gpu, rows * outer));
     let gain = gpu.upload(&floats(&mut rng, inner));
+    let memory = Linear::rounded(&gpu, rows, inner);
     let work = || {
         rms_norm(&gpu, &x, &gain, 1e-5, rows, &normed);
-        linear.forward(&gpu, &normed, rows, LinearOutput::Store, &out);
+        linear.forward(&gpu, &normed, rows, LinearOutput::Store, &memory, &out);
     };
     let stream = GpuStream::new();
     let recording = stream.enter(|| gpu.record(work)).unwrap();
@@ -397,7 +419,7 @@ fn recorded_kernels_compute_what_launched_ones_do() {
         });
         let (again, launched) = (unwritten(&gpu, rows * inner), unwritten(&gpu, rows * outer));
         rms_norm(&gpu, &gpu.upload(&values), &gain, 1e-5, rows, &again);
-        linear.forward(&gpu, &again, rows, LinearOutput::Store, &launched);
+        linear.forward(&gpu, &again, rows, LinearOutput::Store, &memory, &launched);
         assert_eq!(replayed, gpu.read(&launched).unwrap());
     }
     // A write may be shorter than the buffer, and a part of a buffer is in its memory.

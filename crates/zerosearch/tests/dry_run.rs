@@ -6,9 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use peak_alloc::PeakAlloc;
 use zerosearch::burn::tensor::Device;
 use zerosearch::config::{RunConfig, Tables};
+use zerosearch::device::DeviceName;
 use zerosearch::dry_run::{DryRun, DryRunError, KvCache, Memory, MemoryPlan};
 use zerosearch::generate::{Generator, Request, Sampling, Turn, never};
 use zerosearch::lm::{Decoder, Gradients, HostWeights, ModelConfig, ScoredSequence};
+use zerosearch::pipeline::PipelineConfig;
 use zerosearch::prelude::*;
 
 #[global_allocator]
@@ -330,6 +332,9 @@ fn a_plan_bounds_the_cache_and_refuses_what_cannot_fit() {
         match plan.kv_cache {
             KvCache::Bounded(bytes) => {
                 bounded += 1;
+                let mut train = TrainConfig::default();
+                plan.apply(&mut train);
+                assert_eq!(train.kv_cache_memory_bytes, Some(bytes));
                 let smaller = dry_run(&[&format!("train.kv_cache_memory_bytes={bytes}")]).unwrap();
                 assert!(smaller.memory.peak_bytes <= free, "{free}: {:?}", smaller.memory);
                 assert!(line.contains("KV cache is bounded to"), "{line}");
@@ -353,4 +358,18 @@ fn a_plan_bounds_the_cache_and_refuses_what_cannot_fit() {
     assert!(refused.contains("`dry_run.memory_gib` is 0.001"), "{refused}");
     // A value out of range is refused by the run itself, in its own words.
     assert_eq!(MemoryPlan::of(&tables("", &["train.learning_rate=0"]), Path::new("")).unwrap(), None);
+}
+
+#[test]
+fn a_pipeline_is_planned_with_its_simulator() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/base");
+    let config = PipelineConfig::default();
+    let questions = [Question::new("1", "Who?", vec!["Ada".into()])];
+    let plan = |model: &Path| MemoryPlan::of_pipeline(&config, model, &questions, DeviceName::Cpu).unwrap();
+    let memory = plan(&model).unwrap().memory;
+    let masters = part(&memory, "policy, f32 masters");
+    assert!(masters > 4_000_000 * 4 && part(&memory, "simulator, f32") >= masters, "{memory:?}");
+    assert!(part(&memory, "KV cache of the simulator") > 0, "{memory:?}");
+    // The pipeline says what is wrong with a folder.
+    assert_eq!(plan(Path::new("no/such/model")), None);
 }

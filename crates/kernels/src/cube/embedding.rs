@@ -2,13 +2,14 @@
 
 use cubecl::prelude::*;
 
-use super::linear::Linear;
+use super::linear::{Linear, word_of};
 use super::{Gpu, GpuBuffer};
 
 const UNITS: usize = 64;
 
 /// The rows of a weight that are the embeddings of tokens. `tokens` `[rows]`, `out` `[rows, inner]`.
 pub fn embed(gpu: &Gpu, table: &Linear, tokens: &GpuBuffer, rows: usize, out: &GpuBuffer) {
+    let (words, in_fragments) = table.words_of_an_output();
     unsafe {
         gather::launch_unchecked(
             &gpu.client,
@@ -18,14 +19,23 @@ pub fn embed(gpu: &Gpu, table: &Linear, tokens: &GpuBuffer, rows: usize, out: &G
             tokens.arg(),
             out.arg(),
             table.inner() as u32,
-            table.words_of_an_output() as u32,
+            words as u32,
             table.is_bf16(),
+            in_fragments,
         );
     }
 }
 
 #[cube(launch_unchecked)]
-fn gather(table: &[u32], tokens: &[u32], out: &mut [f32], inner: u32, words: u32, #[comptime] bf16: bool) {
+fn gather(
+    table: &[u32],
+    tokens: &[u32],
+    out: &mut [f32],
+    inner: u32,
+    words: u32,
+    #[comptime] bf16: bool,
+    #[comptime] in_fragments: bool,
+) {
     let inner = inner as usize;
     let words = words as usize;
     let row = CUBE_POS_X as usize;
@@ -33,7 +43,12 @@ fn gather(table: &[u32], tokens: &[u32], out: &mut [f32], inner: u32, words: u32
     let mut column = UNIT_POS as usize;
     while column < inner {
         let word = if comptime!(bf16) { column / 2 } else { column.clone() };
-        let bits = table[((token / 32 * words / 4 + word / 4) * 32 + token % 32) * 4 + word % 4];
+        let at = if comptime!(in_fragments) {
+            word_of(token, column, words / 8)
+        } else {
+            ((token / 32 * words / 4 + word / 4) * 32 + token % 32) * 4 + word % 4
+        };
+        let bits = table[at];
         let mut value = bits;
         if comptime!(bf16) {
             value = if column % 2 == 0 { bits << 16u32 } else { bits & 0xffff0000u32 };

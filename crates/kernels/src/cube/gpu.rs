@@ -147,6 +147,11 @@ impl GpuBuffer {
         unsafe { BufferArg::from_raw_parts(self.handle.clone(), self.words.max(1)) }
     }
 
+    /// The first words as the argument of a kernel that reads or writes two numbers at a time.
+    pub(super) fn pairs(&self, words: usize) -> BufferArg {
+        unsafe { BufferArg::from_raw_parts(self.handle.clone(), words / 2) }
+    }
+
     /// As the argument of a kernel that reads or writes four numbers at a time.
     pub(super) fn quads(&self) -> BufferArg {
         unsafe { BufferArg::from_raw_parts(self.handle.clone(), self.words / 4) }

@@ -1,7 +1,8 @@
 //! Kernels in CubeCL, for every GPU that CUDA or wgpu drives: those of decoding here, those of training behind the operations of
 //! this crate.
 //!
-//! A kernel here needs no tensor cores, no plane operations and at most 32 KiB of shared memory, so it runs on any device.
+//! A kernel here needs no tensor cores, no plane operations and at most 32 KiB of shared memory, so it runs on any device; products
+//! with weights in bf16 have a second one for tensor cores.
 //! The result of a row depends neither on the rows beside it nor on their number: sums are cut by the shape of a weight and
 //! by positions of the cache, never by the number of rows, and each product is one fused multiply-add in a fixed order.
 //!
@@ -23,7 +24,7 @@ pub(crate) mod training;
 pub use attention::{CacheShape, PagedRows, SplitSums, attend, copy_block};
 pub use embedding::{embed, select_rows};
 pub use gpu::{Gpu, GpuBuffer, GpuError};
-pub use linear::{Linear, LinearOutput, LinearParts};
+pub use linear::{Linear, LinearOutput, LinearParts, ProductPath};
 pub use recording::{GpuStream, Recording};
 pub use rms_norm::rms_norm;
 pub use rotary::{HeadNorms, rotate_and_append};

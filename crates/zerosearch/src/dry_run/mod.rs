@@ -13,9 +13,10 @@ mod report;
 mod sizes;
 mod tokens;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use zerosearch_data::{Question, read_questions};
 
 pub use self::config::{DryRunConfig, Rates};
 pub use self::error::DryRunError;
@@ -26,6 +27,7 @@ pub use self::sizes::ModelSize;
 pub use self::tokens::{Lengths, PromptLength, Tokens, Usage};
 use crate::config::{EngineConfig, RunConfig, Tables};
 use crate::device::DeviceName;
+use crate::pipeline::PipelineConfig;
 
 use self::device::Target;
 use self::memory::Run;
@@ -95,6 +97,35 @@ impl DryRun {
     /// # Errors
     /// When the run would be refused before its first step, the sizes of a model are not to be found, or `rates` holds none.
     pub fn of(tables: Tables, beside: &Path, rates: Option<&Path>) -> Result<Self, DryRunError> {
+        let questions = tables.questions.as_ref().and_then(|path| read_questions(path).ok()).unwrap_or_default();
+        Self::asking(&questions, tables, beside, rates)
+    }
+
+    /// The reinforcement learning of a pipeline, its largest stage: policy and simulator begin with the same model.
+    fn of_pipeline(
+        config: &PipelineConfig,
+        model: &Path,
+        questions: &[Question],
+        device: DeviceName,
+    ) -> Result<Self, DryRunError> {
+        let tables = Tables {
+            model: Some(model.into()),
+            questions: Some(PathBuf::new()),
+            out: Some(PathBuf::new()),
+            engine: Some(EngineConfig::Simulator { model: model.into(), simulation: config.simulation }),
+            train: config.train.clone(),
+            device,
+            ..Tables::default()
+        };
+        Self::asking(questions, tables, Path::new(""), None)
+    }
+
+    fn asking(
+        questions: &[Question],
+        tables: Tables,
+        beside: &Path,
+        rates: Option<&Path>,
+    ) -> Result<Self, DryRunError> {
         let (given, own_rates) = (tables.dry_run.clone(), tables.rates.clone());
         given.check()?;
         own_rates.check()?;
@@ -107,7 +138,7 @@ impl DryRun {
         let simulator = simulator.transpose()?;
         let RunConfig { train, .. } = &run;
         let target = Target::of(run.device);
-        let lengths = Lengths::of(train, &run.model, &policy.config, &run.questions, &run.engine);
+        let lengths = Lengths::of(train, &run.model, &policy.config, questions, &run.engine);
         let memory = Run {
             policy: &policy,
             simulator: simulator.as_ref(),

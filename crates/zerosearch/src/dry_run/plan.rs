@@ -3,12 +3,16 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
+use zerosearch_data::Question;
+use zerosearch_train::TrainConfig;
+
 use super::device::Target;
 use super::memory::cache_bytes;
 use super::report::{during, largest, size};
 use super::{DryRun, DryRunError, Memory};
 use crate::config::Tables;
 use crate::device::DeviceName;
+use crate::pipeline::PipelineConfig;
 
 /// The memory plan of a run on this machine.
 ///
@@ -85,6 +89,12 @@ impl DryRun {
         Ok(MemoryPlan { memory: self.memory, free_bytes, kv_cache, device: self.device })
     }
 
+    /// The plan with what its device has free now.
+    fn planned(self) -> Result<MemoryPlan, DryRunError> {
+        let free_bytes = self.device.free_memory();
+        self.plan(free_bytes)
+    }
+
     /// A bound of the policy's cache with which everything fits, if it has room for one rollout.
     fn smaller_cache(&self, free: u64) -> Option<usize> {
         let target = Target::of(self.device);
@@ -101,9 +111,27 @@ impl MemoryPlan {
     /// # Errors
     /// As [`DryRun::plan`].
     pub fn of(tables: &Tables, beside: &Path) -> Result<Option<Self>, DryRunError> {
-        let Ok(dry_run) = DryRun::of(tables.clone(), beside, None) else { return Ok(None) };
-        let free_bytes = dry_run.device.free_memory();
-        dry_run.plan(free_bytes).map(Some)
+        DryRun::of(tables.clone(), beside, None).ok().map(DryRun::planned).transpose()
+    }
+
+    /// The plan of a pipeline that is about to begin on a device; `None` where it cannot be sized.
+    ///
+    /// # Errors
+    /// As [`DryRun::plan`].
+    pub fn of_pipeline(
+        config: &PipelineConfig,
+        model: &Path,
+        questions: &[Question],
+        device: DeviceName,
+    ) -> Result<Option<Self>, DryRunError> {
+        DryRun::of_pipeline(config, model, questions, device).ok().map(DryRun::planned).transpose()
+    }
+
+    /// Bounds the caches of a training as planned.
+    pub fn apply(&self, train: &mut TrainConfig) {
+        if let KvCache::Bounded(bytes) = self.kv_cache {
+            train.kv_cache_memory_bytes = Some(bytes);
+        }
     }
 }
 

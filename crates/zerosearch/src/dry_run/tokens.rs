@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use zerosearch_algorithms::Algorithm;
-use zerosearch_data::{Question, read_questions};
+use zerosearch_data::Question;
 use zerosearch_eval::{Prompts, Strategy};
 use zerosearch_grammar::EpisodeFormat;
 use zerosearch_lm::ModelConfig;
@@ -86,13 +86,12 @@ impl Lengths {
         train: &TrainConfig,
         model: &Path,
         config: &ModelConfig,
-        questions: &Path,
+        questions: &[Question],
         engine: &EngineConfig,
     ) -> Self {
-        let questions = read_questions(questions).unwrap_or_default();
         let codec = Codec::read(model).ok();
         let format = EpisodeFormat::from(train.rollout.format);
-        let prompt = longest_prompt(codec.as_ref(), &format, &questions, *engine == EngineConfig::None);
+        let prompt = longest_prompt(codec.as_ref(), &format, questions, *engine == EngineConfig::None);
         let rollout = &train.rollout;
         let [turns, new, observation] =
             [rollout.max_turns, rollout.max_new_tokens, rollout.max_observation_tokens].map(|bound| bound as u64);
@@ -101,7 +100,7 @@ impl Lengths {
         let policy_tokens = (turns * new).min(context.saturating_sub(prompt.tokens).max(1));
         let simulator = simulation(engine).map(|(folder, simulation)| {
             let codec = folder.and_then(|folder| Codec::read(folder).ok());
-            let text = simulator_prompt(engine, &questions, rollout.top_k);
+            let text = simulator_prompt(engine, questions, rollout.top_k);
             // A query is at most a turn of the policy.
             let prompt = count(codec.as_ref(), &text) + new;
             let documents = simulation.max_new_tokens as u64;

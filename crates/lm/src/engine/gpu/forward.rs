@@ -1,8 +1,8 @@
 //! The forward pass on a GPU, some tokens of many sequences at a time.
 
 use zerosearch_kernels::cube::{
-    CacheShape, DrawMemory, Gpu, GpuBuffer, LinearOutput, PagedRows, Sampler, SplitSums, attend, embed, rms_norm,
-    rotate_and_append, select_rows,
+    CacheShape, DrawMemory, Gpu, GpuBuffer, Linear, LinearOutput, PagedRows, Sampler, SplitSums, attend, embed,
+    rms_norm, rotate_and_append, select_rows,
 };
 
 use super::blocks::Store;
@@ -51,6 +51,8 @@ impl StepInputs {
 pub(super) struct Workspace {
     x: GpuBuffer,
     normed: GpuBuffer,
+    /// Inputs of a product, as tensor cores want them.
+    rounded: GpuBuffer,
     qkv: GpuBuffer,
     queries: GpuBuffer,
     attended: GpuBuffer,
@@ -72,9 +74,11 @@ impl Workspace {
         draws: usize,
     ) -> Self {
         let c = config;
+        let widest = c.hidden_size.max(c.intermediate_size).max(c.heads * c.head_dim);
         Self {
             x: gpu.empty(rows * c.hidden_size),
             normed: gpu.empty(rows * c.hidden_size),
+            rounded: Linear::rounded(gpu, rows, widest),
             qkv: gpu.empty(rows * (c.heads + 2 * c.kv_heads) * c.head_dim),
             queries: gpu.empty(rows * c.heads * shape.padded()),
             attended: gpu.empty(rows * c.heads * c.head_dim),
@@ -109,14 +113,14 @@ impl Pass<'_> {
         for (index, layer) in weights.layers.iter().enumerate() {
             let cache = self.store.layer(index);
             rms_norm(gpu, &work.x, &layer.input_norm, c.rms_norm_eps as f32, rows, &work.normed);
-            layer.qkv.forward(gpu, &work.normed, rows, LinearOutput::Store, &work.qkv);
+            layer.qkv.forward(gpu, &work.normed, rows, LinearOutput::Store, &work.rounded, &work.qkv);
             let norms = layer.head_norms.as_ref();
             rotate_and_append(gpu, shape, paged, tables.each_ref(), norms, &work.qkv, &work.queries, cache);
             attend(gpu, shape, paged, &work.queries, cache, &work.splits, &work.attended);
-            layer.o.forward(gpu, &work.attended, rows, LinearOutput::Add, &work.x);
+            layer.o.forward(gpu, &work.attended, rows, LinearOutput::Add, &work.rounded, &work.x);
             rms_norm(gpu, &work.x, &layer.post_norm, c.rms_norm_eps as f32, rows, &work.normed);
-            layer.gate_up.forward(gpu, &work.normed, rows, LinearOutput::Gated, &work.gated);
-            layer.down.forward(gpu, &work.gated, rows, LinearOutput::Add, &work.x);
+            layer.gate_up.forward(gpu, &work.normed, rows, LinearOutput::Gated, &work.rounded, &work.gated);
+            layer.down.forward(gpu, &work.gated, rows, LinearOutput::Add, &work.rounded, &work.x);
         }
         let draws = inputs.draws();
         if draws > 0 {
@@ -129,7 +133,7 @@ impl Pass<'_> {
             };
             rms_norm(gpu, last, &weights.norm, c.rms_norm_eps as f32, draws, &work.normed);
             let head = weights.head.as_ref().unwrap_or(&weights.embedding);
-            head.forward(gpu, &work.normed, draws, LinearOutput::Store, &work.logits);
+            head.forward(gpu, &work.normed, draws, LinearOutput::Store, &work.rounded, &work.logits);
             let sampler = Sampler { vocabulary: c.vocab_size };
             sampler.launch(gpu, &work.logits, draws, inputs.rules.each_ref(), &work.drawn);
         }

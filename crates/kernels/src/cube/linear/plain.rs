@@ -1,54 +1,24 @@
-//! Products of rows with a weight that is laid out for them.
+//! Products in f32 by the units of any device.
+//!
+//! The outputs of a weight are cut in tiles of 32. In a tile, sixteen bytes of one output lie beside the same inputs of the next, so
+//! that the units of a cube read what follows one another.
 
 use cubecl::prelude::*;
 
-use super::{Gpu, GpuBuffer};
+use super::{Linear, LinearOutput, Place, to_bf16, value_at};
+use crate::cube::{Gpu, GpuBuffer};
 
 type U4 = Vector<u32, Const<4>>;
 type F4 = Vector<f32, Const<4>>;
 
 /// Outputs that a cube computes.
-const LANES: usize = 32;
+pub(super) const LANES: usize = 32;
 /// Parts in which a cube sums each of them.
 const SLICES: usize = 8;
 /// Inputs that a unit takes from a weight at a time.
 const CHUNK: usize = 8;
 /// Inputs that a cube stages at a time.
 const STAGE: usize = 2 * SLICES * CHUNK;
-
-/// A weight `[outer, inner]` in a device's memory, in f32 or bf16.
-///
-/// The outputs are cut in tiles of 32. In a tile, sixteen bytes of one output lie beside the same inputs of the next, so that
-/// the units of a cube read what follows one another. What is missing to whole tiles and chunks is zero.
-#[derive(Clone, Debug)]
-pub struct Linear {
-    packed: GpuBuffer,
-    bias: Option<GpuBuffer>,
-    inner: usize,
-    outer: usize,
-    bf16: bool,
-    gated: bool,
-}
-
-/// Which matrices become one weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinearParts {
-    /// One below another.
-    Stacked,
-    /// A gate and what it gates, for [`LinearOutput::Gated`].
-    Gated,
-}
-
-/// Destination of a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LinearOutput {
-    /// In place of what is there.
-    Store,
-    /// Added to what is there.
-    Add,
-    /// `silu(gate) · up`, half as wide as the weight.
-    Gated,
-}
 
 /// A kernel of its own; all shapes of weights share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,124 +35,60 @@ fn pieces(bf16: bool) -> usize {
     if bf16 { 1 } else { 2 }
 }
 
-impl Linear {
-    /// Memory for a weight, filled with zeros. `bf16`: its values are rounded to bf16.
-    pub fn new(gpu: &Gpu, inner: usize, outer: usize, parts: LinearParts, bf16: bool) -> Self {
-        let gated = parts == LinearParts::Gated;
-        // Sixteen gates and what they gate are a tile.
-        let tiles = if gated { (outer / 2).div_ceil(LANES / 2) } else { outer.div_ceil(LANES) };
-        let words = tiles * LANES * inner.div_ceil(STAGE) * STAGE * pieces(bf16) / 2;
-        Self { packed: gpu.zeros(words), bias: None, inner, outer, bf16, gated }
-    }
+/// Words of one output, which are not next to one another.
+pub(super) fn words_of_an_output(inner: usize, bf16: bool) -> usize {
+    inner.div_ceil(STAGE) * STAGE * pieces(bf16) / 2
+}
 
-    /// Takes matrices `[outer_i, inner]`, row-major, that together have its shape, in the memory of the present ones.
-    pub fn fill(&self, gpu: &Gpu, matrices: &[&GpuBuffer]) {
-        let mut first = 0;
-        for (index, matrix) in matrices.iter().enumerate() {
-            let rows = matrix.len() / self.inner;
-            let (group, stride, start) =
-                if self.gated { (LANES / 2, LANES, index * LANES / 2) } else { (rows.max(1), 0, first) };
-            let per_row = self.inner.div_ceil(CHUNK) * pieces(self.bf16);
-            unsafe {
-                pack::launch_unchecked(
-                    &gpu.client,
-                    CubeCount::Static(rows.div_ceil(LANES) as u32, per_row.div_ceil(SLICES) as u32, 1),
-                    CubeDim::new_2d(LANES as u32, SLICES as u32),
-                    matrix.arg(),
-                    self.packed.quads(),
-                    rows as u32,
-                    group as u32,
-                    stride as u32,
-                    start as u32,
-                    self.inner as u32,
-                    (self.stages() * STAGE / CHUNK * pieces(self.bf16)) as u32,
-                    self.bf16,
-                );
-            }
-            first += rows;
-        }
-    }
-
-    /// Adds this to every product. `[outer]`: where there are gates, theirs first.
-    pub fn set_bias(&mut self, bias: Option<GpuBuffer>) {
-        self.bias = bias;
-    }
-
-    /// The vector that is added.
-    pub fn bias(&self) -> Option<&GpuBuffer> {
-        self.bias.as_ref()
-    }
-
-    /// Width of its output.
-    pub fn outer(&self) -> usize {
-        self.outer
-    }
-
-    /// Bytes in the device's memory.
-    pub fn bytes(&self) -> usize {
-        (self.packed.len() + self.bias.as_ref().map_or(0, GpuBuffer::len)) * size_of::<f32>()
-    }
-
-    pub(super) fn packed(&self) -> &GpuBuffer {
-        &self.packed
-    }
-
-    pub(super) fn is_bf16(&self) -> bool {
-        self.bf16
-    }
-
-    pub(super) fn inner(&self) -> usize {
-        self.inner
-    }
-
-    /// Words between one output of a tile and the same output of the next tile, divided by the outputs of a tile.
-    pub(super) fn words_of_an_output(&self) -> usize {
-        self.stages() * STAGE * pieces(self.bf16) / 2
-    }
-
-    /// The product with rows. `x` `[rows, inner]`, `out` `[rows, outer]`.
-    pub fn forward(&self, gpu: &Gpu, x: &GpuBuffer, rows: usize, output: LinearOutput, out: &GpuBuffer) {
-        if rows == 0 {
-            return;
-        }
-        // Few rows share a cube where there are few; the order of sums is the same.
-        let quads = if rows <= 4 {
-            1
-        } else if rows <= 8 {
-            2
-        } else {
-            4
-        };
-        let variant = Variant { quads, bf16: self.bf16, bias: self.bias.is_some(), output };
-        let width = if output == LinearOutput::Gated { self.outer / 2 } else { self.outer };
-        let tiles = self.packed.len() / (LANES * self.words_of_an_output());
-        unsafe {
-            product::launch_unchecked(
-                &gpu.client,
-                CubeCount::Static(tiles as u32, rows.div_ceil(4 * quads) as u32, 1),
-                CubeDim::new_2d(LANES as u32, SLICES as u32),
-                self.packed.quads(),
-                x.arg(),
-                self.bias.as_ref().unwrap_or(x).arg(),
-                out.arg(),
-                rows as u32,
-                self.inner as u32,
-                width as u32,
-                variant,
-            );
-        }
-    }
-
-    fn stages(&self) -> usize {
-        self.inner.div_ceil(STAGE)
+/// Lays a matrix out at its place in a weight.
+pub(super) fn fill(gpu: &Gpu, linear: &Linear, matrix: &GpuBuffer, place: Place) {
+    let Linear { inner, bf16, .. } = *linear;
+    let per_row = inner.div_ceil(CHUNK) * pieces(bf16);
+    unsafe {
+        pack::launch_unchecked(
+            &gpu.client,
+            CubeCount::Static(place.rows.div_ceil(LANES) as u32, per_row.div_ceil(SLICES) as u32, 1),
+            CubeDim::new_2d(LANES as u32, SLICES as u32),
+            matrix.arg(),
+            linear.packed.quads(),
+            place.rows as u32,
+            place.group as u32,
+            place.stride as u32,
+            place.start as u32,
+            inner as u32,
+            (inner.div_ceil(STAGE) * STAGE / CHUNK * pieces(bf16)) as u32,
+            bf16,
+        );
     }
 }
 
-/// The nearest bf16, ties to even, as its sixteen bits.
-#[cube]
-fn to_bf16(value: f32) -> u32 {
-    let bits = u32::reinterpret(value);
-    (bits + 0x7fffu32 + ((bits >> 16u32) & 1u32)) >> 16u32
+/// See [`Linear::forward`].
+pub(super) fn forward(gpu: &Gpu, linear: &Linear, x: &GpuBuffer, rows: usize, output: LinearOutput, out: &GpuBuffer) {
+    // Few rows share a cube where there are few; the order of sums is the same.
+    let quads = if rows <= 4 {
+        1
+    } else if rows <= 8 {
+        2
+    } else {
+        4
+    };
+    let variant = Variant { quads, bf16: linear.bf16, bias: linear.bias.is_some(), output };
+    let tiles = linear.packed.len() / (LANES * words_of_an_output(linear.inner, linear.bf16));
+    unsafe {
+        product::launch_unchecked(
+            &gpu.client,
+            CubeCount::Static(tiles as u32, rows.div_ceil(4 * quads) as u32, 1),
+            CubeDim::new_2d(LANES as u32, SLICES as u32),
+            linear.packed.quads(),
+            x.arg(),
+            linear.bias.as_ref().unwrap_or(x).arg(),
+            out.arg(),
+            rows as u32,
+            linear.inner as u32,
+            linear.width(output) as u32,
+            variant,
+        );
+    }
 }
 
 /// Sixteen bytes of a packed weight, of the row and piece of this unit.
@@ -220,15 +126,6 @@ fn pack(
             packed[(output / 32 * pieces as usize + piece) * 32 + output % 32] = vector;
         }
     }
-}
-
-#[cube]
-fn value_at(matrix: &[f32], row: usize, column: usize, inner: usize) -> f32 {
-    let mut value = 0.0f32;
-    if column < inner {
-        value = matrix[row * inner + column];
-    }
-    value
 }
 
 /// 32 outputs of some rows. Unit `(lane, slice)` sums the chunks `slice`, `slice + 8`, … of output `lane`; the slices are then
