@@ -53,10 +53,53 @@ pub struct LossOutput {
     /// `[1]`: its `backward` gives the micro-batch's part of the full batch's gradient.
     pub loss: Tensor<1>,
     /// Its part of the full batch's metrics.
-    pub metrics: LossMetrics,
+    pub sums: LossSums,
 }
 
-/// Sums that add up over micro-batches: `total += output.metrics`.
+/// The sums behind [`LossMetrics`], on the loss's device until they are read.
+#[derive(Clone, Debug)]
+pub struct LossSums {
+    /// `[6]`, in the order of the metrics.
+    values: Tensor<1>,
+    tokens: usize,
+}
+
+impl LossSums {
+    /// The metrics of one micro-batch.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn read(self) -> Result<LossMetrics, AlgorithmError> {
+        Self::read_all(vec![self])
+    }
+
+    /// The metrics of all micro-batches of one device, which is waited for once.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn read_all(sums: Vec<Self>) -> Result<LossMetrics, AlgorithmError> {
+        let tokens: Vec<usize> = sums.iter().map(|sums| sums.tokens).collect();
+        let mut total = LossMetrics::default();
+        for (tokens, values) in tokens.into_iter().zip(read(sums.into_iter().map(|sums| sums.values).collect())?) {
+            let [loss, pg_loss, kl_loss, entropy_sum, clipped, ppo_kl_sum] = values;
+            total += LossMetrics { tokens, loss, pg_loss, kl_loss, entropy_sum, clipped, ppo_kl_sum };
+        }
+        Ok(total)
+    }
+}
+
+/// Tensors of `N` numbers, copied to the host together.
+pub(crate) fn read<const N: usize>(tensors: Vec<Tensor<1>>) -> Result<Vec<[f64; N]>, AlgorithmError> {
+    if tensors.is_empty() {
+        return Ok(Vec::new());
+    }
+    let values = Tensor::cat(tensors, 0)
+        .try_into_vec_as::<f32>()
+        .map_err(|error| AlgorithmError::Device { message: error.to_string() })?;
+    Ok(values.as_chunks().0.iter().map(|values: &[f32; N]| values.map(f64::from)).collect())
+}
+
+/// Sums that add up over micro-batches.
 ///
 /// [`pg_loss`](Self::pg_loss) and [`kl_loss`](Self::kl_loss) are parts of the loss and carry its
 /// weights. The others are plain sums over tokens; [`scalars`](Self::scalars) divides them.
@@ -205,22 +248,9 @@ impl LossInputs {
             }
         }
 
-        // One tensor, so that a GPU is waited for once.
         let sums =
             vec![constant(&loss), constant(&pg_loss), kl_loss, entropy_sum, token.clipped.sum(), old_minus_new.sum()];
-        let sums = Tensor::cat(sums, 0)
-            .try_into_vec_as::<f32>()
-            .map_err(|error| AlgorithmError::Device { message: error.to_string() })?;
-        let sum = |index: usize| sums.get(index).copied().map_or(f64::NAN, f64::from);
-        let metrics = LossMetrics {
-            tokens,
-            loss: sum(0),
-            pg_loss: sum(1),
-            kl_loss: sum(2),
-            entropy_sum: sum(3),
-            clipped: sum(4),
-            ppo_kl_sum: sum(5),
-        };
-        Ok(LossOutput { loss, metrics })
+        let sums = LossSums { values: Tensor::cat(sums, 0), tokens };
+        Ok(LossOutput { loss, sums })
     }
 }

@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::batch::same_length;
+use crate::loss::read;
 use crate::{Aggregation, AlgorithmError};
 
 /// The clipped squared error of PPO implementations: `½·max((v − R)², (clip(v, v_old ± clip) − R)²)`.
@@ -32,12 +33,50 @@ pub struct ValueInputs {
 pub struct ValueOutput {
     /// `[1]`, differentiable.
     pub loss: Tensor<1>,
-    /// Its value.
+    /// Its part of the full batch's metrics.
+    pub sums: ValueSums,
+}
+
+/// The sums behind [`ValueMetrics`], on the loss's device until they are read.
+#[derive(Clone, Debug)]
+pub struct ValueSums {
+    /// `[2]`, in the order of the metrics.
+    values: Tensor<1>,
+    tokens: usize,
+}
+
+/// Sums that add up over micro-batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ValueMetrics {
+    /// The whole loss.
     pub vf_loss: f64,
     /// Number of tokens at which clipping took effect.
     pub clipped: f64,
     /// Number of trained tokens.
     pub tokens: usize,
+}
+
+impl ValueSums {
+    /// The metrics of one micro-batch.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn read(self) -> Result<ValueMetrics, AlgorithmError> {
+        Self::read_all(vec![self])
+    }
+
+    /// The metrics of all micro-batches of one device, which is waited for once.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn read_all(sums: Vec<Self>) -> Result<ValueMetrics, AlgorithmError> {
+        let mut total = ValueMetrics { tokens: sums.iter().map(|sums| sums.tokens).sum(), ..ValueMetrics::default() };
+        for [vf_loss, clipped] in read(sums.into_iter().map(|sums| sums.values).collect())? {
+            total.vf_loss += vf_loss;
+            total.clipped += clipped;
+        }
+        Ok(total)
+    }
 }
 
 impl ValueLoss {
@@ -67,10 +106,7 @@ impl ValueLoss {
             error = error.max_pair(held);
         }
         let loss = (error * inputs.weights.without_autodiff()).sum() * 0.5;
-        let sums = Tensor::cat(vec![loss.clone().without_autodiff(), clipped.sum()], 0)
-            .try_into_vec_as::<f32>()
-            .map_err(|error| AlgorithmError::Device { message: error.to_string() })?;
-        let sum = |index: usize| sums.get(index).copied().map_or(f64::NAN, f64::from);
-        Ok(ValueOutput { loss, vf_loss: sum(0), clipped: sum(1), tokens })
+        let sums = Tensor::cat(vec![loss.clone().without_autodiff(), clipped.sum()], 0);
+        Ok(ValueOutput { loss, sums: ValueSums { values: sums, tokens } })
     }
 }

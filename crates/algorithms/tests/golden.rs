@@ -268,13 +268,14 @@ fn policy_loss(params: &Value, inputs: &Value, outputs: &Value) -> Result<Outcom
     // A loss near zero is a difference of larger terms, and f32 resolves those: each is as large as its gradient.
     let expected_gradient = mask.flatten(&outputs["grad_log_prob"]);
     let terms: f64 = expected_gradient.iter().map(|slope| slope.abs()).sum();
-    let (loss, expected_loss) = (output.metrics.loss, number(&outputs["loss"]));
+    let metrics = output.sums.read().map_err(|error| error.to_string())?;
+    let (loss, expected_loss) = (metrics.loss, number(&outputs["loss"]));
     if !within(loss, expected_loss, terms) {
         return Err(format!("loss is {loss}, expected {expected_loss}"));
     }
     compare("gradient", &gradient, &expected_gradient)?;
     mask.untrained_are_zero(&outputs["grad_log_prob"])?;
-    let scalars = BTreeMap::from(output.metrics.scalars());
+    let scalars = BTreeMap::from(metrics.scalars());
     for name in ["pg_clipfrac", "ppo_kl"] {
         let full = format!("actor/{name}");
         let short = name.trim_start_matches("pg_");
@@ -301,9 +302,10 @@ fn value_loss(params: &Value, inputs: &Value, outputs: &Value) -> Result<Outcome
     });
     let output = output.map_err(|error| error.to_string())?;
     let gradient = floats(values.grad(&output.loss.backward()).unwrap());
-    compare("loss", &[output.vf_loss as f32], &[number(&outputs["loss"])])?;
+    let metrics = output.sums.read().map_err(|error| error.to_string())?;
+    compare("loss", &[metrics.vf_loss as f32], &[number(&outputs["loss"])])?;
     compare("gradient", &gradient, &mask.flatten(&outputs["grad_vpreds"]))?;
-    compare("clipfrac", &[(output.clipped / output.tokens as f64) as f32], &[number(&outputs["clipfrac"])])?;
+    compare("clipfrac", &[(metrics.clipped / metrics.tokens as f64) as f32], &[number(&outputs["clipfrac"])])?;
     Ok(Outcome::Agrees)
 }
 

@@ -24,7 +24,7 @@ fn terms_only(kl: Kl, entropy_coefficient: f64, reference: f32, entropy: f32) ->
     });
     let output = output.unwrap();
     let gradient = logprobs.grad(&output.loss.backward()).unwrap();
-    (output.metrics.loss, gradient.into_scalar())
+    (output.sums.read().unwrap().loss, gradient.into_scalar())
 }
 
 #[test]
@@ -57,7 +57,8 @@ fn importance_weighs_the_policy_gradient_and_neither_kl_nor_entropy() {
         });
         let output = output.unwrap();
         let gradient = logprobs.grad(&output.loss.backward()).unwrap().try_into_vec_as::<f32>().unwrap();
-        (output.metrics.pg_loss, output.metrics.kl_loss, gradient)
+        let metrics = output.sums.read().unwrap();
+        (metrics.pg_loss, metrics.kl_loss, gradient)
     };
     // pg: ½·(−2·w₀ + 1·w₁), k1: ½·(½ + 0), and each token's gradient ½·(−A·w) + ½·½.
     assert_eq!(run(None), (-0.5, 0.25, vec![-0.75, 0.75]));

@@ -114,7 +114,7 @@ fn gradient(
         })
         .unwrap();
     let gradient = logprobs.grad(&output.loss.backward()).unwrap().try_into_vec_as::<f32>().unwrap();
-    (output.metrics, gradient)
+    (output.sums.read().unwrap(), gradient)
 }
 
 fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {

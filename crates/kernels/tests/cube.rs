@@ -1,8 +1,8 @@
 //! The decoding kernels against sums in f64, and every row against the same row alone.
 
-#![cfg(feature = "cube")]
+#![cfg(any(feature = "cuda", feature = "webgpu"))]
 
-use burn::tensor::{Device, DeviceKind};
+use burn::tensor::Device;
 use half::bf16;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -12,7 +12,8 @@ use zerosearch_kernels::cube::{
 };
 
 fn gpu() -> Gpu {
-    Gpu::of(&Device::wgpu(DeviceKind::DefaultDevice)).expect("an adapter, such as Mesa's lavapipe")
+    // Of the feature that is on.
+    Gpu::of(&Device::default()).expect("a GPU, or an adapter such as Mesa's lavapipe")
 }
 
 fn floats(rng: &mut impl Rng, count: usize) -> Vec<f32> {

@@ -1,10 +1,10 @@
 //! The operations of training on a GPU against plain Burn on the CPU: values and gradients, however a tensor lies in memory.
 
-#![cfg(feature = "webgpu")]
+#![cfg(any(feature = "cuda", feature = "webgpu"))]
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, DeviceKind, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zerosearch_kernels::{
@@ -13,7 +13,8 @@ use zerosearch_kernels::{
 };
 
 fn gpu() -> Device {
-    Device::wgpu(DeviceKind::DefaultDevice)
+    // Of the feature that is on.
+    Device::default()
 }
 
 fn draw(seed: u64, count: usize) -> Vec<f32> {

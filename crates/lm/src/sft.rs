@@ -112,7 +112,7 @@ impl SftTrainer {
             return Err(LmError::Batch("the batch has no token to learn: every example needs a completion".into()));
         }
         let mut gradients = Gradients::default();
-        let mut loss = 0.0;
+        let mut losses = Vec::new();
         let scored: Vec<ScoredSequence<'_>> = batch.iter().map(SftExample::scored).collect();
         for (index, range) in micro_batches(&scored, self.config.micro_batch_tokens).into_iter().enumerate() {
             let (micro, scored) = (&batch[range.clone()], &scored[range]);
@@ -127,9 +127,12 @@ impl SftTrainer {
             let weights =
                 Tensor::<1>::from_data(TensorData::new(weights.clone(), [weights.len()]), self.decoder.device());
             let objective = (logprobs * weights).sum().neg();
-            loss += f64::from(objective.clone().into_scalar::<f32>());
+            losses.push(objective.clone().without_autodiff());
             pass.backward(objective, &mut gradients);
         }
+        // One copy to the host, after all passes.
+        let losses = Tensor::cat(losses, 0).into_data().try_to_vec::<f32>().unwrap_or_else(|_| vec![f32::NAN]);
+        let loss: f64 = losses.into_iter().map(f64::from).sum();
         let norm = gradients.clip(self.config.gradient_norm);
         if !loss.is_finite() || !norm.is_finite() {
             return Err(LmError::Batch(format!(

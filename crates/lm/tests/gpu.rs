@@ -1,12 +1,12 @@
 //! The generator on a GPU: the reference's continuations, the host's tokens, and the same bits whatever else is decoded.
 
-#![cfg(feature = "webgpu")]
+#![cfg(any(feature = "cuda", feature = "webgpu"))]
 
 mod families;
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, DeviceKind};
+use burn::tensor::Device;
 use families::{FAMILIES, folder};
 use zerosearch_generate::{
     Finished, Generator, Request, RolloutGenerator, SampledToken, Sampling, Statistics, Turn, WeightVersion, never,
@@ -17,7 +17,8 @@ use zerosearch_lm::{
 };
 
 fn gpu() -> Device {
-    Device::wgpu(DeviceKind::DefaultDevice)
+    // Of the feature that is on.
+    Device::default()
 }
 
 fn load(name: &str) -> (ModelConfig, HostWeights) {

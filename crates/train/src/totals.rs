@@ -41,14 +41,6 @@ impl Gaps {
     }
 }
 
-impl AddAssign for Gaps {
-    fn add_assign(&mut self, other: Self) {
-        self.sum += other.sum;
-        self.largest = self.largest.max(other.largest);
-        self.tokens += other.tokens;
-    }
-}
-
 /// Wall time of the policy's updates. A GPU computes behind the calls that are timed here: its work shows where it is waited for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seconds {

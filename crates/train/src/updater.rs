@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use zerosearch_algorithms::{Algorithm, KlReward, LossInputs, LossMetrics, ValueInputs};
+use zerosearch_algorithms::{Algorithm, KlReward, LossInputs, LossMetrics, LossSums, ValueInputs, ValueSums};
 use zerosearch_generate::Stream;
 use zerosearch_lm::Decoder;
 use zerosearch_metrics::Metrics;
@@ -13,7 +13,7 @@ use zerosearch_rollout::Rollout;
 use crate::batch::{MicroBatch, MiniBatch, TrainBatch};
 use crate::learner::Learner;
 use crate::replicas::{self, Replica};
-use crate::totals::{Gaps, Seconds, Totals};
+use crate::totals::{Seconds, Totals};
 use crate::{Experience, OldLogprobs, TrainConfig, TrainError, critic};
 
 /// The targets of an update, one value for each trained token of the batch.
@@ -245,7 +245,8 @@ impl Updater {
                 logprobs
             });
             if compares {
-                sums.gaps.add(&host(&logprobs), &micro.gather(&batch.generator_logprobs));
+                let logprobs = logprobs.clone().without_autodiff();
+                sums.gaps.push((logprobs, micro.gather(&batch.generator_logprobs)));
             }
             let output = algorithm.loss(LossInputs {
                 logprobs,
@@ -257,7 +258,7 @@ impl Updater {
                 importance: targets.importance.map(|values| tensor(micro.gather(values))),
                 sequence_lengths: micro.lengths(),
             })?;
-            sums.loss += output.metrics;
+            sums.loss.push(output.sums);
             Ok((pass, output.loss))
         };
         let budget = self.config.micro_batch_tokens;
@@ -267,9 +268,13 @@ impl Updater {
         let (gradients, parts) = replicas::gradients(decoders, &self.device, learnt, budget, micro_batch, backward)?;
         let mut sums = LossMetrics::default();
         let mut seconds = Seconds::default();
+        // All passes are under way: a GPU is waited for here, and not after each of them.
         for part in parts {
-            sums += part.loss;
-            totals.gaps += part.gaps;
+            sums += LossSums::read_all(part.loss)?;
+            let (trainer, generator): (Vec<_>, Vec<_>) = part.gaps.into_iter().unzip();
+            if !trainer.is_empty() {
+                totals.gaps.add(&host(&Tensor::cat(trainer, 0)), &generator.concat());
+            }
             // The devices work beside one another.
             seconds = seconds.max(part.seconds);
         }
@@ -301,7 +306,7 @@ impl Updater {
             replica.copy_trained(&critic.decoder);
             decoders.push(replica.clone());
         }
-        let micro_batch = |critic: &Decoder, _: usize, micro: &MicroBatch<'_>, sum: &mut f64| {
+        let micro_batch = |critic: &Decoder, _: usize, micro: &MicroBatch<'_>, sums: &mut Vec<ValueSums>| {
             let tensor = |values| tensor(values, critic.device());
             let pass = critic.pass(&micro.scored(), checkpointing);
             let output = loss.loss(ValueInputs {
@@ -310,13 +315,16 @@ impl Updater {
                 returns: tensor(micro.gather(targets.returns)),
                 weights: tensor(micro.gather(&weights)),
             })?;
-            *sum += output.vf_loss;
+            sums.push(output.sums);
             Ok((pass, output.loss))
         };
         let budget = self.config.micro_batch_tokens;
         let (gradients, sums) =
             replicas::gradients(decoders, &self.device, mini_batch, budget, micro_batch, |_, _| {})?;
-        let sum = sums.iter().fold(0.0, |all, sum| all + sum);
+        let mut sum = 0.0;
+        for sums in sums {
+            sum += ValueSums::read_all(sums)?.vf_loss;
+        }
         let rate = self.config.critic_learning_rate_at(step);
         let norm = critic.step(gradients, sum, rate, self.config.gradient_norm, step)?;
         totals.critic(sum, mini_batch.fraction(), norm, rate);
@@ -342,8 +350,9 @@ impl Updater {
 /// The figures of one device's part of an update of the policy.
 #[derive(Default)]
 struct PolicySums {
-    loss: LossMetrics,
-    gaps: Gaps,
+    loss: Vec<LossSums>,
+    /// Log-probabilities of the same tokens under trainer and generator.
+    gaps: Vec<(Tensor<1>, Vec<f32>)>,
     seconds: Seconds,
 }
 

@@ -86,7 +86,7 @@ fn loss(algorithm: &dyn Algorithm, decoder: &Decoder, rows: &[Row], part: &[usiz
         sequence_lengths: chosen.iter().map(|row| row.positions.len()).collect(),
     });
     let output = output.unwrap();
-    (output.metrics.loss, output.loss)
+    (output.sums.read().unwrap().loss, output.loss)
 }
 
 /// The gradient of all micro-batches together.
@@ -238,7 +238,7 @@ fn finite_differences_confirm_the_value_loss() {
         };
         let decoder = Decoder::trainable(&fixture.model.config, &model, &fixture.device).unwrap();
         let found = output(&decoder);
-        assert_eq!(found.clipped > 0.0, clip.is_some());
+        assert_eq!(found.sums.read().unwrap().clipped > 0.0, clip.is_some());
         let gradients = Gradients::of(found.loss, decoder.trained());
         // Zero for weights that no value depends on: the output projection, where it is not the embedding.
         let mut gradient = plus(&model, -1.0, &model);
@@ -246,7 +246,8 @@ fn finite_differences_confirm_the_value_loss() {
             gradients.get(name).iter().for_each(|tensor| gradient.insert(name, tensor.to_host()));
         }
         confirm(&format!("value loss, clip {clip:?}"), &model, &gradient, |weights| {
-            output(&Decoder::frozen(&fixture.model.config, weights, &fixture.device).unwrap()).vf_loss
+            let frozen = Decoder::frozen(&fixture.model.config, weights, &fixture.device).unwrap();
+            output(&frozen).sums.read().unwrap().vf_loss
         });
     }
 }

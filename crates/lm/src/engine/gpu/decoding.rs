@@ -124,12 +124,12 @@ impl Decoding {
         self.memory = None;
     }
 
-    #[cfg(all(test, feature = "webgpu"))]
+    #[cfg(all(test, any(feature = "cuda", feature = "webgpu")))]
     pub(super) fn refuse(&mut self) {
         self.refused = true;
     }
 
-    #[cfg(all(test, feature = "webgpu"))]
+    #[cfg(all(test, any(feature = "cuda", feature = "webgpu")))]
     pub(super) fn sizes(&self) -> usize {
         self.recorded.len()
     }

@@ -167,16 +167,16 @@ fn token(draw: &Draw<'_>, drawn: Drawn) -> SampledToken {
     SampledToken { id: drawn.token, logprob: drawn.logprob, sampling_logprob }
 }
 
-#[cfg(all(test, feature = "webgpu"))]
+#[cfg(all(test, any(feature = "cuda", feature = "webgpu")))]
 mod tests {
-    use burn::tensor::{Device, DeviceKind};
+    use burn::tensor::Device;
 
     use super::*;
     use crate::HostWeights;
 
     fn engine(config: &ModelConfig, weights: &HostWeights) -> GpuEngine {
-        let device = Device::wgpu(DeviceKind::DefaultDevice);
-        let mut engine = GpuEngine::new(Gpu::of(&device).expect("an adapter"), config, WeightDtype::F32);
+        let gpu = Gpu::of(&Device::default()).expect("a GPU");
+        let mut engine = GpuEngine::new(gpu, config, WeightDtype::F32);
         engine.fill(&weights.sources(config).unwrap()).unwrap();
         engine
     }
