@@ -114,9 +114,14 @@ pub fn attend(
             rows.width as u32,
             sums.quads(),
             weights.arg(),
+            out.arg(),
             1.0 / (shape.head_dim as f32).sqrt(),
             shape,
+            splits == 1,
         );
+        if splits == 1 {
+            return;
+        }
         combine::launch_unchecked(
             &gpu.client,
             CubeCount::Static(rows.rows as u32, 1, 1),
@@ -132,7 +137,7 @@ pub fn attend(
 }
 
 /// The part of one split. The sum of the values, not divided by the sum of the weights; beside it the greatest score and that
-/// sum.
+/// sum. A split that is `alone` divides, and writes to `out`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 fn attend_split(
@@ -145,8 +150,10 @@ fn attend_split(
     width: u32,
     sums: &mut [F4],
     weights: &mut [f32],
+    out: &mut [f32],
     scale: f32,
     #[comptime] shape: CacheShape,
+    #[comptime] alone: bool,
 ) {
     let quads = comptime!(shape.quads());
     let group = comptime!(shape.group());
@@ -286,22 +293,44 @@ fn attend_split(
                 for slice in 1..slices {
                     whole += parts[slice * quads + unit];
                 }
-                sums[part * quads + unit] = whole;
-            }
-            if unit == 0 {
-                let mut most = greatest[g * 16];
-                let mut total = totals[g * 16];
-                let mut other = 1usize;
-                while other < 16 {
-                    most = max(most, greatest[g * 16 + other]);
-                    total += totals[g * 16 + other];
-                    other += 1;
+                if comptime!(alone) {
+                    let total = sum_of_sixteen(&totals, g);
+                    #[unroll]
+                    for lane in 0..4usize {
+                        let element = unit * 4 + lane;
+                        if element < comptime!(shape.head_dim) {
+                            out[(first + g) * comptime!(shape.head_dim) + element] = whole.extract(lane) / total;
+                        }
+                    }
+                } else {
+                    sums[part * quads + unit] = whole;
                 }
-                weights[part * 2] = most;
-                weights[part * 2 + 1] = total;
+            }
+            if comptime!(!alone) {
+                if unit == 0 {
+                    let mut most = greatest[g * 16];
+                    let mut other = 1usize;
+                    while other < 16 {
+                        most = max(most, greatest[g * 16 + other]);
+                        other += 1;
+                    }
+                    weights[part * 2] = most;
+                    weights[part * 2 + 1] = sum_of_sixteen(&totals, g);
+                }
             }
         }
     }
+}
+
+#[cube]
+fn sum_of_sixteen(totals: &Shared<[f32]>, head: usize) -> f32 {
+    let mut total = totals[head * 16];
+    let mut other = 1usize;
+    while other < 16 {
+        total += totals[head * 16 + other];
+        other += 1;
+    }
+    total
 }
 
 /// The splits of every head, added in their order.

@@ -33,6 +33,8 @@ struct Variant {
     octets: usize,
     /// Chunks that are asked for at a time.
     ahead: usize,
+    /// Whether the rows are in bf16; else every warp rounds what it takes, which few rows are quickest with.
+    rounded: bool,
     bias: bool,
     output: LinearOutput,
     emulated: bool,
@@ -80,7 +82,7 @@ pub(super) fn forward(
     rounded: &GpuBuffer,
     out: &GpuBuffer,
 ) {
-    let (inner, chunks) = (linear.inner, chunks(linear.inner));
+    let inner = linear.inner;
     let words = words_of_rows(rows, inner);
     let emulated = linear.path == ProductPath::EmulatedTensorCores;
     let tiles = linear.packed.len() / (OUTPUTS * words_of_an_output(inner));
@@ -88,27 +90,31 @@ pub(super) fn forward(
     // Emulated, the memory of the fragments leaves less for that of the sums.
     let octets = rows.div_ceil(ROWS).next_power_of_two().min(if emulated { 4 } else { 8 });
     let ahead = if emulated { 1 } else { 4 };
-    let variant = Variant { slices, octets, ahead, bias: linear.bias.is_some(), output, emulated };
+    let many = rows > ROWS;
+    let variant = Variant { slices, octets, ahead, rounded: many, bias: linear.bias.is_some(), output, emulated };
     unsafe {
-        round_rows::launch_unchecked(
-            &gpu.client,
-            cubes(words / 2),
-            CubeDim::new_1d(UNITS as u32),
-            x.arg(),
-            rounded.pairs(words),
-            rows as u32,
-            inner as u32,
-        );
+        if many {
+            round_rows::launch_unchecked(
+                &gpu.client,
+                cubes(words / 2),
+                CubeDim::new_1d(UNITS as u32),
+                x.arg(),
+                rounded.pairs(words),
+                rows as u32,
+                inner as u32,
+            );
+        }
         product::launch_unchecked(
             &gpu.client,
             CubeCount::Static(tiles.div_ceil(WARPS / slices) as u32, rows.div_ceil(ROWS * octets) as u32, 1),
             CubeDim::new_1d(32 * WARPS as u32),
             linear.packed.quads(),
+            x.arg(),
             rounded.pairs(words),
             linear.bias.as_ref().unwrap_or(x).arg(),
             out.arg(),
             rows as u32,
-            chunks as u32,
+            inner as u32,
             tiles as u32,
             linear.width(output) as u32,
             variant,
@@ -153,18 +159,24 @@ fn round_rows(x: &[f32], rounded: &mut [U2], rows: u32, inner: u32) {
         let unit = index % 32;
         let row = index / 32 / chunks * 8 + unit / 4;
         let input = index / 32 % chunks * 16 + unit % 4 * 2;
-        let mut pairs = U2::new(0u32);
-        if row < rows as usize {
-            #[unroll]
-            for half in 0..2usize {
-                let low = to_bf16(value_at(x, row, input + half * 8, inner));
-                let high = to_bf16(value_at(x, row, input + half * 8 + 1, inner));
-                pairs.insert(half, low | (high << 16u32));
-            }
-        }
-        rounded[index] = pairs;
+        rounded[index] = round(x, row, input, rows as usize, inner);
         index += CUBE_COUNT * CUBE_DIM as usize;
     }
+}
+
+/// Two inputs of a row and the two that are eight further.
+#[cube]
+fn round(x: &[f32], row: usize, input: usize, rows: usize, inner: usize) -> U2 {
+    let mut pairs = U2::new(0u32);
+    if row < rows {
+        #[unroll]
+        for half in 0..2usize {
+            let low = to_bf16(value_at(x, row, input + half * 8, inner));
+            let high = to_bf16(value_at(x, row, input + half * 8 + 1, inner));
+            pairs.insert(half, low | (high << 16u32));
+        }
+    }
+    pairs
 }
 
 /// Tiles of some rows. A warp sums every `slices`-th chunk of a tile; the slices are then added in their order.
@@ -172,11 +184,12 @@ fn round_rows(x: &[f32], rounded: &mut [U2], rows: u32, inner: u32) {
 #[allow(clippy::too_many_arguments)]
 fn product(
     weight: &[U4],
-    x: &[U2],
+    x: &[f32],
+    rounded: &[U2],
     bias: &[f32],
     out: &mut [f32],
     rows: u32,
-    chunks: u32,
+    inner: u32,
     tiles: u32,
     width: u32,
     #[comptime] variant: Variant,
@@ -184,7 +197,8 @@ fn product(
     let slices = comptime!(variant.slices);
     let octets = comptime!(variant.octets);
     let ahead = comptime!(variant.ahead);
-    let chunks = chunks as usize;
+    let inner = inner as usize;
+    let chunks = inner.div_ceil(16usize);
     let rows = rows as usize;
     let warp = UNIT_POS as usize / 32;
     let unit = UNIT_POS as usize % 32;
@@ -219,8 +233,12 @@ fn product(
             #[unroll]
             for octet in 0..octets {
                 let mut fragment = U2::new(0u32);
-                if at < chunks && (first + octet) * 8 < rows {
-                    fragment = x[((first + octet) * chunks + at) * 32 + unit];
+                if comptime!(variant.rounded) {
+                    if at < chunks && (first + octet) * 8 < rows {
+                        fragment = rounded[((first + octet) * chunks + at) * 32 + unit];
+                    }
+                } else {
+                    fragment = round(x, unit / 4, at * 16 + unit % 4 * 2, rows, inner);
                 }
                 sums[octet] =
                     multiply(a[next], fragment, sums[octet], &mut lent_a, &mut lent_b, comptime!(variant.emulated));

@@ -98,8 +98,8 @@ impl Decoding {
         for (index, rows) in rows.iter().enumerate() {
             inputs[index] = rows.tokens[0];
             inputs[positions + index] = rows.start as u32;
-            let table = inputs[tables + index * size.blocks()..].iter_mut();
-            table.zip(rows.blocks).for_each(|(entry, block)| *entry = block.0);
+            let line = &mut inputs[tables + index * size.blocks()..][..size.blocks()];
+            line.iter_mut().zip(rows.blocks).for_each(|(entry, block)| *entry = block.0);
         }
         inputs[rules_at..][..words.len()].copy_from_slice(&words);
         inputs[banned_at..][..banned.len()].copy_from_slice(&banned);
