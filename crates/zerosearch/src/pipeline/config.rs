@@ -47,11 +47,12 @@ impl Default for PipelineConfig {
 }
 
 impl PipelineConfig {
-    /// The same with little of everything before the reinforcement learning: shows that a machine works, and says nothing
-    /// about the method.
+    /// The same with little of everything but the steps of the reinforcement learning: shows that a machine works, and says
+    /// nothing about the method.
     #[must_use]
     pub fn shortened(self) -> Self {
-        Self { collect_questions: 40, simulator_steps: 4, obedience_questions: 20, ..self }
+        let train = TrainConfig { questions_per_step: 2, ..self.train };
+        Self { collect_questions: 40, simulator_steps: 4, simulator_batch: 8, obedience_questions: 20, train, ..self }
     }
 
     /// Checks the ranges of what is checked by no stage.
