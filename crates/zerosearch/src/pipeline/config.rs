@@ -52,7 +52,7 @@ impl PipelineConfig {
     #[must_use]
     pub fn shortened(self) -> Self {
         let train = TrainConfig { questions_per_step: 2, ..self.train };
-        Self { collect_questions: 40, simulator_steps: 4, simulator_batch: 8, obedience_questions: 20, train, ..self }
+        Self { collect_questions: 40, simulator_steps: 4, simulator_batch: 8, obedience_questions: 10, train, ..self }
     }
 
     /// Checks the ranges of what is checked by no stage.
