@@ -95,7 +95,7 @@ fn gradient(
     tokens: &Tokens,
     advantages: &[f32],
     rows: Range<usize>,
-) -> (LossMetrics, Vec<f32>) {
+) -> (LossSums, Vec<f32>) {
     let device = Device::flex().autodiff();
     let weights = algorithm.terms().aggregation.weights(&batch.lengths);
     let part = batch.range(rows.start).start..batch.range(rows.end - 1).end;
@@ -114,7 +114,7 @@ fn gradient(
         })
         .unwrap();
     let gradient = logprobs.grad(&output.loss.backward()).unwrap().try_into_vec_as::<f32>().unwrap();
-    (output.sums.read().unwrap(), gradient)
+    (output.sums, gradient)
 }
 
 fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
@@ -240,15 +240,19 @@ proptest! {
         for mut algorithm in algorithms() {
             let advantages = batch.advantages(&mut *algorithm).advantages;
             let (whole, expected) = gradient(&*algorithm, &batch, &tokens, &advantages, 0..rows);
-            let mut sum = LossMetrics::default();
+            let (mut sum, mut parts) = (LossMetrics::default(), Vec::new());
             let mut found = Vec::new();
             // The last micro-batch is ragged for most sizes.
             for start in (0..rows).step_by(cut) {
                 let part = start..(start + cut).min(rows);
-                let (metrics, gradient) = gradient(&*algorithm, &batch, &tokens, &advantages, part);
-                sum += metrics;
+                let (sums, gradient) = gradient(&*algorithm, &batch, &tokens, &advantages, part);
+                sum += sums.clone().read().unwrap();
+                parts.push(sums);
                 found.extend(gradient);
             }
+            // Read together, they are the same to the bit.
+            prop_assert_eq!(LossSums::read_all(parts).unwrap(), sum);
+            let whole = whole.read().unwrap();
             assert_close(&found, &expected, 1e-6, algorithm.name());
             prop_assert_eq!(sum.tokens, whole.tokens);
             let scalars = sum.scalars().into_iter().zip(whole.scalars());
@@ -271,6 +275,7 @@ proptest! {
             let (_, expected) = gradient(&reinforce, &batch, &tokens, &advantages, 0..rows);
             let (metrics, found) = gradient(&*algorithm, &batch, &tokens, &advantages, 0..rows);
             assert_close(&found, &expected, 1e-6, name);
+            let metrics = metrics.read().unwrap();
             prop_assert_eq!(metrics.clipped, 0.0);
             prop_assert_eq!(metrics.ppo_kl_sum, 0.0);
         }
@@ -292,7 +297,7 @@ proptest! {
             let loss_at = |shift: f32| {
                 let mut moved = tokens.clone();
                 moved.new[token] += shift;
-                gradient(&*algorithm, &batch, &moved, &advantages, 0..rows).0.loss
+                gradient(&*algorithm, &batch, &moved, &advantages, 0..rows).0.read().unwrap().loss
             };
             let slope = (loss_at(step) - loss_at(-step)) / (2.0 * f64::from(step));
             let tolerance = 2e-3 + 2e-3 * slope.abs();

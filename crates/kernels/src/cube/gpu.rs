@@ -82,7 +82,7 @@ impl Gpu {
 
     /// Writes whole numbers over the beginning of a buffer, which is at least as long.
     pub fn write(&self, buffer: &GpuBuffer, words: &[u32]) {
-        // What is written must be as long as the memory that it is written to.
+        // A write is as long as the memory that it goes to.
         self.client.write(&buffer.part(0, words.len()).handle, Bytes::from_elems(words.to_vec()));
     }
 

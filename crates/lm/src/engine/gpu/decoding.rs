@@ -92,7 +92,7 @@ impl Decoding {
         let size = Size::of(rows.len(), end);
         let memory = self.memory(pass, size);
         let [_, positions, rules_at, banned_at, tables, words_in_all] = size.layout();
-        // What lies beyond the rows is computed as well: the first token, at the first position of a block of nobody's.
+        // Rows beyond those of the step are computed as well: the first token, at the first position of a block of nobody's.
         let mut inputs = vec![0; words_in_all];
         inputs[tables..].fill(pass.store.spare());
         for (index, rows) in rows.iter().enumerate() {
