@@ -6,7 +6,8 @@
 #     cargo build --release -p zerosearch-examples --features cuda --example quickstart
 #     benches/gpu/run.sh OUT [MODEL…]              # 135m 0.5b 1.5b; BENCH and QUICKSTART name other executables, PEAK the card's TFLOP/s
 #
-# Every step leaves a log and, where it has figures, a JSON file in OUT. A step that fails does not keep the others from running.
+# Every step leaves a log and, where it has figures, a JSON file in OUT. A step that fails does not keep the others from running. All of
+# them end within MINUTES, 8 by default.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 out=${1:?usage: benches/gpu/run.sh OUT [MODEL…]}
@@ -20,13 +21,20 @@ quickstart=${QUICKSTART:-$target/release/examples/quickstart}
 device=${DEVICE:-auto}
 mkdir -p "$out"
 failed=0
+end=$((60 * ${MINUTES:-8}))
 
 # step NAME SECONDS COMMAND…: runs the command for so long at most, its output in NAME.log.
 step() {
     local name=$1 limit=$2 began=$SECONDS status=0
     shift 2
+    [ "$limit" -lt $((end - SECONDS)) ] || limit=$((end - SECONDS))
+    if [ "$limit" -le 0 ]; then
+        printf '%-14s no time left\n' "$name" | tee -a "$out/steps.txt"
+        failed=1
+        return
+    fi
     timeout "$limit" "$@" >"$out/$name.log" 2>&1 || status=$?
-    printf '%-12s %4d s  status %d\n' "$name" "$((SECONDS - began))" "$status" | tee -a "$out/steps.txt"
+    printf '%-14s %4d s  status %d\n' "$name" "$((SECONDS - began))" "$status" | tee -a "$out/steps.txt"
     [ "$status" -eq 0 ] || failed=1
 }
 
@@ -39,16 +47,15 @@ fi
 parts() { step "$1" "$2" "$bench" --device "$device" --parts "$3" --out "$out/$1.json" "${@:4}"; }
 peak=(${PEAK:+--peak-tflops "$PEAK"})
 parts parity 60 parity
-parts ceilings 60 ceilings
 for model in "${models[@]}"; do
-    parts "decode-$model" 90 decode,rollouts --models "$model"
+    parts "decode-$model" 90 ceilings,decode,rollouts --models "$model"
     parts "training-$model" 90 training --models "$model" "${peak[@]}"
 done
 if python3 -c 'import torch, transformers; assert torch.cuda.is_available()' 2>/dev/null; then
     for model in "${models[@]}"; do
         step "peer-$model" 90 python3 benches/gpu/peer.py "$model"
-        tail -1 "$out/peer-$model.log" >"$out/peer-$model.json"
+        [ ! -e "$out/peer-$model.log" ] || tail -1 "$out/peer-$model.log" >"$out/peer-$model.json"
     done
 fi
-step quickstart 120 "$quickstart" --device "$device" --steps 3 --out "$out/quickstart"
+step quickstart 150 "$quickstart" --device "$device" --steps 3 --out "$out/quickstart"
 exit "$failed"
