@@ -4,21 +4,23 @@
 //! With SmolLM2-135M where `crates/lm/tests/real/fetch.sh` has put it, else with the shipped base policy's shape and
 //! random weights: `cargo bench --bench generate`.
 
+mod turns;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use zerosearch::burn::tensor::Device;
-use zerosearch::generate::{Generator, Request, Sampling, SequenceId, Turn, never};
+use zerosearch::generate::{Generator, SequenceId};
 use zerosearch::kernels::InstructionSet;
 use zerosearch::lm::{HostWeights, LanguageModel, LocalGenerator, ModelConfig, WeightDtype};
 use zerosearch::text::PromptTemplate;
 
+use self::turns::{GroupRollouts, turn};
+
 const NEW: usize = 32;
-const QUESTIONS: u64 = 4;
-const SAMPLES: u64 = 5;
-const TURNS: usize = 3;
-const OBSERVATION: usize = 250;
+const ROLLOUTS: GroupRollouts =
+    GroupRollouts { questions: 4, samples: 5, turns: 3, prompt: 64, new: NEW, observation: 250 };
 
 /// Asked with the default prompt, `PROMPT_SAMPLES` times each.
 const ASKED: [&str; 8] = [
@@ -67,58 +69,40 @@ impl Model {
         LocalGenerator::on(&Device::flex(), dtype, &self.config, &self.weights, &[]).expect("whole weights")
     }
 
-    /// Tokens that differ from one another and from those of another seed.
     fn tokens(&self, count: usize, seed: u64) -> Vec<u32> {
-        (0..count as u64).map(|i| ((i * 31 + seed * 977 + 7) % self.config.vocab_size as u64) as u32).collect()
+        turns::tokens(self.config.vocab_size, count, seed)
     }
-}
-
-fn turn(seed: u64, max_new_tokens: usize) -> Turn {
-    Turn { max_new_tokens, seed, stop: never(), deadline: None }
 }
 
 fn start(generator: &mut LocalGenerator, prompt: &[u32], seed: u64, new: usize) -> SequenceId {
-    let request = Request { prompt, sampling: Sampling::default(), turn: turn(seed, new) };
-    generator.start(request).expect("a valid prompt")
+    turns::start(generator, prompt, seed, new).expect("a valid prompt")
 }
 
 fn run(generator: &mut LocalGenerator) {
-    while !generator.poll().expect("a working engine").is_empty() {}
+    turns::run(generator).expect("a working engine");
 }
 
-/// Sequences live on between turns: an observation is computed, nothing else.
 fn kept_caches(model: &Model, mut generator: LocalGenerator) {
-    let mut alive = Vec::new();
-    for question in 0..QUESTIONS {
-        let prompt = model.tokens(64, question);
-        alive.extend((0..SAMPLES).map(|sample| start(&mut generator, &prompt, question * SAMPLES + sample, NEW)));
-    }
-    run(&mut generator);
-    for at in 1..TURNS {
-        for id in &alive {
-            let seed = id.0 * 10 + at as u64;
-            generator.extend(*id, &model.tokens(OBSERVATION, seed), turn(seed, NEW)).expect("a waiting sequence");
-        }
-        run(&mut generator);
-    }
+    ROLLOUTS.play(&mut generator, model.config.vocab_size).expect("a working engine");
 }
 
 /// As the released implementations do it: every turn is a new batch that computes its whole context again.
 fn whole_contexts(model: &Model, mut generator: LocalGenerator) {
-    let rollouts = QUESTIONS * SAMPLES;
-    let mut contexts: Vec<Vec<u32>> = (0..rollouts).map(|row| model.tokens(64, row / SAMPLES)).collect();
-    for at in 0..TURNS {
+    let GroupRollouts { questions, samples, turns, prompt, new, observation } = ROLLOUTS;
+    let rollouts = questions * samples;
+    let mut contexts: Vec<Vec<u32>> = (0..rollouts).map(|row| model.tokens(prompt, row / samples)).collect();
+    for at in 0..turns {
         let ids: Vec<SequenceId> = contexts
             .iter()
             .zip(0..)
-            .map(|(context, row)| start(&mut generator, context, row * 10 + at as u64, NEW))
+            .map(|(context, row)| start(&mut generator, context, row * 10 + at as u64, new))
             .collect();
         let mut waiting = ids.len();
         while waiting > 0 {
             for finished in generator.poll().expect("a working engine") {
                 let row = ids.iter().position(|id| *id == finished.id).expect("one of these");
                 contexts[row].extend(finished.tokens.iter().map(|token| token.id));
-                contexts[row].extend(model.tokens(OBSERVATION, row as u64 * 10 + at as u64));
+                contexts[row].extend(model.tokens(observation, row as u64 * 10 + at as u64));
                 generator.release(finished.id);
                 waiting -= 1;
             }
@@ -176,10 +160,10 @@ fn benches(criterion: &mut Criterion) {
             b.iter_batched(ready, |mut generator| run(&mut generator), BatchSize::PerIteration);
         });
     }
-    group.throughput(Throughput::Elements(QUESTIONS * SAMPLES * (TURNS * NEW) as u64));
+    group.throughput(Throughput::Elements(ROLLOUTS.sampled()));
     let modes: [(&str, Mode); 2] = [("kept caches", kept_caches), ("whole context every turn", whole_contexts)];
     for (mode, rollouts) in modes {
-        group.bench_function(format!("rollouts of {TURNS} turns, {mode}"), |b| {
+        group.bench_function(format!("rollouts of {} turns, {mode}", ROLLOUTS.turns), |b| {
             b.iter_batched(|| model.generator(), |generator| rollouts(&model, generator), BatchSize::PerIteration);
         });
     }

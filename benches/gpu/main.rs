@@ -9,6 +9,8 @@
 mod ceilings;
 mod decoding;
 mod training;
+#[path = "../turns.rs"]
+mod turns;
 
 use std::path::PathBuf;
 
@@ -109,7 +111,7 @@ fn main() -> Result<(), Failure> {
     for size in &arguments.models {
         let (config, name) = (size.config(), size.name());
         if wanted(Part::Decode) || wanted(Part::Rollouts) {
-            let mut model = decoding::Model::new(&device, dtype, config.clone())?;
+            let model = decoding::Model::new(&device, dtype, config.clone());
             if wanted(Part::Decode) {
                 for batch in &arguments.batches {
                     note(format!("decode {name} batch {batch}"), model.decode(*batch, arguments.context, bandwidth)?);

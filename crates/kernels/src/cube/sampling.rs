@@ -20,7 +20,7 @@ use super::{Gpu, GpuBuffer, GpuError};
 const TILE: usize = 1024;
 const UNITS: usize = 256;
 /// Words of one draw's rule.
-const RULE: usize = 8;
+const RULE: usize = DrawRule::WORDS;
 /// Words of one tile's statistics: the greatest logit, the sum of exponentials below it, the best of the open logits, its token.
 const STATISTICS: usize = 4;
 /// Words of one draw's cut: the greatest open logit, the order of the least that is kept, the last token of that order, the least
@@ -45,6 +45,11 @@ pub struct DrawRule {
     pub uniform: f32,
     /// Tokens that must not come.
     pub banned: Vec<u32>,
+}
+
+impl DrawRule {
+    /// Words of a rule as [`Sampler::encode`] writes it.
+    pub const WORDS: usize = 8;
 }
 
 /// A drawn token.
@@ -89,7 +94,7 @@ impl Sampler {
         self.read(gpu, rules.len(), &memory)
     }
 
-    /// Rules as the kernels read them, `[rules, 8]`, and the tokens that they ban.
+    /// Rules as the kernels read them, `[rules, DrawRule::WORDS]`, and the tokens that they ban.
     pub fn encode(&self, rules: &[DrawRule]) -> [Vec<u32>; 2] {
         let mut words = Vec::with_capacity(rules.len() * RULE);
         let mut banned = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use zerosearch_kernels::cube::{DrawRule, Drawn, GpuBuffer, GpuError, PagedRows, Recording, Sampler};
+use zerosearch_kernels::cube::{DrawRule, Drawn, GpuBuffer, GpuError, PagedRows, Recording};
 
 use super::forward::{Pass, StepInputs, Workspace};
 use crate::cache::BLOCK;
@@ -10,8 +10,7 @@ use crate::engine::Rows;
 
 /// Rows at most; a step of more is launched kernel by kernel, which such a step is long enough to hide.
 const MOST: usize = 256;
-/// Words of one draw's rule, and the tokens that all draws of a step may ban.
-const RULE: usize = 8;
+/// Tokens that all draws of a step may ban.
 const BANNED: usize = 256;
 /// Positions by which a recording's reach grows: as many as one cube of the attention kernel takes.
 const REACH: usize = 256;
@@ -63,7 +62,7 @@ impl Size {
     /// First words of tokens, positions, rules, banned tokens and tables, and the end of the tables.
     fn layout(self) -> [usize; 6] {
         let mut at = [0; 6];
-        let lengths = [self.rows, self.rows, self.rows * RULE, BANNED, self.rows * self.blocks()];
+        let lengths = [self.rows, self.rows, self.rows * DrawRule::WORDS, BANNED, self.rows * self.blocks()];
         for (index, length) in lengths.into_iter().enumerate() {
             at[index + 1] = at[index] + length.next_multiple_of(ALIGNED);
         }
@@ -72,7 +71,8 @@ impl Size {
 }
 
 impl Decoding {
-    /// The drawn tokens of a step; `None` where it must be launched kernel by kernel.
+    /// The drawn tokens of a step, by rules as [`Sampler::encode`](zerosearch_kernels::cube::Sampler::encode) writes them; `None` where it
+    /// must be launched kernel by kernel.
     ///
     /// # Errors
     /// When the device fails.
@@ -80,11 +80,9 @@ impl Decoding {
         &mut self,
         pass: Pass<'_>,
         rows: &[Rows<'_>],
-        rules: &[DrawRule],
+        [rules, banned]: &[Vec<u32>; 2],
     ) -> Result<Option<Vec<Drawn>>, GpuError> {
-        let sampler = Sampler { vocabulary: pass.config.vocab_size };
-        let every_row_draws = rules.len() == rows.len() && rows.iter().all(|rows| rows.tokens.len() == 1);
-        let [words, banned] = sampler.encode(rules);
+        let every_row_draws = rows.iter().all(|rows| rows.tokens.len() == 1 && rows.draw.is_some());
         if self.refused || !every_row_draws || rows.is_empty() || rows.len() > MOST || banned.len() > BANNED {
             return Ok(None);
         }
@@ -101,8 +99,8 @@ impl Decoding {
             let line = &mut inputs[tables + index * size.blocks()..][..size.blocks()];
             line.iter_mut().zip(rows.blocks).for_each(|(entry, block)| *entry = block.0);
         }
-        inputs[rules_at..][..words.len()].copy_from_slice(&words);
-        inputs[banned_at..][..banned.len()].copy_from_slice(&banned);
+        inputs[rules_at..][..rules.len()].copy_from_slice(rules);
+        inputs[banned_at..][..banned.len()].copy_from_slice(banned);
         pass.gpu.write(&memory.inputs, &inputs);
         if !self.recorded.contains_key(&size) {
             let Some(recording) = self.record(pass, size) else { return Ok(None) };
@@ -110,7 +108,7 @@ impl Decoding {
         }
         let (Some(recording), Some(memory)) = (self.recorded.get(&size), &self.memory) else { return Ok(None) };
         recording.replay()?;
-        sampler.read(pass.gpu, rows.len(), &memory.work.drawn).map(Some)
+        pass.sampler().read(pass.gpu, rows.len(), &memory.work.drawn).map(Some)
     }
 
     /// Forgets what was recorded, after a buffer of the model or of its caches was replaced.
@@ -187,7 +185,7 @@ impl Memory {
                 last: size.reach - 1,
             },
             drawing: None,
-            rules: [part(rules, size.rows * RULE), part(banned, BANNED)],
+            rules: [part(rules, size.rows * DrawRule::WORDS), part(banned, BANNED)],
         }
     }
 }

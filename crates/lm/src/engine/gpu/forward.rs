@@ -102,6 +102,10 @@ pub(super) struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    pub(super) fn sampler(&self) -> Sampler {
+        Sampler { vocabulary: self.config.vocab_size }
+    }
+
     /// Takes every row through the network, keys and values into their blocks, and draws the tokens that are asked for.
     /// Launches kernels, and does nothing else.
     pub(super) fn launch(&self, inputs: &StepInputs, work: &Workspace) {
@@ -134,8 +138,7 @@ impl Pass<'_> {
             rms_norm(gpu, last, &weights.norm, c.rms_norm_eps as f32, draws, &work.normed);
             let head = weights.head.as_ref().unwrap_or(&weights.embedding);
             head.forward(gpu, &work.normed, draws, LinearOutput::Store, &work.rounded, &work.logits);
-            let sampler = Sampler { vocabulary: c.vocab_size };
-            sampler.launch(gpu, &work.logits, draws, inputs.rules.each_ref(), &work.drawn);
+            self.sampler().launch(gpu, &work.logits, draws, inputs.rules.each_ref(), &work.drawn);
         }
     }
 }

@@ -6,7 +6,7 @@ mod forward;
 mod weights;
 
 use zerosearch_generate::{GenerateError, SampledToken, Sampling};
-use zerosearch_kernels::cube::{DrawRule, Drawn, Gpu, GpuError, GpuStream, PagedRows, Sampler};
+use zerosearch_kernels::cube::{DrawRule, Drawn, Gpu, GpuError, GpuStream, PagedRows};
 
 use self::blocks::Store;
 use self::decoding::Decoding;
@@ -56,17 +56,18 @@ impl GpuEngine {
             decoding.forget();
         }
         let pass = Pass { gpu, config, weights, store, rotary };
-        if let Some(drawn) = decoding.step(pass, rows, rules).map_err(failed)? {
+        let rules = pass.sampler().encode(rules);
+        if let Some(drawn) = decoding.step(pass, rows, &rules).map_err(failed)? {
             return Ok(drawn);
         }
-        let inputs = inputs(gpu, config, rows, rules);
+        let inputs = inputs(gpu, rows, &rules);
         let (paged, draws) = (&inputs.paged, inputs.draws());
         let work = Workspace::new(gpu, config, store.shape(), paged.rows, paged.last, draws);
         pass.launch(&inputs, &work);
         if draws == 0 {
             return Ok(Vec::new());
         }
-        Sampler { vocabulary: config.vocab_size }.read(gpu, draws, &work.drawn).map_err(failed)
+        pass.sampler().read(gpu, draws, &work.drawn).map_err(failed)
     }
 }
 
@@ -124,7 +125,7 @@ impl Engine for GpuEngine {
 }
 
 /// A step of any kind, in memory of its own.
-fn inputs(gpu: &Gpu, config: &ModelConfig, rows: &[Rows<'_>], rules: &[DrawRule]) -> StepInputs {
+fn inputs(gpu: &Gpu, rows: &[Rows<'_>], rules: &[Vec<u32>; 2]) -> StepInputs {
     let (mut tokens, mut positions, mut sequences, mut drawing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let width = rows.iter().map(|rows| rows.blocks.len()).max().unwrap_or(0);
     let mut tables = vec![0; width * rows.len()];
@@ -149,7 +150,7 @@ fn inputs(gpu: &Gpu, config: &ModelConfig, rows: &[Rows<'_>], rules: &[DrawRule]
         },
         tokens: gpu.upload_words(&tokens),
         drawing: Some(gpu.upload_words(&drawing)),
-        rules: Sampler { vocabulary: config.vocab_size }.encode(rules).map(|words| gpu.upload_words(&words)),
+        rules: rules.each_ref().map(|words| gpu.upload_words(words)),
     }
 }
 
