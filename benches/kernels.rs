@@ -42,7 +42,7 @@ fn benches(criterion: &mut Criterion) {
     compare(
         criterion,
         "adapted_linear",
-        || kernels::adapted_linear(x.clone(), frozen.clone(), a.clone(), b.clone(), 2.0, false),
+        || kernels::adapted_linear(x.clone(), frozen.clone(), a.clone(), b.clone(), 2.0, false, frozen.dims()[0]),
         || reference::adapted_linear(x.clone(), frozen.clone(), a.clone(), b.clone(), 2.0),
     );
     compare(

@@ -42,7 +42,7 @@ mod vector;
 pub use attention::{AttentionShape, LARGEST_HEAD, PackedSpan, causal_attention};
 pub use buffer::is_cpu;
 pub use instructions::{INSTRUCTIONS_VARIABLE, InstructionSet, InstructionsError};
-pub use linear::{adapted_linear, linear};
+pub use linear::{adapted_linear, linear, linear_among, merge_adapter};
 pub use logprobs::token_logprobs;
 pub use memory::keep_freed_memory;
 pub use optimizer::{AdamWRule, SquareSum, adamw, add, scale};

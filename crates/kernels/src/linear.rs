@@ -1,5 +1,7 @@
 //! Products with a projection's weight, alone or with a low-rank adapter.
 
+#[cfg(feature = "cube")]
+use burn::backend::Cube;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -9,36 +11,48 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::buffer::{Values, contiguous, floats, is_cpu_f32, rows_and_columns, tensor, values};
-use crate::host::{merge_adapter, multiply_by_rows};
+use crate::buffer::{Contiguous, Values, contiguous, floats, is_fused, rows_and_columns, tensor, values};
+use crate::host::{self, multiply_by_rows};
 use crate::matrix::{Matrix, MatrixMut, multiply_in_parallel};
 use crate::reference;
 
 /// `x · weightᵀ`: what a projection without a bias does to every row of `x` (`[rows, in]`). `weight` is `[out, in]`,
-/// as checkpoints store it; the result is `[rows, out]`. On the CPU it may be of 16-bit brain floats beside 32-bit ones in
+/// as checkpoints store it; the result is `[rows, out]`. `weight` may be of 16-bit brain floats beside 32-bit ones in
 /// `x`; all sums are of 32 bits.
 ///
-/// On the CPU each output is summed in the order of [`crate::host::Packed::multiply`], to the bit, so that a model
-/// says the same of a token when it trains as when it decodes; and the weight's gradient comes out as the weight lies.
+/// With `x` in 32 bits each output is summed in the order in which a generator sums it, to the bit, so that a model
+/// says the same of a token when it trains as when it decodes: on the CPU as [`crate::host::Packed::multiply`] does, on a GPU as
+/// `cube::Linear`. The weight's gradient comes out as the weight lies.
 ///
 /// # Panics
 ///
 /// If `weight` is not as wide as `x`.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    assert_eq!(x.dims()[1], weight.dims()[1], "linear: `weight` must be as wide as `x`");
-    if !is_cpu_f32(&x) {
-        return reference::linear(x, weight);
-    }
-    Tensor::from_dispatch(Dispatch::fused_linear(x.into_dispatch(), weight.into_dispatch()))
+    let outputs = weight.dims()[0];
+    linear_among(x, weight, outputs)
 }
 
-/// [`linear`] with a weight to which `scale · b · a` is added: a low-rank adapter (Hu et al. 2021, arXiv:2106.09685).
+/// [`linear`] with a part of what a generator holds as one weight of so many `outputs`, such as queries, keys and values: on a GPU
+/// the order of sums goes by that.
+///
+/// # Panics
+///
+/// If `weight` is not as wide as `x`.
+pub fn linear_among(x: Tensor<2>, weight: Tensor<2>, outputs: usize) -> Tensor<2> {
+    assert_eq!(x.dims()[1], weight.dims()[1], "linear: `weight` must be as wide as `x`");
+    if !is_fused(&x) {
+        return reference::linear(x, weight);
+    }
+    Tensor::from_dispatch(Dispatch::fused_linear(x.into_dispatch(), weight.into_dispatch(), outputs))
+}
+
+/// [`linear_among`] with a weight to which `scale · b · a` is added: a low-rank adapter (Hu et al. 2021, arXiv:2106.09685).
 /// `a` is `[rank, in]`, `b` `[out, rank]`.
 ///
-/// On the CPU the sum is what [`crate::host::merge_adapter`] makes of it, so that a model with adapters beside its weights
+/// The sum is what a generator makes of it that merges the adapter, so that a model with adapters beside its weights
 /// says the same, to the bit, as one with the adapters merged. Nothing of the size of `x · aᵀ` is kept for the backward
 /// pass, nor is the sum: both are computed again. With `bf16` the sum is rounded to 16-bit brain floats, as one who decodes
-/// with such weights rounds it; elsewhere it is of the type of `x`.
+/// with such weights rounds it.
 ///
 /// # Panics
 ///
@@ -50,6 +64,7 @@ pub fn adapted_linear(
     b: Tensor<2>,
     scale: f32,
     bf16: bool,
+    outputs: usize,
 ) -> Tensor<2> {
     let ([_, inner], [outer, _], [rank, _]) = (x.dims(), weight.dims(), a.dims());
     assert!(
@@ -59,31 +74,98 @@ pub fn adapted_linear(
         a.dims(),
         b.dims()
     );
-    if !is_cpu_f32(&x) {
+    if !is_fused(&x) {
         return reference::adapted_linear(x, weight, a, b, scale);
     }
     let (x, weight, a, b) = (x.into_dispatch(), weight.into_dispatch(), a.into_dispatch(), b.into_dispatch());
-    Tensor::from_dispatch(Dispatch::fused_adapted_linear(x, weight, a, b, scale, bf16))
+    Tensor::from_dispatch(Dispatch::fused_adapted_linear(x, weight, a, b, (scale, bf16, outputs)))
 }
 
-#[backend_extension(Flex, Autodiff)]
+/// `weight + scale · b · a`: a weight with its adapter in it, as a generator on a GPU takes it.
+pub fn merge_adapter(weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f32) -> Tensor<2> {
+    weight + linear(b, a.transpose()).mul_scalar(scale)
+}
+
+/// Scale, whether the sum is rounded, and the outputs among which these are.
+type AdapterRule = (f32, bool, usize);
+
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait LinearOp: Backend {
-    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, outputs: usize) -> FloatTensor<Self>;
     fn fused_adapted_linear(
         x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        rule: AdapterRule,
+    ) -> FloatTensor<Self>;
+}
+
+/// The products of a device. Tensors are contiguous; gradients of a weight are in 32 bits whatever it is in.
+pub(crate) trait LinearKernels: Contiguous {
+    /// `x · weightᵀ`, in the type of `x`.
+    fn forward(x: FloatTensor<Self>, weight: FloatTensor<Self>, outputs: usize) -> FloatTensor<Self>;
+
+    /// `upstream · weight`, in the type of `upstream`.
+    fn input_gradient(upstream: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `upstreamᵀ · x`, multiplied as `weight` is.
+    fn weight_gradient(
+        upstream: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        weight: &FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// `weight + scale · b · a`, rounded to brain floats or in the type of `weight`.
+    fn merge(
         weight: FloatTensor<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f32,
         bf16: bool,
     ) -> FloatTensor<Self>;
+
+    /// `x · scale`.
+    fn scaled(x: FloatTensor<Self>, scale: f32) -> FloatTensor<Self> {
+        Self::float_mul_scalar(x, scale.into())
+    }
+}
+
+impl LinearKernels for Flex {
+    fn forward(x: FlexTensor, weight: FlexTensor, _: usize) -> FlexTensor {
+        let ((rows, inner), (outer, _)) = (rows_and_columns(&x), rows_and_columns(&weight));
+        let mut output = vec![0.0; rows * outer];
+        multiply_by_weight(floats(&x), values(&weight), inner, MatrixMut::new(&mut output, rows, outer, outer));
+        tensor(output, [rows, outer])
+    }
+
+    fn input_gradient(upstream: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        let ((rows, outer), (_, inner)) = (rows_and_columns(&upstream), rows_and_columns(&weight));
+        let mut gradient = vec![0.0; rows * inner];
+        input_gradient(floats(&upstream), values(&weight), [rows, outer, inner], &mut gradient);
+        tensor(gradient, [rows, inner])
+    }
+
+    fn weight_gradient(upstream: FlexTensor, x: FlexTensor, _: &FlexTensor) -> FlexTensor {
+        let ((rows, outer), (_, inner)) = (rows_and_columns(&upstream), rows_and_columns(&x));
+        tensor(weight_gradient(floats(&upstream), floats(&x), [rows, outer, inner]), [outer, inner])
+    }
+
+    fn merge(weight: FlexTensor, a: FlexTensor, b: FlexTensor, scale: f32, bf16: bool) -> FlexTensor {
+        let mut merged = floats(&weight).to_vec();
+        host::merge_adapter(&mut merged, floats(&a), floats(&b), rows_and_columns(&a).1, scale);
+        if bf16 {
+            merged.par_chunks_mut(1 << 14).for_each(|values| {
+                values.iter_mut().for_each(|value| *value = half::bf16::from_f32(*value).to_f32());
+            });
+        }
+        tensor(merged, weight.layout().shape().clone())
+    }
 }
 
 impl LinearOp for Flex {
-    fn fused_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        let (x, weight) = (contiguous(x), contiguous(weight));
-        let ((rows, inner), (outer, _)) = (rows_and_columns(&x), rows_and_columns(&weight));
-        tensor(forward(floats(&x), values(&weight), [rows, outer, inner]), [rows, outer])
+    fn fused_linear(x: FlexTensor, weight: FlexTensor, outputs: usize) -> FlexTensor {
+        Self::forward(contiguous(x), contiguous(weight), outputs)
     }
 
     fn fused_adapted_linear(
@@ -91,21 +173,34 @@ impl LinearOp for Flex {
         weight: FlexTensor,
         a: FlexTensor,
         b: FlexTensor,
-        scale: f32,
-        bf16: bool,
+        rule: AdapterRule,
     ) -> FlexTensor {
-        let [x, weight, a, b] = [x, weight, a, b].map(contiguous);
-        let ((rows, inner), (outer, _)) = (rows_and_columns(&x), rows_and_columns(&weight));
-        let weight = merged(&weight, &a, &b, scale, bf16);
-        tensor(forward(floats(&x), Values::F32(&weight), [rows, outer, inner]), [rows, outer])
+        adapted_forward::<Self>([x, weight, a, b].map(contiguous), rule)
     }
 }
 
-/// `x · weightᵀ`, `[rows, outer]`.
-fn forward(x: &[f32], weight: Values<'_>, [rows, outer, inner]: [usize; 3]) -> Vec<f32> {
-    let mut output = vec![0.0; rows * outer];
-    multiply_by_weight(x, weight, inner, MatrixMut::new(&mut output, rows, outer, outer));
-    output
+#[cfg(feature = "cube")]
+impl LinearOp for Cube {
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, outputs: usize) -> FloatTensor<Self> {
+        Self::forward(Self::contiguous(x), Self::contiguous(weight), outputs)
+    }
+
+    fn fused_adapted_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        rule: AdapterRule,
+    ) -> FloatTensor<Self> {
+        adapted_forward::<Self>([x, weight, a, b].map(Self::contiguous), rule)
+    }
+}
+
+fn adapted_forward<B: LinearKernels>(
+    [x, weight, a, b]: [FloatTensor<B>; 4],
+    (scale, bf16, outputs): AdapterRule,
+) -> FloatTensor<B> {
+    B::forward(x, B::merge(weight, a, b, scale, bf16), outputs)
 }
 
 /// [`multiply_by_rows`] with a weight of either type.
@@ -116,47 +211,30 @@ pub(crate) fn multiply_by_weight(x: &[f32], weight: Values<'_>, inner: usize, ou
     }
 }
 
-/// A weight with its adapter.
-fn merged(weight: &FlexTensor, a: &FlexTensor, b: &FlexTensor, scale: f32, bf16: bool) -> Vec<f32> {
-    let mut merged = floats(weight).to_vec();
-    merge_adapter(&mut merged, floats(a), floats(b), rows_and_columns(a).1, scale);
-    if bf16 {
-        merged.par_chunks_mut(1 << 14).for_each(|values| {
-            values.iter_mut().for_each(|value| *value = half::bf16::from_f32(*value).to_f32());
-        });
-    }
-    merged
-}
-
 #[derive(Debug)]
 struct LinearBackward;
 
-impl Backward<Flex, 2> for LinearBackward {
-    type State = (FlexTensor, FlexTensor);
+impl<B: LinearKernels> Backward<B, 2> for LinearBackward {
+    type State = (FloatTensor<B>, FloatTensor<B>);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (x, weight) = ops.state;
-        let upstream = contiguous(grads.consume::<Flex>(&ops.node));
-        let ((rows, inner), (outer, _)) = (rows_and_columns(&x), rows_and_columns(&weight));
-        let upstream = floats(&upstream);
+        let upstream = B::contiguous(grads.consume::<B>(&ops.node));
         let [x_parent, weight_parent] = ops.parents;
-        if let Some(parent) = x_parent {
-            let mut gradient = vec![0.0; rows * inner];
-            input_gradient(upstream, values(&weight), [rows, outer, inner], &mut gradient);
-            grads.register::<Flex>(parent.id, tensor(gradient, [rows, inner]));
-        }
         if let Some(parent) = weight_parent {
-            let gradient = weight_gradient(upstream, floats(&x), [rows, outer, inner]);
-            grads.register::<Flex>(parent.id, tensor(gradient, [outer, inner]));
+            grads.register::<B>(parent.id, B::weight_gradient(upstream.clone(), x, &weight));
+        }
+        if let Some(parent) = x_parent {
+            grads.register::<B>(parent.id, B::input_gradient(upstream, weight));
         }
     }
 }
 
-impl<C: CheckpointStrategy> LinearOp for Autodiff<Flex, C> {
-    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+impl<B: LinearKernels + LinearOp, C: CheckpointStrategy> LinearOp for Autodiff<B, C> {
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, outputs: usize) -> FloatTensor<Self> {
         let ((x, x_node), (weight, weight_node)) = (x.into_parts(), weight.into_parts());
-        let (x, weight) = (contiguous(x), contiguous(weight));
-        let output = Flex::fused_linear(x.clone(), weight.clone());
+        let (x, weight) = (B::contiguous(x), B::contiguous(weight));
+        let output = B::forward(x.clone(), weight.clone(), outputs);
         match LinearBackward.prepare::<C>([x_node, weight_node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((x, weight), output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
@@ -168,17 +246,15 @@ impl<C: CheckpointStrategy> LinearOp for Autodiff<Flex, C> {
         weight: FloatTensor<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
-        scale: f32,
-        bf16: bool,
+        rule: AdapterRule,
     ) -> FloatTensor<Self> {
         let ((x, x_node), (weight, weight_node)) = (x.into_parts(), weight.into_parts());
         let ((a, a_node), (b, b_node)) = (a.into_parts(), b.into_parts());
-        let inputs = [x, weight, a, b].map(contiguous);
-        let [x, weight, a, b] = inputs.clone();
-        let output = Flex::fused_adapted_linear(x, weight, a, b, scale, bf16);
+        let inputs = [x, weight, a, b].map(B::contiguous);
+        let output = adapted_forward::<B>(inputs.clone(), rule);
         let nodes = [x_node, weight_node, a_node, b_node];
         match AdaptedLinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((inputs, scale, bf16), output),
+            OpsKind::Tracked(prepared) => prepared.finish((inputs, rule), output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         }
     }
@@ -187,41 +263,30 @@ impl<C: CheckpointStrategy> LinearOp for Autodiff<Flex, C> {
 #[derive(Debug)]
 struct AdaptedLinearBackward;
 
-impl Backward<Flex, 4> for AdaptedLinearBackward {
-    /// Input, weight, `a`, `b`, the scale, and whether the sum is rounded.
-    type State = ([FlexTensor; 4], f32, bool);
+impl<B: LinearKernels> Backward<B, 4> for AdaptedLinearBackward {
+    /// Input, weight, `a`, `b`, and how they are put together.
+    type State = ([FloatTensor<B>; 4], AdapterRule);
 
     fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let ([x, weight, a, b], scale, bf16) = ops.state;
-        let upstream = contiguous(grads.consume::<Flex>(&ops.node));
-        let ((rows, inner), (outer, _), (rank, _)) =
-            (rows_and_columns(&x), rows_and_columns(&weight), rows_and_columns(&a));
-        let upstream = floats(&upstream);
+        let ([x, weight, a, b], (scale, bf16, outputs)) = ops.state;
+        let upstream = B::contiguous(grads.consume::<B>(&ops.node));
         let [x_parent, weight_parent, a_parent, b_parent] = ops.parents;
-        if let Some(parent) = x_parent {
-            let mut gradient = vec![0.0; rows * inner];
-            let merged = merged(&weight, &a, &b, scale, bf16);
-            input_gradient(upstream, Values::F32(&merged), [rows, outer, inner], &mut gradient);
-            grads.register::<Flex>(parent.id, tensor(gradient, [rows, inner]));
-        }
-        if let Some(parent) = weight_parent {
-            let gradient = weight_gradient(upstream, floats(&x), [rows, outer, inner]);
-            grads.register::<Flex>(parent.id, tensor(gradient, [outer, inner]));
-        }
-        let scaled = |mut gradient: Vec<f32>| {
-            gradient.iter_mut().for_each(|value| *value *= scale);
-            gradient
-        };
         if let Some(parent) = a_parent {
-            let mut low = vec![0.0; rows * rank];
-            input_gradient(upstream, values(&b), [rows, outer, rank], &mut low);
-            let gradient = weight_gradient(&low, floats(&x), [rows, rank, inner]);
-            grads.register::<Flex>(parent.id, tensor(scaled(gradient), [rank, inner]));
+            let low = B::input_gradient(upstream.clone(), b.clone());
+            let gradient = B::weight_gradient(low, x.clone(), &a);
+            grads.register::<B>(parent.id, B::scaled(gradient, scale));
         }
         if let Some(parent) = b_parent {
-            let low = forward(floats(&x), values(&a), [rows, rank, inner]);
-            let gradient = weight_gradient(upstream, &low, [rows, outer, rank]);
-            grads.register::<Flex>(parent.id, tensor(scaled(gradient), [outer, rank]));
+            let low = B::forward(x.clone(), a.clone(), outputs);
+            let gradient = B::weight_gradient(upstream.clone(), low, &b);
+            grads.register::<B>(parent.id, B::scaled(gradient, scale));
+        }
+        if let Some(parent) = weight_parent {
+            grads.register::<B>(parent.id, B::weight_gradient(upstream.clone(), x, &weight));
+        }
+        if let Some(parent) = x_parent {
+            let merged = B::merge(weight, a, b, scale, bf16);
+            grads.register::<B>(parent.id, B::input_gradient(upstream, merged));
         }
     }
 }

@@ -8,10 +8,10 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{FloatDType, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use rayon::prelude::*;
 
-use crate::buffer::{Values, contiguous, floats, is_cpu_f32, is_fused, rows_and_columns, tensor, values};
+use crate::buffer::{Values, contiguous, floats, is_fused, rows_and_columns, tensor, values};
 use crate::host::Masses;
 use crate::linear::{add_weight_gradient, input_gradient, multiply_by_weight};
 use crate::matrix::MatrixMut;
@@ -29,7 +29,7 @@ const BLOCK_ROWS: (usize, usize) = (128, 1024);
 /// `r` is distributed as `softmax(head · hidden[r])`.
 ///
 /// `hidden` is `[rows, width]`, `head` `[vocab, width]` as checkpoints store it, `targets`
-/// `[rows]`; both results are `[rows]`, and gradients flow through both. On the CPU `head` may be of 16-bit brain floats beside
+/// `[rows]`; both results are `[rows]`, and gradients flow through both. `head` may be of 16-bit brain floats beside
 /// 32-bit ones in `hidden`.
 ///
 /// On the CPU up to 2^25 logits are kept for the backward pass; more, and all on a GPU, are recomputed there, a block of rows at
@@ -48,9 +48,6 @@ pub fn token_logprobs(hidden: Tensor<2>, head: Tensor<2>, targets: Tensor<1, Int
     if !is_fused(&hidden) {
         return reference::token_logprobs(hidden, head, targets);
     }
-    // The kernels of a GPU take one type; on the CPU a head of brain floats goes with wider rows.
-    let one_type = is_cpu_f32(&hidden) || head.dtype() == hidden.dtype();
-    let head = if one_type { head } else { head.cast(FloatDType::from(hidden.dtype())) };
     let both = Dispatch::fused_token_logprobs(hidden.into_dispatch(), head.into_dispatch(), targets.into_dispatch());
     let both = Tensor::<2>::from_dispatch(both);
     // No `reshape`: to it a length of 0 means another than 0.

@@ -7,12 +7,12 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::buffer::{Contiguous, contiguous, floats, is_cpu_f32, is_fused, rows_and_columns, tensor, values};
-use crate::linear::{LinearOp, input_gradient, linear, weight_gradient};
+use crate::buffer::{Contiguous, contiguous, floats, is_fused, tensor};
+use crate::linear::LinearKernels;
 use crate::reference;
 use crate::vector::{sigmoid, vectorised};
 
@@ -34,7 +34,7 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::fused_swiglu(gate.into_dispatch(), up.into_dispatch()))
 }
 
-/// [`linear`] of [`swiglu`], with the bits of both. On the CPU the backward pass computes the gated values, a third of what an MLP
+/// [`linear`](crate::linear) of [`swiglu`], with the bits of both. The backward pass computes the gated values, a third of what an MLP
 /// would keep, again.
 ///
 /// `gate` and `up` are `[rows, in]`, `weight` `[out, in]`; the result is `[rows, out]`.
@@ -47,8 +47,8 @@ pub fn swiglu_linear(gate: Tensor<2>, up: Tensor<2>, weight: Tensor<2>) -> Tenso
         gate.dims() == up.dims() && gate.dims()[1] == weight.dims()[1],
         "swiglu_linear: `gate`, `up` and `weight` must be of one width"
     );
-    if !is_cpu_f32(&gate) {
-        return linear(swiglu(gate, up), weight);
+    if !is_fused(&gate) {
+        return reference::linear(reference::swiglu(gate, up), weight);
     }
     let (gate, up, weight) = (gate.into_dispatch(), up.into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(Dispatch::fused_swiglu_linear(gate, up, weight))
@@ -59,7 +59,7 @@ pub(crate) trait SwigluOp: Backend {
     fn fused_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait SwigluLinearOp: Backend {
     fn fused_swiglu_linear(
         gate: FloatTensor<Self>,
@@ -109,8 +109,24 @@ impl SwigluOp for Cube {
 
 impl SwigluLinearOp for Flex {
     fn fused_swiglu_linear(gate: FlexTensor, up: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        Self::fused_linear(Self::swiglu(gate, up), weight)
+        gated_product::<Self>([gate, up, weight])
     }
+}
+
+#[cfg(feature = "cube")]
+impl SwigluLinearOp for Cube {
+    fn fused_swiglu_linear(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        gated_product::<Self>([gate, up, weight])
+    }
+}
+
+fn gated_product<B: SwigluKernels + LinearKernels>([gate, up, weight]: [FloatTensor<B>; 3]) -> FloatTensor<B> {
+    let outputs = weight.shape()[0];
+    B::forward(B::swiglu(gate, up), B::contiguous(weight), outputs)
 }
 
 #[derive(Debug)]
@@ -143,7 +159,7 @@ impl<B: SwigluKernels, C: CheckpointStrategy> SwigluOp for Autodiff<B, C> {
     }
 }
 
-impl<C: CheckpointStrategy> SwigluLinearOp for Autodiff<Flex, C> {
+impl<B: SwigluKernels + LinearKernels + SwigluLinearOp, C: CheckpointStrategy> SwigluLinearOp for Autodiff<B, C> {
     fn fused_swiglu_linear(
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
@@ -151,10 +167,10 @@ impl<C: CheckpointStrategy> SwigluLinearOp for Autodiff<Flex, C> {
     ) -> FloatTensor<Self> {
         let ((gate, gate_node), (up, up_node)) = (gate.into_parts(), up.into_parts());
         let (weight, weight_node) = weight.into_parts();
-        let (gate, up, weight) = (contiguous(gate), contiguous(up), contiguous(weight));
-        let output = Flex::fused_swiglu_linear(gate.clone(), up.clone(), weight.clone());
+        let inputs = [gate, up, weight].map(B::contiguous);
+        let output = gated_product::<B>(inputs.clone());
         match SwigluLinearBackward.prepare::<C>([gate_node, up_node, weight_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish([gate, up, weight], output),
+            OpsKind::Tracked(prepared) => prepared.finish(inputs, output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         }
     }
@@ -163,27 +179,22 @@ impl<C: CheckpointStrategy> SwigluLinearOp for Autodiff<Flex, C> {
 #[derive(Debug)]
 struct SwigluLinearBackward;
 
-impl Backward<Flex, 3> for SwigluLinearBackward {
-    type State = [FlexTensor; 3];
+impl<B: SwigluKernels + LinearKernels> Backward<B, 3> for SwigluLinearBackward {
+    type State = [FloatTensor<B>; 3];
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let [gate, up, weight] = ops.state;
-        let upstream = contiguous(grads.consume::<Flex>(&ops.node));
-        let ((rows, inner), (outer, _)) = (rows_and_columns(&gate), rows_and_columns(&weight));
-        let upstream = floats(&upstream);
+        let upstream = B::contiguous(grads.consume::<B>(&ops.node));
         let [gate_parent, up_parent, weight_parent] = ops.parents;
         if let Some(parent) = weight_parent {
-            let gated = forward(floats(&gate), floats(&up));
-            let gradient = weight_gradient(upstream, &gated, [rows, outer, inner]);
-            grads.register::<Flex>(parent.id, tensor(gradient, [outer, inner]));
+            let gated = B::swiglu(gate.clone(), up.clone());
+            grads.register::<B>(parent.id, B::weight_gradient(upstream.clone(), gated, &weight));
         }
         if gate_parent.is_some() || up_parent.is_some() {
-            let mut d_gated = vec![0.0; rows * inner];
-            input_gradient(upstream, values(&weight), [rows, outer, inner], &mut d_gated);
-            let (d_gate, d_up) = backward(floats(&gate), floats(&up), &d_gated);
-            for (parent, gradient) in [(gate_parent, d_gate), (up_parent, d_up)] {
+            let gradients = B::swiglu_backward(gate, up, B::input_gradient(upstream, weight));
+            for (parent, gradient) in [gate_parent, up_parent].into_iter().zip(gradients) {
                 if let Some(parent) = parent {
-                    grads.register::<Flex>(parent.id, tensor(gradient, [rows, inner]));
+                    grads.register::<B>(parent.id, gradient);
                 }
             }
         }

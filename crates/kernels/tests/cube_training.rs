@@ -8,8 +8,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zerosearch_kernels::{
-    AdamWRule, AttentionShape, PackedSpan, SquareSum, adamw, causal_attention, reference, rms_norm, rotary, swiglu,
-    swiglu_linear, token_logprobs,
+    AdamWRule, AttentionShape, PackedSpan, SquareSum, adamw, adapted_linear, causal_attention, linear, reference,
+    rms_norm, rotary, swiglu, swiglu_linear, token_logprobs,
 };
 
 fn gpu() -> Device {
@@ -126,6 +126,40 @@ fn gates() {
             };
             let plain = |gate, up, weight| reference::linear(reference::swiglu(gate, up), weight);
             compare(&format!("{what}, projected"), projected(swiglu_linear), projected(plain));
+        }
+    }
+}
+
+#[test]
+fn projections() {
+    for (rows, inner, outer, rank) in [(1, 1, 1, 1), (5, 33, 20, 2), (140, 70, 300, 4)] {
+        for layout in LAYOUTS {
+            type Product = fn(Tensor<2>, [Tensor<2>; 3]) -> Tensor<2>;
+            let of = |product: Product, adapted: bool| {
+                move |device: &Device| {
+                    let shapes = [[rows, inner], [outer, inner], [rank, inner], [outer, rank]];
+                    let matrices = [40, 41, 42, 43].into_iter().zip(shapes);
+                    let (mut leaves, matrices): (Vec<_>, Vec<_>) =
+                        matrices.map(|(seed, shape)| matrix(device, seed, shape, layout)).unzip();
+                    let [x, weight, a, b] = matrices.try_into().unwrap();
+                    if !adapted {
+                        leaves.truncate(2);
+                    }
+                    (product(x, [weight, a, b]), leaves)
+                }
+            };
+            let what = format!("{rows} × {inner} × {outer}, {layout}");
+            let plain = of(|x, [weight, ..]| reference::linear(x, weight), false);
+            compare(&what, of(|x, [weight, ..]| linear(x, weight), false), plain);
+            let fused = of(
+                |x, [weight, a, b]| {
+                    let outputs = weight.dims()[0];
+                    adapted_linear(x, weight, a, b, 0.7, false, outputs)
+                },
+                true,
+            );
+            let plain = of(|x, [weight, a, b]| reference::adapted_linear(x, weight, a, b, 0.7), true);
+            compare(&format!("{what}, rank {rank}"), fused, plain);
         }
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType, Tensor};
 use zerosearch_generate::Stream;
-use zerosearch_kernels::host::merge_adapter;
+use zerosearch_kernels::host;
+#[cfg(feature = "cube")]
+use zerosearch_kernels::merge_adapter;
 
 use crate::network::{Network, TensorSpec};
 use crate::{HostTensor, HostWeights, LmError, LoraConfig, ModelConfig, Weight, WeightDtype};
@@ -291,7 +293,7 @@ impl Parameter {
         let mut tensor = self.base.weight.to_host();
         if let Some(Adapter { a, b, .. }) = &self.adapter {
             let (a, b) = (a.weight.to_host(), b.weight.to_host());
-            merge_adapter(&mut tensor.values, &a.values, &b.values, a.shape[1], scale);
+            host::merge_adapter(&mut tensor.values, &a.values, &b.values, a.shape[1], scale);
         }
         tensor
     }
@@ -303,7 +305,7 @@ impl Parameter {
             None => self.base.weight.without_autodiff(),
             Some(Adapter { a, b, .. }) => {
                 let [base, a, b] = [&self.base, a, b].map(|named| named.matrix().without_autodiff());
-                Weight::Matrix(base + b.matmul(a) * scale)
+                Weight::Matrix(merge_adapter(base, a, b, scale))
             }
         }
     }

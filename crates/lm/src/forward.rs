@@ -88,7 +88,7 @@ impl Decoder {
     pub(crate) fn layer(&self, layer: &Layer<Parameter>, x: Tensor<2>, rows: &Rows) -> Tensor<2> {
         let Layer { input_norm, attention, post_norm, mlp } = layer;
         let attended = self.attention(attention, self.norm(x.clone(), input_norm), rows);
-        let x = x + self.linear(attended, &attention.o);
+        let x = x + self.linear(attended, &attention.o, self.config.hidden_size);
         let h = self.norm(x.clone(), post_norm);
         x + self.mlp(mlp, h)
     }
@@ -98,9 +98,11 @@ impl Decoder {
         let Attention { q, k, v, q_norm, k_norm, o: _ } = attention;
         let c = &self.config;
         let shape = AttentionShape { heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim };
-        let q = self.head_norm(self.linear(h.clone(), q), q_norm);
-        let k = self.head_norm(self.linear(h.clone(), k), k_norm);
-        let v = self.linear(h, v);
+        // A generator holds the three as one weight, and gate and up as well.
+        let outputs = (c.heads + 2 * c.kv_heads) * c.head_dim;
+        let q = self.head_norm(self.linear(h.clone(), q, outputs), q_norm);
+        let k = self.head_norm(self.linear(h.clone(), k, outputs), k_norm);
+        let v = self.linear(h, v, outputs);
         let q = kernels::rotary(q, rows.cos.clone(), rows.sin.clone(), c.heads);
         let k = kernels::rotary(k, rows.cos.clone(), rows.sin.clone(), c.kv_heads);
         kernels::causal_attention(q, k, v, &rows.spans, shape)
@@ -108,10 +110,11 @@ impl Decoder {
 
     fn mlp(&self, mlp: &Mlp<Parameter>, h: Tensor<2>) -> Tensor<2> {
         let Mlp { gate, up, down } = mlp;
-        let (gate, up) = (self.linear(h.clone(), gate), self.linear(h, up));
+        let outputs = 2 * self.config.intermediate_size;
+        let (gate, up) = (self.linear(h.clone(), gate, outputs), self.linear(h, up, outputs));
         match &down.weight.adapter {
             None => self.biased(kernels::swiglu_linear(gate, up, self.matrix(&down.weight.base)), down),
-            Some(_) => self.linear(kernels::swiglu(gate, up), down),
+            Some(_) => self.linear(kernels::swiglu(gate, up), down, self.config.hidden_size),
         }
     }
 
@@ -127,14 +130,15 @@ impl Decoder {
         self.norm(heads, weight).reshape([rows, width])
     }
 
-    /// A projection with its adapter and its bias, where it has them.
-    fn linear(&self, x: Tensor<2>, linear: &Linear<Parameter>) -> Tensor<2> {
+    /// A projection with its adapter and its bias, where it has them. `outputs`: of the weight that a generator makes of it.
+    fn linear(&self, x: Tensor<2>, linear: &Linear<Parameter>, outputs: usize) -> Tensor<2> {
         let weight = || self.matrix(&linear.weight.base);
         let y = match (&linear.weight.adapter, &self.lora, self.dropout) {
             (Some(Adapter { a, b, .. }), Some(lora), None) => {
                 // The sum is rounded where the generator rounds it, not its parts.
                 let [weight, a, b] = [&linear.weight.base, a, b].map(|part| self.rounded(part.matrix()));
-                kernels::adapted_linear(x, weight, a, b, lora.scale() as f32, self.weights == FloatDType::BF16)
+                let bf16 = self.weights == FloatDType::BF16;
+                kernels::adapted_linear(x, weight, a, b, lora.scale() as f32, bf16, outputs)
             }
             (Some(Adapter { module, a, b }), Some(lora), Some(seed)) => {
                 let factors = lora.dropout_factors(seed, module, x.dims().iter().product());
@@ -143,7 +147,7 @@ impl Decoder {
                 let low = kernels::linear(x.clone().mul(self.rounded(factors)), a);
                 kernels::linear(x, weight()) + kernels::linear(low, b).mul_scalar(lora.scale())
             }
-            _ => kernels::linear(x, weight()),
+            _ => kernels::linear_among(x, weight(), outputs),
         };
         self.biased(y, linear)
     }

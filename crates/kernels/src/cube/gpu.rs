@@ -124,6 +124,11 @@ impl GpuBuffer {
         fits.then_some(Self { handle: tensor.handle, words })
     }
 
+    /// The memory behind a handle to so many numbers.
+    pub(super) fn over(handle: Handle, words: usize) -> Self {
+        Self { handle, words }
+    }
+
     /// The numbers from `first` on, in the same memory. `first` is a multiple of 64.
     pub fn part(&self, first: usize, words: usize) -> Self {
         assert!(first.is_multiple_of(64) && first + words <= self.words, "GpuBuffer: no {words} at {first}");

@@ -2,6 +2,8 @@
 
 use cubecl::prelude::*;
 
+use super::elementwise::rotated;
+use super::rms_norm::inverse_of_narrow;
 use super::{CacheShape, Gpu, GpuBuffer, PagedRows};
 
 const UNITS: usize = 64;
@@ -79,7 +81,7 @@ fn rotate(
     let dim = comptime!(shape.head_dim);
     let half = comptime!(shape.head_dim / 2);
     let heads = comptime!(shape.heads);
-    let rotated = comptime!(shape.heads + shape.kv_heads);
+    let rotated_heads = comptime!(shape.heads + shape.kv_heads);
     let padded = comptime!(shape.padded());
     let row = CUBE_POS_X as usize;
     let unit = UNIT_POS as usize;
@@ -88,24 +90,17 @@ fn rotate(
     let slot = position % 16;
     let block = tables[sequences[row] as usize * width as usize + position / 16] as usize * comptime!(shape.kv_heads);
 
-    let mut inverse = Shared::<[f32]>::new_slice(rotated);
+    let mut inverse = Shared::<[f32]>::new_slice(rotated_heads);
     if comptime!(normalised) {
         let mut head = unit;
-        while head < rotated {
-            let mut squares = 0.0f32;
-            let mut i = 0usize;
-            while i < dim {
-                let value = qkv[start + head * dim + i];
-                squares = fma(value, value, squares);
-                i += 1;
-            }
-            inverse[head] = 1.0f32 / (squares / f32::cast_from(dim as u32) + epsilon).sqrt();
+        while head < rotated_heads {
+            inverse[head] = inverse_of_narrow::<f32>(qkv, start + head * dim, dim as u32, epsilon);
             head += UNITS;
         }
         sync_cube();
     }
     let mut pair = unit;
-    while pair < comptime!(rotated * half) {
+    while pair < comptime!(rotated_heads * half) {
         let head = pair / half;
         let i = pair % half;
         let mut a = qkv[start + head * dim + i];
@@ -120,10 +115,7 @@ fn rotate(
                 b = b * factor * key_gain[half + i];
             }
         }
-        let c = cos[position * half + i];
-        let s = sin[position * half + i];
-        let low = fma(a, c, -(b * s));
-        let high = fma(b, c, a * s);
+        let (low, high) = rotated(a, b, cos[position * half + i], sin[position * half + i]);
         if head < heads {
             queries[(row * heads + head) * padded + i] = low;
             queries[(row * heads + head) * padded + half + i] = high;
@@ -137,7 +129,7 @@ fn rotate(
     let mut element = unit;
     while element < comptime!(shape.kv_heads * shape.head_dim) {
         let at = ((block + element / dim) * 16 + slot) * padded + element % dim;
-        values[at] = qkv[start + rotated * dim + element];
+        values[at] = qkv[start + rotated_heads * dim + element];
         element += UNITS;
     }
     if comptime!(padded > dim) {

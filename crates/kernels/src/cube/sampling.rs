@@ -9,6 +9,7 @@ mod draw;
 mod measure;
 mod rule;
 
+pub(super) use self::measure::{greatest_of_row, sum_of_four, total_of_row};
 use cubecl::prelude::*;
 
 use self::cut::find_cut;
@@ -17,12 +18,12 @@ use self::measure::measure_tiles;
 use super::{Gpu, GpuBuffer, GpuError};
 
 /// Logits of one tile.
-const TILE: usize = 1024;
-const UNITS: usize = 256;
+pub(super) const TILE: usize = 1024;
+pub(super) const UNITS: usize = 256;
 /// Words of one draw's rule.
 const RULE: usize = DrawRule::WORDS;
 /// Words of one tile's statistics: the greatest logit, the sum of exponentials below it, the best of the open logits, its token.
-const STATISTICS: usize = 4;
+pub(super) const STATISTICS: usize = 4;
 /// Words of one draw's cut: the greatest open logit, the order of the least that is kept, the last token of that order, the least
 /// mass.
 const CUT: usize = 4;

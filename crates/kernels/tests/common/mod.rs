@@ -36,7 +36,7 @@ pub(crate) fn bits_of_everything() -> Vec<Vec<u32>> {
     let rotated = rotary(normed, angles.clone().cos(), angles.sin(), SHAPE.heads);
     let attended = causal_attention(rotated, y.clone(), y.clone(), &spans(), SHAPE);
     let projected = linear(attended, square.clone());
-    let adapted = adapted_linear(projected, square.clone(), a.clone(), b.clone(), 0.1, true);
+    let adapted = adapted_linear(projected, square.clone(), a.clone(), b.clone(), 0.1, true, 64);
     let gated = swiglu(adapted, x.clone());
     let both = linear(gated, head.clone().cast(FloatDType::BF16));
     let gated = swiglu_linear(both.clone(), both, wide.clone());

@@ -1,12 +1,13 @@
 //! Products by tensor cores: `mma.sync.m16n8k16`, bf16 with sums in f32.
 //!
 //! A tile is sixteen outputs, a chunk sixteen inputs of it. The 256 numbers of a chunk lie as the 32 units of a warp hold them, sixteen
-//! bytes each, so that a warp reads 512 bytes that follow one another. Eight rows are multiplied at a time; theirs lie alike.
+//! bytes each, so that a warp reads 512 bytes that follow one another. Eight rows are multiplied at a time; theirs lie alike. Which of
+//! the sixteen inputs an instruction takes where is ours to say, as long as both sides agree: a unit has four that are adjacent.
 
 use cubecl::prelude::*;
 
 use super::{Linear, LinearOutput, Place, ProductPath, to_bf16, value_at};
-use crate::cube::elementwise::{UNITS, cubes};
+use crate::cube::elementwise::{UNITS, cubes, gated};
 use crate::cube::{Gpu, GpuBuffer};
 
 type U2 = Vector<u32, Const<2>>;
@@ -38,6 +39,11 @@ struct Variant {
     bias: bool,
     output: LinearOutput,
     emulated: bool,
+}
+
+/// Slices in which the inputs of so many tiles are summed.
+pub(super) fn slices(tiles: usize) -> usize {
+    [8, 4, 2].into_iter().find(|slices| slices * tiles <= BUSY).unwrap_or(1)
 }
 
 fn chunks(inner: usize) -> usize {
@@ -86,7 +92,7 @@ pub(super) fn forward(
     let words = words_of_rows(rows, inner);
     let emulated = linear.path == ProductPath::EmulatedTensorCores;
     let tiles = linear.packed.len() / (OUTPUTS * words_of_an_output(inner));
-    let slices = [8, 4, 2].into_iter().find(|slices| slices * tiles <= BUSY).unwrap_or(1);
+    let slices = slices(tiles);
     // Emulated, the memory of the fragments leaves less for that of the sums.
     let octets = rows.div_ceil(ROWS).next_power_of_two().min(if emulated { 4 } else { 8 });
     let ahead = if emulated { 1 } else { 4 };
@@ -125,8 +131,8 @@ pub(super) fn forward(
 /// The word of a weight that holds an input of an output and the input beside it.
 #[cube]
 pub(in crate::cube) fn word_of(output: usize, input: usize, chunks: usize) -> usize {
-    let unit = output % 8 * 4 + input % 8 / 2;
-    let word = output % 16 / 8 + input % 16 / 8 * 2;
+    let unit = output % 8 * 4 + input % 16 / 4;
+    let word = output % 16 / 8 + input % 4 / 2 * 2;
     ((output / 16 * chunks + input / 16) * 32 + unit) * 4 + word
 }
 
@@ -158,22 +164,22 @@ fn round_rows(x: &[f32], rounded: &mut [U2], rows: u32, inner: u32) {
     while index < rounded.len() {
         let unit = index % 32;
         let row = index / 32 / chunks * 8 + unit / 4;
-        let input = index / 32 % chunks * 16 + unit % 4 * 2;
+        let input = index / 32 % chunks * 16 + unit % 4 * 4;
         rounded[index] = round(x, row, input, rows as usize, inner);
         index += CUBE_COUNT * CUBE_DIM as usize;
     }
 }
 
-/// Two inputs of a row and the two that are eight further.
+/// Four inputs of a row.
 #[cube]
 fn round(x: &[f32], row: usize, input: usize, rows: usize, inner: usize) -> U2 {
     let mut pairs = U2::new(0u32);
     if row < rows {
         #[unroll]
-        for half in 0..2usize {
-            let low = to_bf16(value_at(x, row, input + half * 8, inner));
-            let high = to_bf16(value_at(x, row, input + half * 8 + 1, inner));
-            pairs.insert(half, low | (high << 16u32));
+        for pair in 0..2usize {
+            let low = to_bf16(value_at(x, row, input + pair * 2, inner));
+            let high = to_bf16(value_at(x, row, input + pair * 2 + 1, inner));
+            pairs.insert(pair, low | (high << 16u32));
         }
     }
     pairs
@@ -238,7 +244,7 @@ fn product(
                         fragment = rounded[((first + octet) * chunks + at) * 32 + unit];
                     }
                 } else {
-                    fragment = round(x, unit / 4, at * 16 + unit % 4 * 2, rows, inner);
+                    fragment = round(x, unit / 4, at * 16 + unit % 4 * 4, rows, inner);
                 }
                 sums[octet] =
                     multiply(a[next], fragment, sums[octet], &mut lent_a, &mut lent_b, comptime!(variant.emulated));
@@ -306,7 +312,7 @@ fn store(
                 gate += bias[column];
                 up += bias[width + column];
             }
-            out[row * width + column] = gate / (1.0f32 + (-gate).exp()) * up;
+            out[row * width + column] = gated(gate, up);
         }
     } else {
         #[unroll]
@@ -329,7 +335,7 @@ fn store(
 
 /// `a · b + c` of a warp: sixteen outputs, sixteen inputs, eight rows. All units of the cube must call it.
 #[cube]
-fn multiply(
+pub(in crate::cube) fn multiply(
     a: U4,
     b: U2,
     c: F4,
@@ -350,7 +356,7 @@ fn multiply(
             let weights = lent_a[warp + unit / 4 * 4 + quarter];
             #[unroll]
             for word in 0..4usize {
-                // Of the output and of the one eight further, inputs of the first half and of the second.
+                // Of the output and of the one eight further, the first two inputs and the second two.
                 let weight = weights.extract(word);
                 #[unroll]
                 for beside in 0..2usize {
@@ -367,6 +373,24 @@ fn multiply(
         sum
     } else {
         multiply_by_tensor_cores(a, b, c)
+    }
+}
+
+/// Two numbers, as their bits, rounded to bf16 beside each other.
+#[cube]
+pub(in crate::cube) fn rounded_pair(low: u32, high: u32, #[comptime] emulated: bool) -> u32 {
+    if comptime!(emulated) {
+        to_bf16(f32::reinterpret(low)) | (to_bf16(f32::reinterpret(high)) << 16u32)
+    } else {
+        let pair: u32;
+        let low = by_value::<f32>(f32::reinterpret(low));
+        let high = by_value::<f32>(f32::reinterpret(high));
+        gpu_asm!(
+            "cvt.rn.bf16x2.f32 {pair}, {high}, {low};",
+            high = in(_) high, low = in(_) low, pair = out(_) pair,
+            options(pure, nomem)
+        );
+        pair
     }
 }
 

@@ -7,7 +7,7 @@ use cubecl::ir::features::MmaConfig;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
-pub(super) use self::fragments::word_of;
+pub(super) use self::fragments::{multiply, rounded_pair, word_of};
 use super::{Gpu, GpuBuffer};
 
 /// A weight `[outer, inner]` in a device's memory, in f32 or bf16, laid out as its path multiplies. What is missing to whole tiles is
@@ -74,6 +74,14 @@ impl ProductPath {
     /// Outputs of a tile.
     fn tile(self) -> usize {
         if self == Self::Units { plain::LANES } else { fragments::OUTPUTS }
+    }
+}
+
+/// Slices in which the sums of a weight of so many outputs are cut.
+pub(super) fn slices_of(path: ProductPath, outputs: usize) -> usize {
+    match path {
+        ProductPath::Units => plain::SLICES,
+        _ => fragments::slices(outputs.div_ceil(path.tile())),
     }
 }
 

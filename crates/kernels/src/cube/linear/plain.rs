@@ -6,6 +6,7 @@
 use cubecl::prelude::*;
 
 use super::{Linear, LinearOutput, Place, to_bf16, value_at};
+use crate::cube::elementwise::gated;
 use crate::cube::{Gpu, GpuBuffer};
 
 type U4 = Vector<u32, Const<4>>;
@@ -14,7 +15,7 @@ type F4 = Vector<f32, Const<4>>;
 /// Outputs that a cube computes.
 pub(super) const LANES: usize = 32;
 /// Parts in which a cube sums each of them.
-const SLICES: usize = 8;
+pub(super) const SLICES: usize = 8;
 /// Inputs that a unit takes from a weight at a time.
 const CHUNK: usize = 8;
 /// Inputs that a cube stages at a time.
@@ -225,8 +226,7 @@ fn product(
                         #[unroll]
                         for r in 0..4usize {
                             if row + r < rows {
-                                let value = gate.extract(r);
-                                out[(row + r) * width + column] = value / (1.0f32 + (-value).exp()) * up.extract(r);
+                                out[(row + r) * width + column] = gated(gate.extract(r), up.extract(r));
                             }
                         }
                     }

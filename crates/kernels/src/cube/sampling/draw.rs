@@ -2,9 +2,10 @@
 
 use cubecl::prelude::*;
 
+use super::measure::{greatest_of_row, total_of_row};
 use super::rule::kept_mass;
 use super::{CUT, RULE, STATISTICS, TILE, UNITS};
-use crate::cube::reduction::{cube_max, cube_sum};
+use crate::cube::reduction::cube_sum;
 
 /// The mass that each tile keeps.
 #[cube(launch_unchecked)]
@@ -54,23 +55,14 @@ pub(super) fn pick(
     let mut rest = Shared::<[f32]>::new_slice(1usize);
     let temperature = f32::reinterpret(rules[row * RULE]);
 
-    let mut most = f32::new(-3.0e38);
-    let mut tile = unit;
-    while tile < tiles {
-        most = max(most, f32::reinterpret(statistics[(row * tiles + tile) * STATISTICS]));
-        tile += UNITS;
-    }
-    let greatest = cube_max(most, &mut shared, UNITS);
-    let mut sum = 0.0f32;
+    let greatest = greatest_of_row(statistics, row, tiles, &mut shared);
+    let total = total_of_row(statistics, row, tiles, greatest, &mut shared);
     let mut mass = 0.0f32;
     let mut tile = unit;
     while tile < tiles {
-        let at = (row * tiles + tile) * STATISTICS;
-        sum = fma((f32::reinterpret(statistics[at]) - greatest).exp(), f32::reinterpret(statistics[at + 1]), sum);
         mass += masses[row * tiles + tile];
         tile += UNITS;
     }
-    let total = cube_sum(sum, &mut shared, UNITS);
     let kept = cube_sum(mass, &mut shared, UNITS);
 
     // The tile under which the uniform number falls, the last one with any mass where rounding leaves a little.

@@ -33,14 +33,7 @@ pub(super) fn measure_tiles(logits: &[f32], rules: &[u32], banned: &[u32], stati
         }
     }
     let greatest = cube_max(most, &mut shared, UNITS);
-    let mut sum = 0.0f32;
-    #[unroll]
-    for i in 0..4usize {
-        let token = tile * TILE + unit * 4 + i;
-        if token < vocabulary {
-            sum += (logits[row * vocabulary + token] - greatest).exp();
-        }
-    }
+    let sum = sum_of_four(logits, row * vocabulary, tile * TILE + unit * 4, vocabulary, greatest);
     let total = cube_sum(sum, &mut shared, UNITS);
     sync_cube();
     shared[unit] = best;
@@ -63,4 +56,59 @@ pub(super) fn measure_tiles(logits: &[f32], rules: &[u32], banned: &[u32], stati
         statistics[at + 2] = u32::reinterpret(best);
         statistics[at + 3] = best_token;
     }
+}
+
+/// The exponentials of four tokens' logits below the greatest one of a tile.
+#[cube]
+pub(in crate::cube) fn sum_of_four(
+    logits: &[f32],
+    start: usize,
+    first: usize,
+    vocabulary: usize,
+    greatest: f32,
+) -> f32 {
+    let mut sum = 0.0f32;
+    #[unroll]
+    for i in 0..4usize {
+        if first + i < vocabulary {
+            sum += (logits[start + first + i] - greatest).exp();
+        }
+    }
+    sum
+}
+
+/// The greatest logit of a row, from the statistics of its tiles.
+#[cube]
+pub(in crate::cube) fn greatest_of_row(
+    statistics: &[u32],
+    row: usize,
+    tiles: usize,
+    shared: &mut Shared<[f32]>,
+) -> f32 {
+    let mut most = f32::new(-3.0e38);
+    let mut tile = UNIT_POS as usize;
+    while tile < tiles {
+        most = max(most, f32::reinterpret(statistics[(row * tiles + tile) * STATISTICS]));
+        tile += UNITS;
+    }
+    cube_max(most, shared, UNITS)
+}
+
+/// The sum of all exponentials of a row below its greatest logit.
+#[cube]
+pub(in crate::cube) fn total_of_row(
+    statistics: &[u32],
+    row: usize,
+    tiles: usize,
+    greatest: f32,
+    shared: &mut Shared<[f32]>,
+) -> f32 {
+    let mut sum = 0.0f32;
+    let mut tile = UNIT_POS as usize;
+    while tile < tiles {
+        let at = (row * tiles + tile) * STATISTICS;
+        sum = fma((f32::reinterpret(statistics[at]) - greatest).exp(), f32::reinterpret(statistics[at + 1]), sum);
+        tile += UNITS;
+    }
+    cube_sum(sum, shared, UNITS)
 }

@@ -1,7 +1,8 @@
 //! Causal attention over packed spans, whose scores are never in the device's memory (Dao et al. 2022, "FlashAttention").
 //!
-//! A cube has a few queries of one head and goes through their keys in the order of the sequence, so that no sum depends on what lies
-//! beside a sequence; for the gradients of keys and values, a few keys and goes through all queries that see them.
+//! In f32 the forward pass is a generator's, with its bits ([`attend_packed`]). In bf16 a cube has a few queries of one head and goes
+//! through their keys in the order of the sequence, so that no sum depends on what lies beside a sequence; so it does for the gradient of
+//! queries, and for those of keys and values it has a few keys and goes through all queries that see them.
 
 use std::sync::Arc;
 
@@ -12,16 +13,18 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Cube, DType};
 use cubecl::prelude::*;
 
+use super::super::attention::{PackedRows, TILE, attend_packed, tiles_at_a_time};
 use super::super::elementwise::{UNITS, cubes};
+use super::super::{CacheShape, Gpu};
 use super::attention_kernels::{attend, attend_backward, differences, keys_backward};
 use super::spans::Tables;
-use super::tensor::{GpuTensor, arg, assert_one_type, empty, empty_like, rows_and_columns, with_type};
+use super::tensor::{GpuTensor, arg, assert_one_type, buffer, empty, empty_like, rows_and_columns, with_type};
 use crate::attention::AttentionOp;
 use crate::buffer::Contiguous;
 use crate::{AttentionShape, PackedSpan};
 
 /// Queries of a tile.
-pub(super) const QUERIES: usize = 8;
+pub(super) const QUERIES: usize = TILE;
 /// Keys of a tile.
 pub(super) const KEYS: usize = 16;
 /// Units that share a query or a key.
@@ -91,7 +94,9 @@ fn forward(q: GpuTensor, k: GpuTensor, v: GpuTensor, spans: Arc<[PackedSpan]>, s
     let (rows, _) = rows_and_columns(&q);
     let (output, log_sums) = (empty_like(&q), empty(&q, [rows, shape.heads], DType::F32));
     let tables = Tables::of(&spans, &q);
-    if tables.queries.lines > 0 {
+    if q.dtype == DType::F32 && shape.head_dim % 4 == 0 {
+        as_generated(&tables, [&q, &k, &v], &spans, shape, &output, &log_sums);
+    } else if tables.queries.lines > 0 {
         with_type!(q, F => unsafe {
             attend::launch_unchecked::<F>(
                 &q.client,
@@ -100,7 +105,7 @@ fn forward(q: GpuTensor, k: GpuTensor, v: GpuTensor, spans: Arc<[PackedSpan]>, s
                 arg(&q),
                 arg(&k),
                 arg(&v),
-                tables.queries.arg(),
+                tables.queries.buffer.arg(),
                 arg(&output),
                 arg(&log_sums),
                 shape.scale(),
@@ -109,6 +114,28 @@ fn forward(q: GpuTensor, k: GpuTensor, v: GpuTensor, spans: Arc<[PackedSpan]>, s
         });
     }
     Saved { q, k, v, output, log_sums, spans, shape }
+}
+
+/// The kernel that a generator attends with, over these rows instead of its cache.
+fn as_generated(
+    tables: &Tables,
+    inputs: [&GpuTensor; 3],
+    spans: &[PackedSpan],
+    shape: AttentionShape,
+    output: &GpuTensor,
+    log_sums: &GpuTensor,
+) {
+    let AttentionShape { heads, kv_heads, head_dim } = shape;
+    let shape = CacheShape { heads, kv_heads, head_dim };
+    let gpu = Gpu { client: output.client.clone() };
+    let longest = spans.iter().map(PackedSpan::length).max().unwrap_or(0);
+    let at_a_time = tiles_at_a_time(shape, longest);
+    let (inputs, outputs) = (inputs.map(buffer), [output, log_sums].map(buffer));
+    for first in (0..tables.queries.lines).step_by(at_a_time) {
+        let range = first..tables.queries.lines.min(first + at_a_time);
+        let rows = PackedRows { tiles: &tables.queries.buffer, range, longest };
+        attend_packed(&gpu, shape, rows, inputs.each_ref(), outputs.each_ref());
+    }
 }
 
 /// The gradients of `q`, `k` and `v`.
@@ -141,7 +168,7 @@ fn backward(saved: &Saved, upstream: &GpuTensor) -> [GpuTensor; 3] {
             arg(q),
             arg(k),
             arg(v),
-            tables.queries.arg(),
+            tables.queries.buffer.arg(),
             arg(upstream),
             arg(log_sums),
             arg(&of_outputs),
@@ -156,8 +183,8 @@ fn backward(saved: &Saved, upstream: &GpuTensor) -> [GpuTensor; 3] {
             arg(q),
             arg(k),
             arg(v),
-            tables.keys.arg(),
-            tables.visits.arg(),
+            tables.keys.buffer.arg(),
+            tables.visits.buffer.arg(),
             arg(upstream),
             arg(log_sums),
             arg(&of_outputs),

@@ -3,7 +3,8 @@
 use cubecl::prelude::*;
 
 use super::attention::{KEYS, LANES, QUERIES};
-use super::spans::{KEY_TILE, QUERY_TILE, VISIT};
+use super::super::attention::TILE_WORDS as QUERY_TILE;
+use super::spans::{KEY_TILE, VISIT};
 use crate::AttentionShape;
 
 /// A score that no query gives.

@@ -11,27 +11,28 @@ use burn::tensor::Slice;
 use cubecl::prelude::*;
 
 use super::super::elementwise::cubes;
-use super::super::reduction::{UNITS, cube_max, cube_sum, cubes_of_rows};
-use super::tensor::{GpuTensor, arg, assert_one_type, empty, rows_and_columns, with_type};
+use super::super::reduction::{MOST_CUBES, cube_max, cube_sum, cubes_of_rows};
+use super::super::sampling::{STATISTICS, TILE, UNITS, greatest_of_row, sum_of_four, total_of_row};
+use super::linear::path_of;
+use super::product::{Destination, Factor, Sums, product};
+use super::tensor::{GpuTensor, arg, empty, rows_and_columns};
 use crate::buffer::Contiguous;
 use crate::logprobs::TokenLogprobsOp;
 
 /// Bytes of the logits that are there at a time.
 const BLOCK_BYTES: usize = 1 << 27;
-/// Tokens over which a product sums at a time.
-const VOCABULARY_PART: usize = 1 << 13;
 
-/// Calls a kernel's launcher with the types of logits and targets.
-macro_rules! with_types {
-    ($logits:expr, $F:ident, $targets:expr, $I:ident => $launch:expr) => {
+/// Calls a kernel's launcher with the type of the targets.
+macro_rules! with_targets {
+    ($targets:expr, $I:ident => $launch:expr) => {
         match $targets.dtype {
             DType::I64 => {
                 type $I = i64;
-                with_type!($logits, $F => $launch)
+                $launch
             }
             _ => {
                 type $I = i32;
-                with_type!($logits, $F => $launch)
+                $launch
             }
         }
     };
@@ -88,54 +89,54 @@ impl<C: CheckpointStrategy> TokenLogprobsOp for Autodiff<Cube, C> {
 }
 
 /// Rows whose logits are there at the same time, in order.
-fn blocks(rows: usize, vocab: usize, dtype: DType) -> impl Iterator<Item = Range<usize>> {
-    let size = (BLOCK_BYTES / (vocab * dtype.size()).max(1)).max(1);
+fn blocks(rows: usize, vocab: usize) -> impl Iterator<Item = Range<usize>> {
+    let size = (BLOCK_BYTES / (vocab * size_of::<f32>()).max(1)).max(1);
     (0..rows).step_by(size).map(move |first| first..rows.min(first + size))
 }
 
 // Burn's own operations, which a concrete backend has through a trait that is not exported.
 
-/// A part of a matrix.
-fn part_of<B: Backend>(x: &FloatTensor<B>, rows: Range<usize>, columns: Range<usize>) -> FloatTensor<B> {
-    B::float_slice(x.clone(), &[Slice::from(rows), Slice::from(columns)])
-}
-
-fn product<B: Backend>(a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
-    B::float_matmul(a, b)
-}
-
-fn sum_of<B: Backend>(a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
-    B::float_add(a, b)
+/// Some rows of a matrix.
+fn rows_of<B: Backend>(x: &FloatTensor<B>, rows: Range<usize>, width: usize) -> FloatTensor<B> {
+    B::float_slice(x.clone(), &[Slice::from(rows), Slice::from(0..width)])
 }
 
 fn stacked<B: Backend>(parts: Vec<FloatTensor<B>>) -> FloatTensor<B> {
     B::float_cat(parts, 0)
 }
 
-fn transposed<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
-    B::float_transpose(x)
-}
-
-/// `hidden · headᵀ`.
-fn logits_of(hidden: GpuTensor, head: &GpuTensor) -> GpuTensor {
-    Cube::contiguous(product::<Cube>(hidden, transposed::<Cube>(head.clone())))
+/// Logits in f32, `hidden · headᵀ`, as a generator computes them.
+fn logits_of(hidden: &GpuTensor, head: &GpuTensor) -> GpuTensor {
+    let sums = Sums::Generator { outputs: rows_and_columns(head).0 };
+    product(path_of(head), Factor::plain(hidden), Factor::plain(head), sums, Destination::New(DType::F32))
 }
 
 fn forward(hidden: GpuTensor, head: GpuTensor, targets: GpuTensor) -> Saved {
     let (hidden, head) = (Cube::contiguous(hidden), Cube::contiguous(head));
     let targets = if targets.is_contiguous() { targets } else { targets.copy() };
-    assert_one_type(&[&hidden, &head]);
     let ((rows, width), (vocab, _)) = (rows_and_columns(&hidden), rows_and_columns(&head));
     let (output, log_sums) = (empty(&hidden, [2, rows], DType::F32), empty(&hidden, [rows], DType::F32));
-    for block in blocks(rows, vocab, hidden.dtype) {
-        let of_block = part_of::<Cube>(&hidden, block.clone(), 0..width);
-        let logits = logits_of(of_block, &head);
-        with_types!(logits, F, targets, I => unsafe {
-            moments::launch_unchecked::<F, I>(
+    let tiles = vocab.div_ceil(TILE);
+    let units = CubeDim::new_1d(UNITS as u32);
+    for block in blocks(rows, vocab) {
+        let logits = logits_of(&Cube::contiguous(rows_of::<Cube>(&hidden, block.clone(), width)), &head);
+        let statistics = empty(&hidden, [block.len(), tiles, STATISTICS], DType::F32);
+        with_targets!(targets, I => unsafe {
+            measure::launch_unchecked(
+                &logits.client,
+                CubeCount::Static(tiles as u32, block.len().clamp(1, MOST_CUBES) as u32, 1),
+                units,
+                arg(&logits),
+                arg(&statistics),
+                block.len() as u32,
+                vocab as u32,
+            );
+            moments::launch_unchecked::<I>(
                 &logits.client,
                 cubes_of_rows(block.len()),
-                CubeDim::new_1d(UNITS as u32),
+                units,
                 arg(&logits),
+                arg(&statistics),
                 arg(&targets),
                 arg(&output),
                 arg(&log_sums),
@@ -153,13 +154,14 @@ fn forward(hidden: GpuTensor, head: GpuTensor, targets: GpuTensor) -> Saved {
 fn backward(saved: &Saved, upstream: &GpuTensor, wanted: [bool; 2]) -> [Option<GpuTensor>; 2] {
     let Saved { hidden, head, targets, output, log_sums } = saved;
     let ((rows, width), (vocab, _)) = (rows_and_columns(hidden), rows_and_columns(head));
-    let (mut d_hidden, mut d_head) = (Vec::new(), None);
-    for block in blocks(rows, vocab, hidden.dtype) {
-        let of_block = part_of::<Cube>(hidden, block.clone(), 0..width);
-        let logits = logits_of(of_block.clone(), head);
+    let path = path_of(head);
+    let (mut d_hidden, mut d_head): (_, Option<GpuTensor>) = (Vec::new(), None);
+    for block in blocks(rows, vocab) {
+        let of_block = Cube::contiguous(rows_of::<Cube>(hidden, block.clone(), width));
+        let logits = logits_of(&of_block, head);
         let count = block.len() * vocab;
-        with_types!(logits, F, targets, I => unsafe {
-            logits_backward::launch_unchecked::<F, I>(
+        with_targets!(targets, I => unsafe {
+            logits_backward::launch_unchecked::<I>(
                 &logits.client,
                 cubes(count),
                 CubeDim::new_1d(UNITS as u32),
@@ -175,14 +177,13 @@ fn backward(saved: &Saved, upstream: &GpuTensor, wanted: [bool; 2]) -> [Option<G
             );
         });
         if wanted[0] {
-            d_hidden.push(hidden_gradient(&logits, head));
+            let new = Destination::New(hidden.dtype);
+            d_hidden.push(product(path, Factor::plain(&logits), Factor::transposed(head), Sums::Any, new));
         }
         if wanted[1] {
-            let of_block = product::<Cube>(transposed::<Cube>(logits), of_block);
-            d_head = Some(match d_head {
-                Some(sum) => sum_of::<Cube>(sum, of_block),
-                None => of_block,
-            });
+            let destination = d_head.as_ref().map_or(Destination::New(DType::F32), Destination::Onto);
+            let (logits, of_block) = (Factor::transposed(&logits), Factor::transposed(&of_block));
+            d_head = Some(product(path, logits, of_block, Sums::Any, destination));
         }
     }
     let d_hidden = match d_hidden.len() {
@@ -194,25 +195,52 @@ fn backward(saved: &Saved, upstream: &GpuTensor, wanted: [bool; 2]) -> [Option<G
     [d_hidden, d_head.filter(|_| wanted[1])]
 }
 
-/// `d_logits · head`, the sums of parts of the vocabulary added up: Burn's product loses digits over a whole vocabulary (1e-4 of a
-/// value with 150,000 tokens through wgpu, where this loses 3e-6).
-fn hidden_gradient(d_logits: &GpuTensor, head: &GpuTensor) -> GpuTensor {
-    let ((rows, vocab), (_, width)) = (rows_and_columns(d_logits), rows_and_columns(head));
-    let of_part = |first: usize| {
-        let tokens = first..vocab.min(first + VOCABULARY_PART);
-        let d_logits = part_of::<Cube>(d_logits, 0..rows, tokens.clone());
-        product::<Cube>(d_logits, part_of::<Cube>(head, tokens, 0..width))
-    };
-    let rest = (VOCABULARY_PART..vocab).step_by(VOCABULARY_PART);
-    rest.fold(of_part(0), |sum, first| sum_of::<Cube>(sum, of_part(first)))
+/// Of every tile of a block's logits the greatest and two sums of exponentials below it, the second one weighted with the logits.
+#[cube(launch_unchecked)]
+fn measure(logits: &[f32], statistics: &mut [u32], rows: u32, vocab: u32) {
+    let mut shared = Shared::<[f32]>::new_slice(UNITS);
+    let vocabulary = vocab as usize;
+    let (tile, unit) = (CUBE_POS_X as usize, UNIT_POS as usize);
+    let first = tile * TILE + unit * 4;
+    let mut row = CUBE_POS_Y as usize;
+    while row < rows as usize {
+        let start = row * vocabulary;
+        let mut most = f32::new(-3.0e38);
+        #[unroll]
+        for i in 0..4usize {
+            if first + i < vocabulary {
+                most = max(most, logits[start + first + i]);
+            }
+        }
+        let greatest = cube_max(most, &mut shared, UNITS);
+        let mut weighted = 0.0f32;
+        #[unroll]
+        for i in 0..4usize {
+            if first + i < vocabulary {
+                let below = logits[start + first + i] - greatest;
+                weighted = fma(below, below.exp(), weighted);
+            }
+        }
+        let sum = sum_of_four(logits, start, first, vocabulary, greatest);
+        let total = cube_sum(sum, &mut shared, UNITS);
+        let weighted = cube_sum(weighted, &mut shared, UNITS);
+        if unit == 0 {
+            let at = (row * CUBE_COUNT_X as usize + tile) * STATISTICS;
+            statistics[at] = u32::reinterpret(greatest);
+            statistics[at + 1] = u32::reinterpret(total);
+            statistics[at + 2] = u32::reinterpret(weighted);
+        }
+        row += CUBE_COUNT_Y as usize;
+    }
 }
 
 /// The log-probability and the entropy of each row of a block, and the logarithm of its sum of exponentials. A target outside the
 /// vocabulary has no number.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-fn moments<F: Float, I: Int>(
-    logits: &[F],
+fn moments<I: Int>(
+    logits: &[f32],
+    statistics: &[u32],
     targets: &[I],
     output: &mut [f32],
     log_sums: &mut [f32],
@@ -223,40 +251,32 @@ fn moments<F: Float, I: Int>(
 ) {
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
     let unit = UNIT_POS as usize;
-    let columns = vocab as usize;
+    let vocabulary = vocab as usize;
+    let tiles = vocabulary.div_ceil(TILE);
     let mut row = CUBE_POS_X as usize;
     while row < count as usize {
-        let start = row * columns;
-        let mut highest = f32::cast_from(logits[start]);
-        let mut column = unit;
-        while column < columns {
-            highest = max(highest, f32::cast_from(logits[start + column]));
-            column += UNITS;
+        let greatest = greatest_of_row(statistics, row, tiles, &mut shared);
+        let total = total_of_row(statistics, row, tiles, greatest, &mut shared);
+        let mut sum = 0.0f32;
+        let mut tile = unit;
+        while tile < tiles {
+            let at = (row * tiles + tile) * STATISTICS;
+            let below = f32::reinterpret(statistics[at]) - greatest;
+            let weighted = fma(below, f32::reinterpret(statistics[at + 1]), f32::reinterpret(statistics[at + 2]));
+            sum = fma(below.exp(), weighted, sum);
+            tile += UNITS;
         }
-        let highest = cube_max(highest, &mut shared, UNITS);
-        let mut total = 0.0f32;
-        let mut weighted = 0.0f32;
-        let mut column = unit;
-        while column < columns {
-            let below = f32::cast_from(logits[start + column]) - highest;
-            let mass = f32::exp(below);
-            total += mass;
-            weighted = fma(below, mass, weighted);
-            column += UNITS;
-        }
-        let total = cube_sum(total, &mut shared, UNITS);
-        let weighted = cube_sum(weighted, &mut shared, UNITS);
+        let weighted = cube_sum(sum, &mut shared, UNITS);
         if unit == 0 {
             let place = first as usize + row;
             let target = u32::cast_from(targets[place]) as usize;
-            let log_total = f32::ln(total);
             let mut logprob = f32::reinterpret(0x7fc00000u32);
-            if target < columns {
-                logprob = f32::cast_from(logits[start + target]) - highest - log_total;
+            if target < vocabulary {
+                logprob = logits[row * vocabulary + target] - greatest - total.ln();
             }
             output[place] = logprob;
-            output[rows as usize + place] = log_total - weighted / total;
-            log_sums[place] = highest + log_total;
+            output[rows as usize + place] = total.ln() - weighted / total;
+            log_sums[place] = greatest + total.ln();
         }
         row += CUBE_COUNT_X as usize;
     }
@@ -268,8 +288,8 @@ fn moments<F: Float, I: Int>(
 /// `-p * (l + entropy)`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-fn logits_backward<F: Float, I: Int>(
-    logits: &mut [F],
+fn logits_backward<I: Int>(
+    logits: &mut [f32],
     targets: &[I],
     output: &[f32],
     log_sums: &[f32],
@@ -286,12 +306,12 @@ fn logits_backward<F: Float, I: Int>(
         let entropy = output[rows as usize + place];
         let d_logprob = upstream[place];
         let d_entropy = upstream[rows as usize + place];
-        let logprob = f32::cast_from(logits[index]) - log_sums[place];
+        let logprob = logits[index] - log_sums[place];
         let mut gradient = -f32::exp(logprob) * (d_logprob + d_entropy * (logprob + entropy));
         if u32::cast_from(targets[place]) as usize == index % columns {
             gradient += d_logprob;
         }
-        logits[index] = F::cast_from(gradient);
+        logits[index] = gradient;
         index += CUBE_COUNT * CUBE_DIM as usize;
     }
 }

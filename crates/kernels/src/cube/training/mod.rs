@@ -6,7 +6,9 @@
 mod adamw;
 mod attention;
 mod attention_kernels;
+mod linear;
 mod logprobs;
+mod product;
 mod rms_norm;
 mod rotary;
 mod spans;

@@ -4,7 +4,7 @@ use burn::backend::{Cube, DType};
 use cubecl::prelude::*;
 
 use super::super::reduction::{MOST_CUBES, UNITS, cube_sum, cubes_of_rows};
-use super::super::rms_norm::normalise;
+use super::super::rms_norm::launch;
 use super::tensor::{GpuTensor, arg, assert_one_type, empty, empty_like, rows_and_columns, with_type};
 use crate::buffer::Contiguous;
 use crate::rms_norm::RmsNormKernels;
@@ -17,18 +17,8 @@ impl RmsNormKernels for Cube {
         let (x, weight) = (Self::contiguous(x), Self::contiguous(weight));
         let (rows, width) = rows_and_columns(&x);
         let out = empty_like(&x);
-        with_type!(x, F => with_type!(weight, W => unsafe {
-            normalise::launch_unchecked::<F, W>(
-                &x.client,
-                cubes_of_rows(rows),
-                CubeDim::new_1d(UNITS as u32),
-                arg(&x),
-                arg(&weight),
-                arg(&out),
-                epsilon as f32,
-                width as u32,
-                rows as u32,
-            );
+        with_type!(x, F => with_type!(weight, W => {
+            launch::<F, W>(&x.client, [arg(&x), arg(&weight), arg(&out)], epsilon as f32, width, rows);
         }));
         out
     }

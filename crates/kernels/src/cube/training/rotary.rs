@@ -3,7 +3,7 @@
 use burn::backend::Cube;
 use cubecl::prelude::*;
 
-use super::super::elementwise::{UNITS, cubes};
+use super::super::elementwise::{UNITS, cubes, rotated};
 use super::tensor::{GpuTensor, arg, assert_one_type, empty_like, rows_and_columns, with_type};
 use crate::buffer::Contiguous;
 use crate::rotary::RotaryKernels;
@@ -55,10 +55,9 @@ fn rotate<F: Float, T: Float>(
         let first = row * 2 * pairs_of_a_row + within / half * 2 * half + within % half;
         let angle = row % time as usize * half + within % half;
         let (a, b) = (f32::cast_from(x[first]), f32::cast_from(x[first + half]));
-        let cosine = f32::cast_from(cos[angle]);
-        let sine = direction * f32::cast_from(sin[angle]);
-        out[first] = F::cast_from(a * cosine - b * sine);
-        out[first + half] = F::cast_from(b * cosine + a * sine);
+        let (low, high) = rotated(a, b, f32::cast_from(cos[angle]), direction * f32::cast_from(sin[angle]));
+        out[first] = F::cast_from(low);
+        out[first + half] = F::cast_from(high);
         pair += CUBE_COUNT * CUBE_DIM as usize;
     }
 }

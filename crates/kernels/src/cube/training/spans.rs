@@ -3,13 +3,12 @@
 use burn::backend::Cube;
 use burn::backend::tensor::FloatTensor;
 use cubecl::prelude::*;
-use cubecl::server::Handle;
 
+use super::super::GpuBuffer;
+use super::super::attention::TILE_WORDS as QUERY_TILE;
 use super::attention::{KEYS, QUERIES};
 use crate::PackedSpan;
 
-/// Numbers of a tile of queries: its first row, its rows, the first shared row, the shared rows, the first row of its span.
-pub(super) const QUERY_TILE: usize = 5;
 /// Numbers of a tile of keys: its first row, its rows, its first visit, the visit after its last.
 pub(super) const KEY_TILE: usize = 4;
 /// Numbers of a visit, which is what a tile of keys has to do with one span: the first query and the one after the last, the first key
@@ -24,8 +23,7 @@ pub(super) struct Tables {
 }
 
 pub(super) struct Table {
-    handle: Handle,
-    words: usize,
+    pub(super) buffer: GpuBuffer,
     /// Lines of the table.
     pub(super) lines: usize,
 }
@@ -35,11 +33,8 @@ impl Table {
         let mut words: Vec<u32> = lines.iter().flat_map(|line| line.as_ref().iter().copied()).collect();
         // A buffer of nothing cannot be bound.
         words.resize(words.len().max(1), 0);
-        Self { handle: beside.client.create_from_slice(u32::as_bytes(&words)), words: words.len(), lines: lines.len() }
-    }
-
-    pub(super) fn arg(&self) -> BufferArg {
-        unsafe { BufferArg::from_raw_parts(self.handle.clone(), self.words) }
+        let handle = beside.client.create_from_slice(u32::as_bytes(&words));
+        Self { buffer: GpuBuffer::over(handle, words.len()), lines: lines.len() }
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::backend::Cube;
 use cubecl::prelude::*;
 
-use super::super::elementwise::{UNITS, cubes};
+use super::super::elementwise::{UNITS, cubes, gated};
 use super::tensor::{GpuTensor, arg, assert_one_type, elements, empty_like, with_type};
 use crate::buffer::Contiguous;
 use crate::swiglu::SwigluKernels;
@@ -59,8 +59,7 @@ fn sigmoid(x: f32) -> f32 {
 fn forward<F: Float>(gate: &[F], up: &[F], out: &mut [F], elements: u32) {
     let mut index = ABSOLUTE_POS;
     while index < elements as usize {
-        let value = f32::cast_from(gate[index]);
-        out[index] = F::cast_from(value * sigmoid(value) * f32::cast_from(up[index]));
+        out[index] = F::cast_from(gated(f32::cast_from(gate[index]), f32::cast_from(up[index])));
         index += CUBE_COUNT * CUBE_DIM as usize;
     }
 }

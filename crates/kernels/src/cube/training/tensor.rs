@@ -5,6 +5,7 @@ use burn::backend::{Cube, DType, DispatchDevice};
 use burn::tensor::{Shape, Tensor};
 use cubecl::prelude::*;
 
+use super::super::GpuBuffer;
 use super::super::elementwise::{UNITS, cubes};
 use crate::buffer::Contiguous;
 
@@ -54,6 +55,11 @@ pub(super) fn rows_and_columns(x: &GpuTensor) -> (usize, usize) {
 /// A tensor as the argument of a kernel that takes its elements one after another.
 pub(super) fn arg(x: &GpuTensor) -> BufferArg {
     unsafe { BufferArg::from_raw_parts(x.handle.clone(), elements(x).max(1)) }
+}
+
+/// The memory of a tensor of 32-bit floats.
+pub(super) fn buffer(x: &GpuTensor) -> GpuBuffer {
+    GpuBuffer::over(x.handle.clone(), elements(x))
 }
 
 /// Memory for a tensor on the device of another. It holds anything until it is written.
