@@ -52,7 +52,7 @@ fn main() -> Result<(), Failure> {
     let weights = HostWeights::read(&arguments.model, &config)?;
     let lists = read_tokens(&arguments.tokens, &config)?;
     let device = arguments.device.open()?;
-    let decoder = Decoder::frozen(&config, &weights, &device)?.with_bf16(Some(false));
+    let decoder = Decoder::frozen(&config, &weights, &device)?.with_bf16_weights(false);
     let eos = end_of_text(&arguments.model, json.get(EOS))?;
     let mut generator = LocalGenerator::on(&device, WeightDtype::F32, &config, &weights, &eos)?;
     let sampling = Sampling { min_new_tokens: arguments.generate, ..Sampling::greedy() };

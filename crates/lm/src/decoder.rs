@@ -24,7 +24,7 @@ pub struct Decoder {
     pub(crate) lora: Option<LoraConfig>,
     /// The seed of a training pass's dropout; other passes have none.
     pub(crate) dropout: Option<u64>,
-    /// The type of activations, in which products are computed.
+    /// The type of activations.
     pub(crate) dtype: FloatDType,
     /// The type that matrices are rounded to before a product.
     pub(crate) weights: FloatDType,
@@ -79,6 +79,7 @@ impl Decoder {
         let extra = weights.iter().filter(|(name, _)| !known.contains(name));
         let extra =
             extra.map(|(name, tensor)| Named { name: name.into(), weight: Weight::from_host(tensor.clone(), device) });
+        let bf16 = WeightDtype::default_on(device) == WeightDtype::Bf16;
         let (extra, config, device) = (extra.collect(), config.clone(), device.clone());
         Ok(Self {
             config,
@@ -90,7 +91,7 @@ impl Decoder {
             weights: FloatDType::F32,
             device,
         }
-        .with_bf16(None))
+        .with_bf16_weights(bf16))
     }
 
     /// Parameters that collect gradients.
@@ -142,18 +143,19 @@ impl Decoder {
         Ok(decoder)
     }
 
-    /// The same parameters, whose products are computed in bf16 or not; `None`, as a decoder begins: they are on a GPU that has
-    /// that type.
-    /// Sums over rows, exponentials and rotations are in f32, and so are parameters and their gradients.
-    /// The CPU's fused operations know f32 only.
-    pub fn with_bf16(self, bf16: Option<bool>) -> Self {
-        let bf16 = bf16.unwrap_or_else(|| WeightDtype::default_on(&self.device) == WeightDtype::Bf16);
-        let dtype = if bf16 { FloatDType::BF16 } else { FloatDType::F32 };
-        Self { dtype, weights: dtype, ..self }
+    /// The same parameters, whose activations are in bf16, with matrices rounded alike, or in f32, as a decoder begins. Sums,
+    /// exponentials and rotations are in f32 with either, and so are parameters and their gradients. The CPU's fused operations know
+    /// activations in f32 only.
+    pub fn with_bf16_activations(self, bf16: bool) -> Self {
+        match bf16 {
+            true => Self { dtype: FloatDType::BF16, weights: FloatDType::BF16, ..self },
+            false => Self { dtype: FloatDType::F32, ..self },
+        }
     }
 
-    /// The same parameters, whose matrices are rounded to bf16 before a product; sums and activations keep their type. So a
-    /// generator with [weights in bf16](crate::WeightDtype) computes. Parameters and their gradients stay in f32: a gradient
+    /// The same parameters, whose matrices are rounded to bf16 before a product or not; a decoder begins with what
+    /// [`WeightDtype::default_on`] its device says. Sums and activations keep their type. So a
+    /// generator with [weights in bf16](WeightDtype) computes. Parameters and their gradients stay in f32: a gradient
     /// goes through the rounding as if it were not there.
     pub fn with_bf16_weights(self, bf16: bool) -> Self {
         Self { weights: if bf16 { FloatDType::BF16 } else { self.dtype }, ..self }

@@ -3,11 +3,13 @@
 #![cfg(any(feature = "cuda", feature = "webgpu"))]
 
 mod families;
+mod rollouts;
 
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use families::{FAMILIES, folder};
+use families::FAMILIES;
+use rollouts::{assert_generator_and_trainer_agree, load};
 use zerosearch_generate::{
     Finished, Generator, Request, RolloutGenerator, SampledToken, Sampling, Statistics, Turn, WeightVersion, never,
 };
@@ -19,13 +21,6 @@ use zerosearch_lm::{
 fn gpu() -> Device {
     // Of the feature that is on.
     Device::default()
-}
-
-fn load(name: &str) -> (ModelConfig, HostWeights) {
-    let folder = folder(name);
-    let (config, _) = ModelConfig::read(folder.join("config.json")).unwrap();
-    let weights = HostWeights::read(&folder, &config).unwrap();
-    (config, weights)
 }
 
 fn turn(seed: u64, limit: usize) -> Turn {
@@ -166,6 +161,11 @@ fn a_policy_on_the_device_is_decoded_with_its_present_weights() {
         }
     }
     assert_ne!(before, after);
+}
+
+#[test]
+fn the_generators_logprobs_are_the_trainers_to_the_bit() {
+    assert_generator_and_trainer_agree(&gpu());
 }
 
 #[test]

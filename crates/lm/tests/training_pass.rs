@@ -2,83 +2,18 @@
 //! backward pass; and it is what the generator recorded. All to the bit, save sums of gradients over sequences.
 
 mod families;
+mod rollouts;
 
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor};
-use families::{FAMILIES, folder};
-use zerosearch_generate::{Generator, Request, Sampling, Stream, TokenId, Turn, never};
+use families::FAMILIES;
+use rollouts::{Sampled, adapters, assert_generator_and_trainer_agree, load, numbers, sampled_by, scored};
+use zerosearch_generate::Stream;
 use zerosearch_lm::{Decoder, Gradients, HostWeights, LocalGenerator, LoraConfig, ModelConfig, ScoredSequence, Weight};
-
-fn load(name: &str) -> (ModelConfig, HostWeights) {
-    let folder = folder(name);
-    let (config, _) = ModelConfig::read(folder.join("config.json")).unwrap();
-    let weights = HostWeights::read(&folder, &config).unwrap();
-    (config, weights)
-}
-
-/// Two questions, three samples each, of two turns with an observation between them; and a sequence of its own.
-struct Sampled {
-    tokens: Vec<TokenId>,
-    positions: Vec<usize>,
-    logprobs: Vec<f32>,
-}
 
 fn sampled(config: &ModelConfig, weights: &HostWeights) -> Vec<Sampled> {
     sampled_by(LocalGenerator::new(config, weights, &[]).unwrap(), config)
-}
-
-fn sampled_by(mut generator: LocalGenerator, config: &ModelConfig) -> Vec<Sampled> {
-    let ids = |count: u32, factor: u32| (0..count).map(|i| (i * factor + 3) % config.vocab_size as u32).collect();
-    let prompts: [Vec<TokenId>; 3] = [ids(37, 7), ids(20, 5), ids(2, 1)];
-    let turn = |seed| Turn { max_new_tokens: 5 + seed as usize % 9, seed, stop: never(), deadline: None };
-    let mut sequences = BTreeMap::new();
-    for (index, prompt) in [0, 0, 0, 1, 1, 1, 2].into_iter().map(|index| &prompts[index]).enumerate() {
-        let request = Request { prompt, sampling: Sampling::default(), turn: turn(index as u64) };
-        let sampled = Sampled { tokens: prompt.clone(), positions: Vec::new(), logprobs: Vec::new() };
-        sequences.insert(generator.start(request).unwrap(), (sampled, 0));
-    }
-    loop {
-        let finished = generator.poll().unwrap();
-        if finished.is_empty() {
-            return sequences.into_values().map(|(sampled, _)| sampled).collect();
-        }
-        for finished in finished {
-            let (sampled, turns) = sequences.get_mut(&finished.id).unwrap();
-            let start = sampled.tokens.len();
-            sampled.positions.extend(start..start + finished.tokens.len());
-            sampled.tokens.extend(finished.tokens.iter().map(|token| token.id));
-            sampled.logprobs.extend(finished.tokens.iter().map(|token| token.logprob));
-            *turns += 1;
-            if *turns == 1 {
-                let observation: Vec<TokenId> = ids(11, 3);
-                sampled.tokens.extend(&observation);
-                generator.extend(finished.id, &observation, turn(100 + finished.id.0)).unwrap();
-            }
-        }
-    }
-}
-
-/// Adapters that change something: fresh ones are zero on one side, which would leave the other without a gradient.
-fn adapters(lora: &LoraConfig, config: &ModelConfig) -> HostWeights {
-    let mut adapters = lora.initial(config, 1);
-    for (name, a) in lora.initial(config, 2).iter() {
-        if let Some(module) = name.strip_suffix("lora_A.weight") {
-            let b = format!("{module}lora_B.weight");
-            let mut tensor = adapters.get(&b).unwrap().clone();
-            tensor.values.iter_mut().zip(a.values.iter().cycle()).for_each(|(b, a)| *b = *a);
-            adapters.insert(b, tensor);
-        }
-    }
-    adapters
-}
-
-fn scored(sampled: &[Sampled]) -> Vec<ScoredSequence<'_>> {
-    sampled.iter().map(|s| ScoredSequence { tokens: &s.tokens, positions: &s.positions }).collect()
-}
-
-fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().unwrap()
 }
 
 /// A loss to which every log-probability and entropy contributes in its own way.
@@ -102,25 +37,7 @@ fn by_name(gradients: &Gradients, decoder: &Decoder) -> BTreeMap<String, Vec<f32
 
 #[test]
 fn the_generators_logprobs_are_the_trainers_to_the_bit_after_several_turns_and_in_groups() {
-    for name in FAMILIES {
-        let (config, weights) = load(name);
-        let sampled = sampled(&config, &weights);
-        let recorded: Vec<f32> = sampled.iter().flat_map(|s| &s.logprobs).copied().collect();
-        let decoder = Decoder::trainable(&config, &weights, &Device::flex()).unwrap();
-        assert_eq!(numbers(decoder.score(&scored(&sampled)).0), recorded, "{name}");
-        let checkpointed = decoder.pass(&scored(&sampled), true).score(&scored(&sampled)).0;
-        assert_eq!(numbers(checkpointed), recorded, "{name}");
-        let alone = scored(&sampled).into_iter().flat_map(|sequence| numbers(decoder.score(&[sequence]).0));
-        assert_eq!(alone.collect::<Vec<_>>(), recorded, "{name}");
-
-        // The generator merges adapters, the trainer has them beside the weights.
-        let lora = LoraConfig::default();
-        let decoder = Decoder::with_lora(&config, &weights, &lora, &adapters(&lora, &config), &Device::flex()).unwrap();
-        let sampled = sampled_by(LocalGenerator::of(&decoder, &[]).unwrap(), &config);
-        let adapted: Vec<f32> = sampled.iter().flat_map(|s| &s.logprobs).copied().collect();
-        assert_ne!(adapted, recorded, "{name}");
-        assert_eq!(numbers(decoder.score(&scored(&sampled)).0), adapted, "{name}");
-    }
+    assert_generator_and_trainer_agree(&Device::flex());
 }
 
 #[test]
@@ -223,7 +140,7 @@ fn products_in_bf16_give_nearly_the_same_gradients_in_f32() {
         let (config, weights) = load(name);
         let sampled = sampled(&config, &weights);
         let run = |bf16, gradient_checkpointing| {
-            let decoder = Decoder::trainable(&config, &weights, &Device::flex()).unwrap().with_bf16(Some(bf16));
+            let decoder = Decoder::trainable(&config, &weights, &Device::flex()).unwrap().with_bf16_activations(bf16);
             let pass = decoder.pass(&scored(&sampled), gradient_checkpointing);
             let (logprobs, entropies) = pass.score(&scored(&sampled));
             assert_eq!((logprobs.dtype(), entropies.dtype()), (DType::F32, DType::F32));

@@ -66,13 +66,11 @@ pub struct TrainConfig {
     /// Whether the backward pass computes each layer's forward pass again instead of keeping its activations: the memory
     /// of one layer's instead of all, the same gradients, for one more forward pass.
     pub gradient_checkpointing: bool,
-    /// Whether the products of forward and backward passes are computed in bf16; sums, softmaxes, parameters, gradients and the
-    /// optimizer stay in f32. Left out: on a GPU that has bf16, not on the CPU.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bf16: Option<bool>,
+    /// How a GPU multiplies in the training passes. No matter on the CPU, which is exact.
+    pub gpu: GpuProducts,
     /// The type of the weights that rollouts are sampled with: `f32`, or `bf16` for half the memory and, with few rollouts at a
     /// time, nearly half the time of decoding. The training passes round the weights in the same way; parameters, gradients
-    /// and checkpoints stay in f32. Left out: f32, and on a GPU the type of its products.
+    /// and checkpoints stay in f32. Left out: bf16 on a GPU that has it, else f32.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout_dtype: Option<WeightDtype>,
     /// Most bytes that the generator's caches hold; unbounded where it is left out. Rollouts that do not fit wait, or are computed
@@ -104,6 +102,20 @@ pub struct TrainConfig {
     pub early_stop_patience: u64,
     /// So many updates in a row may be skipped because a loss or gradient is not finite; one more ends the run.
     pub skipped_updates: u64,
+}
+
+/// How a GPU multiplies in the training passes. Sums, softmaxes, parameters, gradients of weights and the optimizer are in f32 with
+/// either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GpuProducts {
+    /// In the generator's order of sums, with activations in f32: a sampled token has the log-probability in training, to the bit,
+    /// that it was sampled with.
+    #[default]
+    Exact,
+    /// With activations in bf16 where the GPU has it, half the memory, in the order of sums that is quickest. The difference is a metric
+    /// (`rollout/logprob_gap`), and [`importance_sampling`](TrainConfig::importance_sampling) corrects for it.
+    Fast,
 }
 
 /// Source of the log-probabilities of the policy before the update. Those of the generator are kept in any case, and the
@@ -144,7 +156,7 @@ impl Default for TrainConfig {
             gradient_norm: 1.0,
             micro_batch_tokens: 8192,
             gradient_checkpointing: false,
-            bf16: None,
+            gpu: GpuProducts::Exact,
             rollout_dtype: None,
             kv_cache_memory_bytes: None,
             mini_batch_size: 0,
@@ -203,20 +215,19 @@ impl TrainConfig {
 
     /// The type of the weights that a generator on a device samples with.
     pub(crate) fn rollout_dtype_on(&self, device: &Device) -> WeightDtype {
-        self.rollout_dtype.unwrap_or_else(|| match self.bf16 {
-            Some(false) => WeightDtype::F32,
-            _ => WeightDtype::default_on(device),
-        })
+        self.rollout_dtype.unwrap_or_else(|| WeightDtype::default_on(device))
     }
 
     /// A decoder that computes as this configuration says.
     pub(crate) fn precise(&self, decoder: Decoder) -> Decoder {
-        decoder.with_bf16(self.bf16)
+        let has_bf16 = WeightDtype::default_on(decoder.device()) == WeightDtype::Bf16;
+        decoder.with_bf16_activations(has_bf16 && self.gpu == GpuProducts::Fast)
     }
 
     /// The policy or what it is compared with: it computes as the generator samples, too.
     pub(crate) fn precise_policy(&self, decoder: Decoder) -> Decoder {
-        self.precise(decoder).with_bf16_weights(self.rollout_dtype == Some(WeightDtype::Bf16))
+        let rounded = self.rollout_dtype_on(decoder.device()) == WeightDtype::Bf16;
+        self.precise(decoder.with_bf16_weights(rounded))
     }
 
     /// Checks whether an algorithm can be run as this configuration says.

@@ -54,7 +54,7 @@ const KEYS: [(&str, Decides); 45] = [
     // Gradients are added up in another order and differ by rounding. A LoRA dropout draws other masks.
     ("micro_batch_tokens", Decides::Resources),
     ("gradient_checkpointing", Decides::Resources),
-    ("bf16", Decides::Results),
+    ("gpu", Decides::Results),
     ("rollout_dtype", Decides::Results),
     ("kv_cache_memory_bytes", Decides::Resources),
     ("mini_batch_size", Decides::Results),
@@ -148,7 +148,7 @@ mod tests {
     use zerosearch_rollout::RolloutConfig;
 
     use super::*;
-    use crate::OldLogprobs;
+    use crate::{GpuProducts, OldLogprobs};
 
     /// No key is left out, and no field is named by a default: a new one does not compile until it is here.
     fn full() -> TrainConfig {
@@ -187,7 +187,7 @@ mod tests {
             gradient_norm: 1.0,
             micro_batch_tokens: 1,
             gradient_checkpointing: true,
-            bf16: Some(true),
+            gpu: GpuProducts::Fast,
             rollout_dtype: Some(WeightDtype::Bf16),
             kv_cache_memory_bytes: Some(1),
             mini_batch_size: 1,

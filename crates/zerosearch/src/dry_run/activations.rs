@@ -6,8 +6,11 @@ use zerosearch_lm::ModelConfig;
 /// Logits that are kept for the backward pass on the CPU, and those that are otherwise computed at a time.
 const KEPT_LOGITS: u64 = 1 << 25;
 const BLOCK_LOGITS: u64 = 1 << 24;
-/// Bytes of the logits that are there at a time on a GPU.
+/// Bytes of the logits that are there at a time on a GPU, and of the splits of attention.
 const BLOCK_BYTES: u64 = 1 << 27;
+const SPLIT_BYTES: u64 = 1 << 26;
+/// Positions of a split.
+const SPLIT: u64 = 256;
 
 /// A training pass over a micro batch.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +21,7 @@ pub(super) struct TrainingPass {
     pub(super) scored: u64,
     /// Tokens of the longest sequence.
     pub(super) longest: u64,
-    /// Whether it runs on a GPU, whose products are Burn's own.
+    /// Whether it runs on a GPU.
     pub(super) gpu: bool,
     /// Bytes of an activation.
     pub(super) width: u64,
@@ -64,11 +67,11 @@ impl TrainingPass {
         (4 * (self.rows + 3 * self.scored) * hidden, 4 * (logits + of_reference))
     }
 
-    /// As [`cpu_layer`](Self::cpu_layer) with Burn's own products, which keep their inputs.
+    /// As [`cpu_layer`](Self::cpu_layer), with activations in either type.
     fn gpu_layer(&self, c: &ModelConfig) -> (u64, u64) {
         let (w, Widths { hidden, inner, q, kv }) = (self.width, Widths::of(c));
         let norms = 4 * w * hidden + if c.qk_norm { 2 * w * (q + kv) } else { 0 };
-        let gate = 3 * w * inner;
+        let gate = (2 + u64::from(self.adapts_down)) * w * inner;
         let (attention, scores) = self.gpu_attention(c);
         let kept = self.rows * (norms + gate) + attention;
         let working = self.rows * w * (3 * inner + 4 * hidden) + scores;
@@ -82,7 +85,11 @@ impl TrainingPass {
         let ends = self.rows * w * (2 * q + 2 * kv);
         if c.head_dim <= LARGEST_HEAD {
             let sums = 4 * self.rows * c.heads as u64;
-            return (ends + sums, self.rows * w * (q + 2 * kv) + sums);
+            let splits = match self.longest.div_ceil(SPLIT) {
+                splits if splits > 1 && w == 4 => (4 * self.rows * q * splits).min(SPLIT_BYTES),
+                _ => 0,
+            };
+            return (ends + sums, self.rows * w * (q + 2 * kv) + sums.max(splits));
         }
         let sequences = (self.rows / self.longest.max(1)).max(1);
         let scores = c.heads as u64 * sequences * self.longest * self.longest;
@@ -90,12 +97,11 @@ impl TrainingPass {
         (ends + self.rows * w * kv + (8 + w) * scores, (8 + 2 * w) * scores)
     }
 
-    /// As [`cpu_ends`](Self::cpu_ends): the logits of some rows, as they are multiplied and as they are laid out for the gradient of the
-    /// head, or before that those of a reference.
+    /// As [`cpu_ends`](Self::cpu_ends), with the logits of some rows in f32.
     fn gpu_ends(&self, c: &ModelConfig) -> (u64, u64) {
-        let row = self.width * c.vocab_size as u64;
+        let row = 4 * c.vocab_size as u64;
         let at_a_time = (self.scored * row).min(BLOCK_BYTES.max(row));
-        (self.scored * 12 * c.hidden_size as u64, 2 * at_a_time)
+        (self.scored * 12 * c.hidden_size as u64, at_a_time)
     }
 }
 

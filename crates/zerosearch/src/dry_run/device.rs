@@ -2,7 +2,7 @@
 
 use zerosearch_kernels::is_cpu;
 use zerosearch_lm::WeightDtype;
-use zerosearch_train::TrainConfig;
+use zerosearch_train::{GpuProducts, TrainConfig};
 
 use crate::device::DeviceName;
 
@@ -35,12 +35,12 @@ impl Target {
 
     /// The type of the weights that rollouts are sampled with.
     pub(super) fn rollout_dtype(self, train: &TrainConfig) -> WeightDtype {
-        train.rollout_dtype.unwrap_or(if train.bf16 == Some(false) { WeightDtype::F32 } else { self.default_dtype() })
+        train.rollout_dtype.unwrap_or(self.default_dtype())
     }
 
-    /// Whether products of the training passes are computed in bf16.
+    /// Whether activations of the training passes are in bf16.
     pub(super) fn trains_in_bf16(self, train: &TrainConfig) -> bool {
-        train.bf16.unwrap_or(self.bf16)
+        self.bf16 && train.gpu == GpuProducts::Fast
     }
 
     /// Bytes of buffers that hold so many: those of a GPU grow by half.
