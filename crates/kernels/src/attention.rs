@@ -125,6 +125,23 @@ pub fn causal_attention(
     spans: &Arc<[PackedSpan]>,
     shape: AttentionShape,
 ) -> Tensor<2> {
+    causal_attention_in(q, k, v, spans, shape, false)
+}
+
+/// [`causal_attention`], whose backward pass may with `bf16` round what it multiplies on a GPU to 16-bit brain floats, as products
+/// with weights in them do. It always does so for matrices of that type.
+///
+/// # Panics
+///
+/// As [`causal_attention`].
+pub fn causal_attention_in(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
+    spans: &Arc<[PackedSpan]>,
+    shape: AttentionShape,
+    bf16: bool,
+) -> Tensor<2> {
     shape.check(q.dims(), k.dims(), v.dims(), spans);
     // A GPU's kernels keep some rows of every matrix in the fast memory of a cube.
     let has_kernels = is_cpu_f32(&q) || (is_fused(&q) && shape.head_dim <= LARGEST_HEAD);
@@ -132,8 +149,11 @@ pub fn causal_attention(
         return reference::causal_attention(q, k, v, spans, shape);
     }
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-    Tensor::from_dispatch(Dispatch::fused_attention(q, k, v, Arc::clone(spans), shape))
+    Tensor::from_dispatch(Dispatch::fused_attention(q, k, v, Arc::clone(spans), (shape, bf16)))
 }
+
+/// The heads, and whether the backward pass may round what it multiplies.
+pub(crate) type AttentionRule = (AttentionShape, bool);
 
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait AttentionOp: Backend {
@@ -142,7 +162,7 @@ pub(crate) trait AttentionOp: Backend {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         spans: Arc<[PackedSpan]>,
-        shape: AttentionShape,
+        rule: AttentionRule,
     ) -> FloatTensor<Self>;
 }
 
@@ -152,7 +172,7 @@ impl AttentionOp for Flex {
         k: FlexTensor,
         v: FlexTensor,
         spans: Arc<[PackedSpan]>,
-        shape: AttentionShape,
+        (shape, _): AttentionRule,
     ) -> FlexTensor {
         let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
         let output = forward(floats(&q), floats(&k), floats(&v), &spans, shape);
@@ -193,7 +213,7 @@ impl<C: CheckpointStrategy> AttentionOp for Autodiff<Flex, C> {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         spans: Arc<[PackedSpan]>,
-        shape: AttentionShape,
+        (shape, _): AttentionRule,
     ) -> FloatTensor<Self> {
         let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
         let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));

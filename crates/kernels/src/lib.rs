@@ -39,7 +39,7 @@ mod swiglu;
 mod tile;
 mod vector;
 
-pub use attention::{AttentionShape, LARGEST_HEAD, PackedSpan, causal_attention};
+pub use attention::{AttentionShape, LARGEST_HEAD, PackedSpan, causal_attention, causal_attention_in};
 pub use buffer::is_cpu;
 pub use instructions::{INSTRUCTIONS_VARIABLE, InstructionSet, InstructionsError};
 pub use linear::{adapted_linear, linear, linear_among, merge_adapter};

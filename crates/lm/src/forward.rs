@@ -105,7 +105,7 @@ impl Decoder {
         let v = self.linear(h, v, outputs);
         let q = kernels::rotary(q, rows.cos.clone(), rows.sin.clone(), c.heads);
         let k = kernels::rotary(k, rows.cos.clone(), rows.sin.clone(), c.kv_heads);
-        kernels::causal_attention(q, k, v, &rows.spans, shape)
+        kernels::causal_attention_in(q, k, v, &rows.spans, shape, self.weights == FloatDType::BF16)
     }
 
     fn mlp(&self, mlp: &Mlp<Parameter>, h: Tensor<2>) -> Tensor<2> {

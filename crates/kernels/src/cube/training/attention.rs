@@ -16,10 +16,12 @@ use cubecl::prelude::*;
 use super::super::attention::{PackedRows, TILE, attend_packed, tiles_at_a_time};
 use super::super::elementwise::{UNITS, cubes};
 use super::super::{CacheShape, Gpu};
+use super::super::linear::ProductPath;
 use super::attention_kernels::{attend, attend_backward, differences, keys_backward};
+use super::attention_tensor_cores::{self, Inputs};
 use super::spans::Tables;
 use super::tensor::{GpuTensor, arg, assert_one_type, buffer, empty, empty_like, rows_and_columns, with_type};
-use crate::attention::AttentionOp;
+use crate::attention::{AttentionOp, AttentionRule};
 use crate::buffer::Contiguous;
 use crate::{AttentionShape, PackedSpan};
 
@@ -40,6 +42,8 @@ struct Saved {
     log_sums: GpuTensor,
     spans: Arc<[PackedSpan]>,
     shape: AttentionShape,
+    /// Whether gradients may be computed in bf16.
+    bf16: bool,
 }
 
 impl AttentionOp for Cube {
@@ -48,9 +52,9 @@ impl AttentionOp for Cube {
         k: GpuTensor,
         v: GpuTensor,
         spans: Arc<[PackedSpan]>,
-        shape: AttentionShape,
+        rule: AttentionRule,
     ) -> GpuTensor {
-        forward(q, k, v, spans, shape).output
+        forward(q, k, v, spans, rule).output
     }
 }
 
@@ -62,7 +66,9 @@ impl Backward<Cube, 3> for AttentionBackward {
 
     fn backward(self, ops: Ops<Saved, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let upstream = Cube::contiguous(grads.consume::<Cube>(&ops.node));
-        for (parent, gradient) in ops.parents.into_iter().zip(backward(&ops.state, &upstream)) {
+        let gpu = Gpu { client: upstream.client.clone() };
+        let path = ProductPath::of(&gpu, ops.state.bf16 || upstream.dtype == DType::BF16);
+        for (parent, gradient) in ops.parents.into_iter().zip(backward(&ops.state, path, &upstream)) {
             if let Some(parent) = parent {
                 grads.register::<Cube>(parent.id, gradient);
             }
@@ -76,10 +82,10 @@ impl<C: CheckpointStrategy> AttentionOp for Autodiff<Cube, C> {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         spans: Arc<[PackedSpan]>,
-        shape: AttentionShape,
+        rule: AttentionRule,
     ) -> FloatTensor<Self> {
         let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
-        let saved = forward(q, k, v, spans, shape);
+        let saved = forward(q, k, v, spans, rule);
         let output = saved.output.clone();
         match AttentionBackward.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(saved, output),
@@ -88,12 +94,12 @@ impl<C: CheckpointStrategy> AttentionOp for Autodiff<Cube, C> {
     }
 }
 
-fn forward(q: GpuTensor, k: GpuTensor, v: GpuTensor, spans: Arc<[PackedSpan]>, shape: AttentionShape) -> Saved {
+fn forward(q: GpuTensor, k: GpuTensor, v: GpuTensor, spans: Arc<[PackedSpan]>, (shape, bf16): AttentionRule) -> Saved {
     let [q, k, v] = [q, k, v].map(Cube::contiguous);
     assert_one_type(&[&q, &k, &v]);
     let (rows, _) = rows_and_columns(&q);
     let (output, log_sums) = (empty_like(&q), empty(&q, [rows, shape.heads], DType::F32));
-    let tables = Tables::of(&spans, &q);
+    let tables = Tables::of(&spans, [QUERIES, KEYS], &q);
     if q.dtype == DType::F32 && shape.head_dim % 4 == 0 {
         as_generated(&tables, [&q, &k, &v], &spans, shape, &output, &log_sums);
     } else if tables.queries.lines > 0 {
@@ -113,7 +119,7 @@ fn forward(q: GpuTensor, k: GpuTensor, v: GpuTensor, spans: Arc<[PackedSpan]>, s
             );
         });
     }
-    Saved { q, k, v, output, log_sums, spans, shape }
+    Saved { q, k, v, output, log_sums, spans, shape, bf16 }
 }
 
 /// The kernel that a generator attends with, over these rows instead of its cache.
@@ -138,18 +144,19 @@ fn as_generated(
     }
 }
 
-/// The gradients of `q`, `k` and `v`.
-fn backward(saved: &Saved, upstream: &GpuTensor) -> [GpuTensor; 3] {
-    let Saved { q, k, v, output, log_sums, spans, shape } = saved;
+/// The gradients of `q`, `k` and `v`, `path` of the heads' products.
+fn backward(saved: &Saved, path: ProductPath, upstream: &GpuTensor) -> [GpuTensor; 3] {
+    let Saved { q, k, v, output, log_sums, spans, shape, .. } = saved;
     assert_one_type(&[q, upstream]);
     let gradients = [q, k, v].map(empty_like);
-    let [d_q, d_k, d_v] = &gradients;
-    let tables = Tables::of(spans, q);
+    let path = if attention_tensor_cores::takes(*shape) { path } else { ProductPath::Units };
+    let tiles = if path == ProductPath::Units { [QUERIES, KEYS] } else { [attention_tensor_cores::LINES; 2] };
+    let tables = Tables::of(spans, tiles, q);
     if tables.queries.lines == 0 {
         return gradients;
     }
     let (rows, _) = rows_and_columns(q);
-    let of_outputs = empty(q, [rows, shape.heads], DType::F32);
+    let of_outputs = &empty(q, [rows, shape.heads], DType::F32);
     with_type!(q, F => unsafe {
         differences::launch_unchecked::<F>(
             &q.client,
@@ -157,10 +164,22 @@ fn backward(saved: &Saved, upstream: &GpuTensor) -> [GpuTensor; 3] {
             CubeDim::new_1d(UNITS as u32),
             arg(upstream),
             arg(output),
-            arg(&of_outputs),
+            arg(of_outputs),
             (rows * shape.heads) as u32,
             shape.head_dim as u32,
         );
+    });
+    let inputs = Inputs { q, k, v, upstream, log_sums, of_outputs };
+    match path {
+        ProductPath::Units => by_units(&inputs, gradients.each_ref(), &tables, *shape),
+        _ => attention_tensor_cores::backward(path, &inputs, gradients.each_ref(), &tables, *shape),
+    }
+    gradients
+}
+
+fn by_units(inputs: &Inputs<'_>, [d_q, d_k, d_v]: [&GpuTensor; 3], tables: &Tables, shape: AttentionShape) {
+    let Inputs { q, k, v, upstream, log_sums, of_outputs } = inputs;
+    with_type!(q, F => unsafe {
         attend_backward::launch_unchecked::<F>(
             &q.client,
             CubeCount::Static(tables.queries.lines as u32, shape.heads as u32, 1),
@@ -171,10 +190,10 @@ fn backward(saved: &Saved, upstream: &GpuTensor) -> [GpuTensor; 3] {
             tables.queries.buffer.arg(),
             arg(upstream),
             arg(log_sums),
-            arg(&of_outputs),
+            arg(of_outputs),
             arg(d_q),
             shape.scale(),
-            *shape,
+            shape,
         );
         keys_backward::launch_unchecked::<F>(
             &q.client,
@@ -187,12 +206,72 @@ fn backward(saved: &Saved, upstream: &GpuTensor) -> [GpuTensor; 3] {
             tables.visits.buffer.arg(),
             arg(upstream),
             arg(log_sums),
-            arg(&of_outputs),
+            arg(of_outputs),
             arg(d_k),
             arg(d_v),
             shape.scale(),
-            *shape,
+            shape,
         );
     });
-    gradients
+}
+
+#[cfg(all(test, any(feature = "cuda", feature = "webgpu")))]
+mod tests {
+    use burn::tensor::{Device, Tensor, TensorData};
+    use half::bf16;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::super::tensor::elements;
+    use super::*;
+
+    /// Numbers that are brain floats.
+    fn draw(seed: u64, rows: usize, columns: usize) -> GpuTensor {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let values: Vec<f32> =
+            (0..rows * columns).map(|_| bf16::from_f32(rng.random_range(-1.0..1.0)).to_f32()).collect();
+        let tensor = Tensor::<2>::from_data(TensorData::new(values, [rows, columns]), &Device::default());
+        tensor.try_into_primitive::<Cube>().unwrap()
+    }
+
+    fn read(x: &GpuTensor) -> Vec<f32> {
+        f32::from_bytes(&x.client.read_one(x.handle.clone()).unwrap())[..elements(x)].to_vec()
+    }
+
+    #[test]
+    fn gradients_by_tensor_cores_are_those_of_the_units() {
+        let span = |shared, own| PackedSpan { shared, own };
+        let packed = [
+            vec![span(0..0, 0..1)],
+            vec![span(0..0, 0..150), span(0..100, 150..230), span(0..100, 230..231), span(0..0, 231..260)],
+            vec![span(0..0, 0..16), span(5..16, 16..33), span(20..22, 33..41)],
+        ];
+        let gpu = Gpu::of(&Device::default()).unwrap();
+        let mut paths = vec![ProductPath::EmulatedTensorCores];
+        paths.extend(Some(ProductPath::of(&gpu, true)).filter(|path| *path != ProductPath::Units));
+        for (heads, kv_heads, head_dim) in [(2, 1, 4), (6, 2, 16), (2, 2, 36)] {
+            let shape = AttentionShape { heads, kv_heads, head_dim };
+            for spans in &packed {
+                let rows = spans.iter().map(|span| span.own.len()).sum();
+                let of = |seed, heads| draw(seed, rows, heads * head_dim);
+                let spans: Arc<[PackedSpan]> = spans.clone().into();
+                let saved = forward(of(1, heads), of(2, kv_heads), of(3, kv_heads), spans.clone(), (shape, true));
+                let upstream = of(4, heads);
+                let expected = backward(&saved, ProductPath::Units, &upstream).map(|gradient| read(&gradient));
+                for path in &paths {
+                    let found = backward(&saved, *path, &upstream).map(|gradient| read(&gradient));
+                    for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                        let largest = expected.iter().fold(1e-3f32, |most, x| most.max(x.abs()));
+                        for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
+                            // Weights and slopes have eight bits.
+                            assert!(
+                                (found - expected).abs() < 6e-3 * largest,
+                                "{path:?}, {shape:?}, {spans:?}, {index}, {place}: {found} for {expected}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -12,17 +12,17 @@ const UNSEEN: f32 = -1.0e30;
 
 /// A tile of queries, and its place among the keys.
 #[derive(CubeType)]
-struct Tile {
-    first: usize,
-    count: usize,
-    shared_start: usize,
-    shared_length: usize,
-    own_start: usize,
+pub(super) struct Tile {
+    pub(super) first: usize,
+    pub(super) count: usize,
+    pub(super) shared_start: usize,
+    pub(super) shared_length: usize,
+    pub(super) own_start: usize,
 }
 
 #[cube]
 impl Tile {
-    fn read(tiles: &[u32], index: usize) -> Tile {
+    pub(super) fn read(tiles: &[u32], index: usize) -> Tile {
         let at = index * QUERY_TILE;
         Tile {
             first: tiles[at] as usize,
@@ -34,7 +34,7 @@ impl Tile {
     }
 
     /// The row of a key by its position in the sequence.
-    fn key_row(&self, position: usize) -> usize {
+    pub(super) fn key_row(&self, position: usize) -> usize {
         if position < self.shared_length {
             self.shared_start + position
         } else {

@@ -6,6 +6,7 @@
 mod adamw;
 mod attention;
 mod attention_kernels;
+mod attention_tensor_cores;
 mod linear;
 mod logprobs;
 mod product;

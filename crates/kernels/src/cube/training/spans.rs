@@ -6,7 +6,6 @@ use cubecl::prelude::*;
 
 use super::super::GpuBuffer;
 use super::super::attention::TILE_WORDS as QUERY_TILE;
-use super::attention::{KEYS, QUERIES};
 use crate::PackedSpan;
 
 /// Numbers of a tile of keys: its first row, its rows, its first visit, the visit after its last.
@@ -39,8 +38,9 @@ impl Table {
 }
 
 impl Tables {
-    pub(super) fn of(spans: &[PackedSpan], beside: &FloatTensor<Cube>) -> Self {
-        let (queries, keys, visits) = lines(spans);
+    /// In tiles of up to so many queries and keys.
+    pub(super) fn of(spans: &[PackedSpan], [queries, keys]: [usize; 2], beside: &FloatTensor<Cube>) -> Self {
+        let (queries, keys, visits) = lines(spans, [queries, keys]);
         Self {
             queries: Table::new(beside, &queries),
             keys: Table::new(beside, &keys),
@@ -51,15 +51,15 @@ impl Tables {
 
 type Lines = (Vec<[u32; QUERY_TILE]>, Vec<[u32; KEY_TILE]>, Vec<[u32; VISIT]>);
 
-fn lines(spans: &[PackedSpan]) -> Lines {
+fn lines(spans: &[PackedSpan], [query_tile, key_tile]: [usize; 2]) -> Lines {
     let (mut queries, mut keys, mut visits) = (Vec::new(), Vec::new(), Vec::new());
     for (index, PackedSpan { shared, own }) in spans.iter().enumerate() {
-        for first in own.clone().step_by(QUERIES) {
-            let count = QUERIES.min(own.end - first);
+        for first in own.clone().step_by(query_tile) {
+            let count = query_tile.min(own.end - first);
             queries.push([first, count, shared.start, shared.len(), own.start].map(|number| number as u32));
         }
-        for first in own.clone().step_by(KEYS) {
-            let end = own.end.min(first + KEYS);
+        for first in own.clone().step_by(key_tile) {
+            let end = own.end.min(first + key_tile);
             let begin = visits.len();
             visits.push([first, own.end, first, end, 1].map(|number| number as u32));
             for later in &spans[index + 1..] {
@@ -97,7 +97,7 @@ mod tests {
             vec![span(0..0, 0..40), span(0..37, 40..70), span(0..37, 70..71), span(0..0, 71..71), span(0..0, 71..90)],
             vec![span(0..0, 0..16), span(5..16, 16..33), span(20..22, 33..41)],
         ] {
-            let (queries, keys, visits) = lines(&spans);
+            let (queries, keys, visits) = lines(&spans, [8, 16]);
             let mut by_keys = Vec::new();
             for [first, count, begin, end] in keys.iter().map(|line| line.map(|number| number as usize)) {
                 for visit in &visits[begin..end] {
