@@ -66,8 +66,8 @@ impl Backward<Cube, 3> for AttentionBackward {
 
     fn backward(self, ops: Ops<Saved, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let upstream = Cube::contiguous(grads.consume::<Cube>(&ops.node));
-        let gpu = Gpu { client: upstream.client.clone() };
-        let path = ProductPath::of(&gpu, ops.state.bf16 || upstream.dtype == DType::BF16);
+        let Saved { q, shape, bf16, .. } = &ops.state;
+        let path = path_of_heads(q, *bf16 || q.dtype == DType::BF16, *shape);
         for (parent, gradient) in ops.parents.into_iter().zip(backward(&ops.state, path, &upstream)) {
             if let Some(parent) = parent {
                 grads.register::<Cube>(parent.id, gradient);
@@ -99,27 +99,66 @@ fn forward(q: GpuTensor, k: GpuTensor, v: GpuTensor, spans: Arc<[PackedSpan]>, (
     assert_one_type(&[&q, &k, &v]);
     let (rows, _) = rows_and_columns(&q);
     let (output, log_sums) = (empty_like(&q), empty(&q, [rows, shape.heads], DType::F32));
-    let tables = Tables::of(&spans, [QUERIES, KEYS], &q);
-    if q.dtype == DType::F32 && shape.head_dim % 4 == 0 {
-        as_generated(&tables, [&q, &k, &v], &spans, shape, &output, &log_sums);
-    } else if tables.queries.lines > 0 {
-        with_type!(q, F => unsafe {
+    let way = match q.dtype {
+        DType::F32 if shape.head_dim % 4 == 0 => Way::Generator,
+        DType::F32 => Way::Rows(ProductPath::Units),
+        _ => Way::Rows(path_of_heads(&q, true, shape)),
+    };
+    attend_by(way, [&q, &k, &v], &spans, shape, [&output, &log_sums]);
+    Saved { q, k, v, output, log_sums, spans, shape, bf16 }
+}
+
+/// The kernels of a forward pass.
+#[derive(Clone, Copy)]
+enum Way {
+    /// A generator's, over rows instead of its cache.
+    Generator,
+    /// Those of packed rows alone.
+    Rows(ProductPath),
+}
+
+fn attend_by(
+    way: Way,
+    [q, k, v]: [&GpuTensor; 3],
+    spans: &[PackedSpan],
+    shape: AttentionShape,
+    [output, log_sums]: [&GpuTensor; 2],
+) {
+    let tables = Tables::of(spans, tiles_of(way), q);
+    match way {
+        _ if tables.queries.lines == 0 => {}
+        Way::Generator => as_generated(&tables, [q, k, v], spans, shape, [output, log_sums]),
+        Way::Rows(ProductPath::Units) => with_type!(q, F => unsafe {
             attend::launch_unchecked::<F>(
                 &q.client,
                 CubeCount::Static(tables.queries.lines as u32, shape.heads as u32, 1),
                 CubeDim::new_1d((QUERIES * LANES) as u32),
-                arg(&q),
-                arg(&k),
-                arg(&v),
+                arg(q),
+                arg(k),
+                arg(v),
                 tables.queries.buffer.arg(),
-                arg(&output),
-                arg(&log_sums),
+                arg(output),
+                arg(log_sums),
                 shape.scale(),
                 shape,
             );
-        });
+        }),
+        Way::Rows(path) => attention_tensor_cores::forward(path, [q, k, v], [output, log_sums], &tables, shape),
     }
-    Saved { q, k, v, output, log_sums, spans, shape, bf16 }
+}
+
+/// Queries and keys of a tile.
+fn tiles_of(way: Way) -> [usize; 2] {
+    match way {
+        Way::Generator | Way::Rows(ProductPath::Units) => [QUERIES, KEYS],
+        Way::Rows(_) => [attention_tensor_cores::LINES; 2],
+    }
+}
+
+/// The path of products of heads, in bf16 where that is allowed.
+fn path_of_heads(q: &GpuTensor, bf16: bool, shape: AttentionShape) -> ProductPath {
+    let allowed = bf16 && attention_tensor_cores::takes(shape);
+    ProductPath::of(&Gpu { client: q.client.clone() }, allowed)
 }
 
 /// The kernel that a generator attends with, over these rows instead of its cache.
@@ -128,15 +167,14 @@ fn as_generated(
     inputs: [&GpuTensor; 3],
     spans: &[PackedSpan],
     shape: AttentionShape,
-    output: &GpuTensor,
-    log_sums: &GpuTensor,
+    outputs: [&GpuTensor; 2],
 ) {
     let AttentionShape { heads, kv_heads, head_dim } = shape;
     let shape = CacheShape { heads, kv_heads, head_dim };
-    let gpu = Gpu { client: output.client.clone() };
+    let gpu = Gpu { client: inputs[0].client.clone() };
     let longest = spans.iter().map(PackedSpan::length).max().unwrap_or(0);
     let at_a_time = tiles_at_a_time(shape, longest);
-    let (inputs, outputs) = (inputs.map(buffer), [output, log_sums].map(buffer));
+    let (inputs, outputs) = (inputs.map(buffer), outputs.map(buffer));
     for first in (0..tables.queries.lines).step_by(at_a_time) {
         let range = first..tables.queries.lines.min(first + at_a_time);
         let rows = PackedRows { tiles: &tables.queries.buffer, range, longest };
@@ -149,9 +187,7 @@ fn backward(saved: &Saved, path: ProductPath, upstream: &GpuTensor) -> [GpuTenso
     let Saved { q, k, v, output, log_sums, spans, shape, .. } = saved;
     assert_one_type(&[q, upstream]);
     let gradients = [q, k, v].map(empty_like);
-    let path = if attention_tensor_cores::takes(*shape) { path } else { ProductPath::Units };
-    let tiles = if path == ProductPath::Units { [QUERIES, KEYS] } else { [attention_tensor_cores::LINES; 2] };
-    let tables = Tables::of(spans, tiles, q);
+    let tables = Tables::of(spans, tiles_of(Way::Rows(path)), q);
     if tables.queries.lines == 0 {
         return gradients;
     }
@@ -238,8 +274,19 @@ mod tests {
         f32::from_bytes(&x.client.read_one(x.handle.clone()).unwrap())[..elements(x)].to_vec()
     }
 
+    /// Weights and slopes have eight bits.
+    fn assert_near(found: &[Vec<f32>], expected: &[Vec<f32>], what: &str) {
+        for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+            let largest = expected.iter().fold(1e-3f32, |most, x| most.max(x.abs()));
+            for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
+                let near = (found - expected).abs() < 6e-3 * largest;
+                assert!(near, "{what}, {index}, {place}: {found} for {expected}");
+            }
+        }
+    }
+
     #[test]
-    fn gradients_by_tensor_cores_are_those_of_the_units() {
+    fn tensor_cores_attend_as_the_units_do_forward_and_backward() {
         let span = |shared, own| PackedSpan { shared, own };
         let packed = [
             vec![span(0..0, 0..1)],
@@ -256,20 +303,18 @@ mod tests {
                 let of = |seed, heads| draw(seed, rows, heads * head_dim);
                 let spans: Arc<[PackedSpan]> = spans.clone().into();
                 let saved = forward(of(1, heads), of(2, kv_heads), of(3, kv_heads), spans.clone(), (shape, true));
+                for path in &paths {
+                    let found = [empty_like(&saved.output), empty_like(&saved.log_sums)];
+                    let inputs = [&saved.q, &saved.k, &saved.v];
+                    attend_by(Way::Rows(*path), inputs, &spans, shape, found.each_ref());
+                    let expected = [&saved.output, &saved.log_sums].map(read);
+                    assert_near(&found.each_ref().map(read), &expected, &format!("{path:?}, {shape:?}, {spans:?}"));
+                }
                 let upstream = of(4, heads);
                 let expected = backward(&saved, ProductPath::Units, &upstream).map(|gradient| read(&gradient));
                 for path in &paths {
                     let found = backward(&saved, *path, &upstream).map(|gradient| read(&gradient));
-                    for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                        let largest = expected.iter().fold(1e-3f32, |most, x| most.max(x.abs()));
-                        for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
-                            // Weights and slopes have eight bits.
-                            assert!(
-                                (found - expected).abs() < 6e-3 * largest,
-                                "{path:?}, {shape:?}, {spans:?}, {index}, {place}: {found} for {expected}"
-                            );
-                        }
-                    }
+                    assert_near(&found, &expected, &format!("{path:?}, {shape:?}, {spans:?}"));
                 }
             }
         }

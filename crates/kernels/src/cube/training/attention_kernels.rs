@@ -8,7 +8,7 @@ use super::spans::{KEY_TILE, VISIT};
 use crate::AttentionShape;
 
 /// A score that no query gives.
-const UNSEEN: f32 = -1.0e30;
+pub(super) const UNSEEN: f32 = -1.0e30;
 
 /// A tile of queries, and its place among the keys.
 #[derive(CubeType)]
