@@ -49,7 +49,8 @@ peak=(${PEAK:+--peak-tflops "$PEAK"})
 parts parity 60 parity
 for model in "${models[@]}"; do
     parts "decode-$model" 90 ceilings,decode,rollouts --models "$model"
-    parts "training-$model" 90 training --models "$model" "${peak[@]}"
+    parts "training-$model" 60 training --models "$model" "${peak[@]}"
+    parts "fast-training-$model" 60 training --models "$model" --fast "${peak[@]}"
 done
 if python3 -c 'import torch, transformers; assert torch.cuda.is_available()' 2>/dev/null; then
     for model in "${models[@]}"; do

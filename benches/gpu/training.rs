@@ -6,7 +6,9 @@ use clap::Args;
 use serde_json::{Value, json};
 use zerosearch::Failure;
 use zerosearch::burn::tensor::Device;
-use zerosearch::lm::{AdamWConfig, HostWeights, LearningRate, ModelConfig, SftConfig, SftExample, SftTrainer};
+use zerosearch::lm::{
+    AdamWConfig, Decoder, GpuProducts, HostWeights, LearningRate, ModelConfig, SftConfig, SftExample, SftTrainer,
+};
 
 /// Steps that are not measured.
 const WARM_UP: usize = 2;
@@ -24,6 +26,9 @@ pub(crate) struct Settings {
     micro_batch_tokens: usize,
     #[arg(long)]
     gradient_checkpointing: bool,
+    /// Activations in bf16, where the device has it.
+    #[arg(long)]
+    fast: bool,
     /// Measured steps, after two that are not.
     #[arg(long, default_value_t = 5)]
     steps: usize,
@@ -34,14 +39,17 @@ pub(crate) struct Settings {
 
 /// The median of some steps, its rate in FLOP/s (6 a parameter and token, attention not counted), and its share of a peak.
 pub(crate) fn measure(device: &Device, config: &ModelConfig, settings: &Settings) -> Result<Value, Failure> {
-    let Settings { sequences, tokens, micro_batch_tokens, gradient_checkpointing, steps, peak_tflops } = *settings;
+    let Settings { sequences, tokens, micro_batch_tokens, gradient_checkpointing, fast, steps, peak_tflops } =
+        *settings;
     let learning_rate = LearningRate::cosine(1e-5, 0, 1000, 1.0);
     let optimizer = AdamWConfig::default();
     let settings =
         SftConfig { learning_rate, optimizer, gradient_norm: 1.0, micro_batch_tokens, gradient_checkpointing };
     let weights = HostWeights::init(config, 0);
     let parameters = weights.parameters();
-    let mut trainer = SftTrainer::new(config, &weights, settings, device)?;
+    let products = if fast { GpuProducts::Fast } else { GpuProducts::Exact };
+    let decoder = Decoder::trainable(config, &weights, device)?.with_products(products);
+    let mut trainer = SftTrainer::of(decoder, settings);
     drop(weights);
     let example = |sequence: usize| {
         let token = |place: usize| ((sequence * 7919 + place * place * 31) % config.vocab_size) as u32;
@@ -62,6 +70,7 @@ pub(crate) fn measure(device: &Device, config: &ModelConfig, settings: &Settings
     let median = measured[measured.len() / 2];
     let tflops = 6.0 * parameters as f64 * (sequences * tokens) as f64 / median / 1e12;
     Ok(json!({
+        "products": products,
         "parameters": parameters,
         "tokens": sequences * tokens,
         "seconds": median,

@@ -11,7 +11,7 @@ use zerosearch_kernels::host;
 use zerosearch_kernels::merge_adapter;
 
 use crate::network::{Network, TensorSpec};
-use crate::{HostTensor, HostWeights, LmError, LoraConfig, ModelConfig, Weight, WeightDtype};
+use crate::{GpuProducts, HostTensor, HostWeights, LmError, LoraConfig, ModelConfig, Weight, WeightDtype};
 
 /// A decoder whose parameters are leaves of an autodiff graph, or constants.
 #[derive(Clone, Debug)]
@@ -141,6 +141,12 @@ impl Decoder {
             };
         }
         Ok(decoder)
+    }
+
+    /// The same parameters, which a GPU multiplies in this way.
+    pub fn with_products(self, products: GpuProducts) -> Self {
+        let has_bf16 = WeightDtype::default_on(&self.device) == WeightDtype::Bf16;
+        self.with_bf16_activations(has_bf16 && products == GpuProducts::Fast)
     }
 
     /// The same parameters, whose activations are in bf16, with matrices rounded alike, or in f32, as a decoder begins. Sums,

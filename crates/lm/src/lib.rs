@@ -35,7 +35,7 @@ mod weights;
 pub use completer::LocalCompleter;
 pub use config::ModelConfig;
 pub use decoder::Decoder;
-pub use dtype::WeightDtype;
+pub use dtype::{GpuProducts, WeightDtype};
 pub use error::LmError;
 pub use family::Family;
 pub use folder::{LanguageModel, ModelFiles, SaveOptions};

@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use zerosearch_algorithms::{Algorithm, AlgorithmConfig, ImportanceSampling, KlReward};
 use zerosearch_curriculum::CurriculumConfig;
-use zerosearch_lm::{AdamWConfig, Decoder, LoraConfig, WeightDtype};
+use zerosearch_lm::{AdamWConfig, Decoder, GpuProducts, LoraConfig, WeightDtype};
 use zerosearch_rollout::RolloutConfig;
 
 use crate::{LrSchedulerType, TrainError};
@@ -67,6 +67,7 @@ pub struct TrainConfig {
     /// of one layer's instead of all, the same gradients, for one more forward pass.
     pub gradient_checkpointing: bool,
     /// How a GPU multiplies in the training passes. No matter on the CPU, which is exact.
+    #[serde(skip_serializing_if = "GpuProducts::is_exact")]
     pub gpu: GpuProducts,
     /// The type of the weights that rollouts are sampled with: `f32`, or `bf16` for half the memory and, with few rollouts at a
     /// time, nearly half the time of decoding. The training passes round the weights in the same way; parameters, gradients
@@ -102,20 +103,6 @@ pub struct TrainConfig {
     pub early_stop_patience: u64,
     /// So many updates in a row may be skipped because a loss or gradient is not finite; one more ends the run.
     pub skipped_updates: u64,
-}
-
-/// How a GPU multiplies in the training passes. Sums, softmaxes, parameters, gradients of weights and the optimizer are in f32 with
-/// either.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GpuProducts {
-    /// In the generator's order of sums, with activations in f32: a sampled token has the log-probability in training, to the bit,
-    /// that it was sampled with.
-    #[default]
-    Exact,
-    /// With activations in bf16 where the GPU has it, half the memory, in the order of sums that is quickest. The difference is a metric
-    /// (`rollout/logprob_gap`), and [`importance_sampling`](TrainConfig::importance_sampling) corrects for it.
-    Fast,
 }
 
 /// Source of the log-probabilities of the policy before the update. Those of the generator are kept in any case, and the
@@ -220,8 +207,7 @@ impl TrainConfig {
 
     /// A decoder that computes as this configuration says.
     pub(crate) fn precise(&self, decoder: Decoder) -> Decoder {
-        let has_bf16 = WeightDtype::default_on(decoder.device()) == WeightDtype::Bf16;
-        decoder.with_bf16_activations(has_bf16 && self.gpu == GpuProducts::Fast)
+        decoder.with_products(self.gpu)
     }
 
     /// The policy or what it is compared with: it computes as the generator samples, too.

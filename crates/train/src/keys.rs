@@ -144,11 +144,11 @@ mod tests {
     use zerosearch_curriculum::CurriculumConfig;
     use zerosearch_generate::Sampling;
     use zerosearch_grammar::FormatPreset;
-    use zerosearch_lm::{AdamWConfig, LoraConfig, LrSchedulerType};
+    use zerosearch_lm::{AdamWConfig, GpuProducts, LoraConfig, LrSchedulerType};
     use zerosearch_rollout::RolloutConfig;
 
     use super::*;
-    use crate::{GpuProducts, OldLogprobs};
+    use crate::OldLogprobs;
 
     /// No key is left out, and no field is named by a default: a new one does not compile until it is here.
     fn full() -> TrainConfig {

@@ -25,7 +25,7 @@ mod validation;
 
 pub use builder::TrainerBuilder;
 pub use checkpoint::{latest_config, latest_step};
-pub use config::{GpuProducts, OldLogprobs, TrainConfig};
+pub use config::{OldLogprobs, TrainConfig};
 pub use error::TrainError;
 pub use experience::Experience;
 pub use keys::KeyChange;

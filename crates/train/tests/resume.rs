@@ -6,7 +6,7 @@ use std::path::Path;
 
 use fixture::{Fixture, Letters, RunEnd, build_in, config, metrics, run};
 use zerosearch_data::Question;
-use zerosearch_lm::{AdamWConfig, HostWeights, LanguageModel};
+use zerosearch_lm::{AdamWConfig, GpuProducts, HostWeights, LanguageModel};
 use zerosearch_reward::{Episode, RewardFn};
 use zerosearch_text::{PromptTemplate, SpecialTokens, train_bpe};
 use zerosearch_train::{TrainConfig, Trainer, Validation, latest_config, latest_step};
@@ -170,7 +170,7 @@ fn a_key_that_decides_results_is_refused_with_both_values() {
     for (now, expected) in [
         (TrainConfig { learning_rate: 1.0, ..config("grpo") }, "another `learning_rate`: 0.001, not 1.0"),
         (TrainConfig { steps: 8, ..config("grpo") }, "another `steps`: 4, not 8"),
-        (TrainConfig { bf16: Some(true), ..config("grpo") }, "another `bf16`: left out, not true"),
+        (TrainConfig { gpu: GpuProducts::Fast, ..config("grpo") }, "another `gpu`: left out, not \"fast\""),
         (config("rloo"), "another `algorithm"),
     ] {
         let builder = fixture.builder(now).checkpoints(folder.path().join("checkpoints"));

@@ -4,7 +4,8 @@ pub use zerosearch_algorithms::{AlgorithmConfig, Dapo, DrGrpo, Grpo, Ppo, Reinfo
 pub use zerosearch_curriculum::{Curriculum, CurriculumConfig};
 pub use zerosearch_data::{Question, read_questions};
 pub use zerosearch_lm::{
-    LanguageModel, LocalCompleter, LocalGenerator, LoraConfig, Refit, StoredDtype, WeightDtype, generator_for,
+    GpuProducts, LanguageModel, LocalCompleter, LocalGenerator, LoraConfig, Refit, StoredDtype, WeightDtype,
+    generator_for,
 };
 pub use zerosearch_metrics::{ConsoleSink, Metrics, Sink};
 pub use zerosearch_reward::{ContainsReward, Episode, ExactMatchReward, F1Reward, FormatReward, RewardFn, Weighted};

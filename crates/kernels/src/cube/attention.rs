@@ -277,13 +277,7 @@ impl Place {
     }
 
     /// Where the first four numbers of a key are, and of a value.
-    fn vectors(
-        &self,
-        tables: &[u32],
-        position: usize,
-        head: usize,
-        #[comptime] variant: Variant,
-    ) -> (usize, usize) {
+    fn vectors(&self, tables: &[u32], position: usize, head: usize, #[comptime] variant: Variant) -> (usize, usize) {
         let quads = comptime!(variant.shape.quads());
         if comptime!(variant.packed) {
             let row = if position < self.shared_length {

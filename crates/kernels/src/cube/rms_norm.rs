@@ -26,9 +26,29 @@ pub(super) fn launch<F: Float, W: Float>(
     let (units, shape) = (CubeDim::new_1d(UNITS as u32), (width as u32, rows as u32));
     unsafe {
         if width <= NARROW {
-            normalise_narrow::launch_unchecked::<F, W>(client, cubes(rows), units, x, gain, out, epsilon, shape.0, shape.1);
+            normalise_narrow::launch_unchecked::<F, W>(
+                client,
+                cubes(rows),
+                units,
+                x,
+                gain,
+                out,
+                epsilon,
+                shape.0,
+                shape.1,
+            );
         } else {
-            normalise::launch_unchecked::<F, W>(client, cubes_of_rows(rows), units, x, gain, out, epsilon, shape.0, shape.1);
+            normalise::launch_unchecked::<F, W>(
+                client,
+                cubes_of_rows(rows),
+                units,
+                x,
+                gain,
+                out,
+                epsilon,
+                shape.0,
+                shape.1,
+            );
         }
     }
 }

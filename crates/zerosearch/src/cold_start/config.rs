@@ -1,7 +1,7 @@
 //! How a policy is fine-tuned on demonstrations.
 
 use serde::{Deserialize, Serialize};
-use zerosearch_lm::LoraConfig;
+use zerosearch_lm::{GpuProducts, LoraConfig};
 
 use crate::pipeline::PipelineError;
 
@@ -22,6 +22,9 @@ pub struct ColdStartConfig {
     pub micro_batch_tokens: usize,
     /// Whether the backward pass computes each layer's forward pass again instead of keeping its activations.
     pub gradient_checkpointing: bool,
+    /// How a GPU multiplies.
+    #[serde(skip_serializing_if = "GpuProducts::is_exact")]
+    pub gpu: GpuProducts,
 }
 
 impl Default for ColdStartConfig {
@@ -33,6 +36,7 @@ impl Default for ColdStartConfig {
             lora: None,
             micro_batch_tokens: 8192,
             gradient_checkpointing: false,
+            gpu: GpuProducts::Exact,
         }
     }
 }

@@ -46,6 +46,7 @@ pub fn cold_start(
         lora: config.lora.as_ref(),
         micro_batch_tokens: config.micro_batch_tokens,
         gradient_checkpointing: config.gradient_checkpointing,
+        gpu: config.gpu,
         seed,
     };
     tuning.run("fine-tune the policy", base, device, examples.len(), |row, _| Ok(examples[row].clone()))

@@ -1,8 +1,8 @@
 //! The device that a run is sized for.
 
 use zerosearch_kernels::is_cpu;
-use zerosearch_lm::WeightDtype;
-use zerosearch_train::{GpuProducts, TrainConfig};
+use zerosearch_lm::{GpuProducts, WeightDtype};
+use zerosearch_train::TrainConfig;
 
 use crate::device::DeviceName;
 

@@ -158,7 +158,8 @@ impl Run<'_> {
 
     /// Copies of the weights that a training pass rounds to bf16 and keeps for its backward pass.
     fn rounded_copies(&self) -> u64 {
-        let rounds = self.target.trains_in_bf16(self.train) || self.target.rollout_dtype(self.train) == WeightDtype::Bf16;
+        let rounds =
+            self.target.trains_in_bf16(self.train) || self.target.rollout_dtype(self.train) == WeightDtype::Bf16;
         let layers = match self.train.gradient_checkpointing {
             true => self.policy.of_layer(),
             false => self.policy.of_layer() * self.policy.config.layers as u64,

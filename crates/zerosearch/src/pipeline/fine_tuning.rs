@@ -3,7 +3,8 @@
 use burn::tensor::Device;
 use zerosearch_generate::{Epochs, Stream};
 use zerosearch_lm::{
-    AdamWConfig, Decoder, LanguageModel, LearningRate, LmError, LoraConfig, SftConfig, SftExample, SftTrainer,
+    AdamWConfig, Decoder, GpuProducts, LanguageModel, LearningRate, LmError, LoraConfig, SftConfig, SftExample,
+    SftTrainer,
 };
 use zerosearch_metrics::ProgressBar;
 
@@ -18,6 +19,7 @@ pub(crate) struct FineTuning<'a> {
     pub(crate) lora: Option<&'a LoraConfig>,
     pub(crate) micro_batch_tokens: usize,
     pub(crate) gradient_checkpointing: bool,
+    pub(crate) gpu: GpuProducts,
     pub(crate) seed: u64,
 }
 
@@ -33,13 +35,15 @@ impl FineTuning<'_> {
     }
 
     fn trainer(&self, base: &LanguageModel, device: &Device) -> Result<SftTrainer, LmError> {
-        let Some(lora) = self.lora else {
-            return SftTrainer::new(&base.config, &base.weights, self.sft(), device);
+        let decoder = match self.lora {
+            None => Decoder::trainable(&base.config, &*base.weights, device)?,
+            Some(lora) => {
+                let seed = Stream { seed: self.seed, purpose: "simulator adapters", ..Stream::default() }.value();
+                let adapters = lora.initial(&base.config, seed);
+                Decoder::with_lora(&base.config, &*base.weights, lora, &adapters, device)?
+            }
         };
-        let seed = Stream { seed: self.seed, purpose: "simulator adapters", ..Stream::default() }.value();
-        let adapters = lora.initial(&base.config, seed);
-        let decoder = Decoder::with_lora(&base.config, &*base.weights, lora, &adapters, device)?;
-        Ok(SftTrainer::of(decoder, self.sft()))
+        Ok(SftTrainer::of(decoder.with_products(self.gpu), self.sft()))
     }
 
     /// The fine-tuned model, and the loss of each step. Epochs are permutations of `rows` rows: `example` makes one from a row's index

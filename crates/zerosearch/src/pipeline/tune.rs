@@ -20,6 +20,7 @@ impl<'a> From<&'a PipelineConfig> for FineTuning<'a> {
             lora: None,
             micro_batch_tokens: config.train.micro_batch_tokens,
             gradient_checkpointing: false,
+            gpu: config.train.gpu,
             seed: config.train.seed,
         }
     }

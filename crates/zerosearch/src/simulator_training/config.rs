@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use zerosearch_lm::LoraConfig;
+use zerosearch_lm::{GpuProducts, LoraConfig};
 use zerosearch_rollout::RolloutConfig;
 use zerosearch_simulator::{Lessons, SimulationConfig};
 
@@ -58,6 +58,9 @@ pub struct TuneConfig {
     pub micro_batch_tokens: usize,
     /// Whether the backward pass computes each layer's forward pass again instead of keeping its activations.
     pub gradient_checkpointing: bool,
+    /// How a GPU multiplies.
+    #[serde(skip_serializing_if = "GpuProducts::is_exact")]
+    pub gpu: GpuProducts,
     /// How the simulator samples where it is measured.
     pub simulation: SimulationConfig,
 }
@@ -77,6 +80,7 @@ impl Default for TuneConfig {
             lora: None,
             micro_batch_tokens: quickstart.train.micro_batch_tokens,
             gradient_checkpointing: false,
+            gpu: GpuProducts::Exact,
             simulation: quickstart.simulation,
         }
     }

@@ -181,6 +181,7 @@ impl SimulatorTraining<'_> {
             lora: lora.as_ref(),
             micro_batch_tokens,
             gradient_checkpointing: self.config.tune.gradient_checkpointing,
+            gpu: self.config.tune.gpu,
             seed: self.config.seed,
         }
     }

@@ -15,8 +15,8 @@ use cubecl::prelude::*;
 
 use super::super::attention::{PackedRows, TILE, attend_packed, tiles_at_a_time};
 use super::super::elementwise::{UNITS, cubes};
-use super::super::{CacheShape, Gpu};
 use super::super::linear::ProductPath;
+use super::super::{CacheShape, Gpu};
 use super::attention_kernels::{attend, attend_backward, differences, keys_backward};
 use super::attention_tensor_cores::{self, Inputs};
 use super::spans::Tables;

@@ -2,8 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::attention::{KEYS, LANES, QUERIES};
 use super::super::attention::TILE_WORDS as QUERY_TILE;
+use super::attention::{KEYS, LANES, QUERIES};
 use super::spans::{KEY_TILE, VISIT};
 use crate::AttentionShape;
 

@@ -523,8 +523,30 @@ fn queries_gradient<F: Float>(
     let mut begin = 0usize;
     while begin < end {
         sync_cube();
-        stage::<F>(k, &mut keys_along, &mut keys_across, &tile, begin, end, kv_stride, kv_column, comptime!(Ways::Both), variant);
-        stage::<F>(v, &mut values_along, &mut unused, &tile, begin, end, kv_stride, kv_column, comptime!(Ways::Along), variant);
+        stage::<F>(
+            k,
+            &mut keys_along,
+            &mut keys_across,
+            &tile,
+            begin,
+            end,
+            kv_stride,
+            kv_column,
+            comptime!(Ways::Both),
+            variant,
+        );
+        stage::<F>(
+            v,
+            &mut values_along,
+            &mut unused,
+            &tile,
+            begin,
+            end,
+            kv_stride,
+            kv_column,
+            comptime!(Ways::Along),
+            variant,
+        );
         sync_cube();
         #[unroll(!emulated)]
         for sixteen in 0..comptime!(variant.others / 16) {
@@ -592,13 +614,7 @@ fn keys_gradient<F: Float>(
     let mut key_sums = zeros(variant);
     let mut value_sums = zeros(variant);
     // Queries are one below the other.
-    let rows = Tile {
-        first: 0usize,
-        count: 0usize,
-        shared_start: 0usize,
-        shared_length: 0usize,
-        own_start: 0usize,
-    };
+    let rows = Tile { first: 0usize, count: 0usize, shared_start: 0usize, shared_length: 0usize, own_start: 0usize };
     let mut visit = tiles[line + 2] as usize;
     while visit < tiles[line + 3] as usize {
         let at = visit * VISIT;

@@ -20,7 +20,13 @@ impl LinearKernels for Cube {
 
     fn input_gradient(upstream: GpuTensor, weight: GpuTensor) -> GpuTensor {
         let dtype = upstream.dtype;
-        product(path_of(&weight), Factor::plain(&upstream), Factor::transposed(&weight), Sums::Any, Destination::New(dtype))
+        product(
+            path_of(&weight),
+            Factor::plain(&upstream),
+            Factor::transposed(&weight),
+            Sums::Any,
+            Destination::New(dtype),
+        )
     }
 
     fn weight_gradient(upstream: GpuTensor, x: GpuTensor, weight: &GpuTensor) -> GpuTensor {

@@ -42,7 +42,11 @@ impl Matrix {
 
     /// A number of a vector of the factor.
     fn at(&self, vector: usize, input: usize, transposed: bool) -> f32 {
-        if transposed { self.values[input * self.shape[1] + vector] } else { self.values[vector * self.shape[1] + input] }
+        if transposed {
+            self.values[input * self.shape[1] + vector]
+        } else {
+            self.values[vector * self.shape[1] + input]
+        }
     }
 }
 
@@ -89,12 +93,17 @@ fn products_of_factors_however_they_lie() {
                     Matrix::draw(seed, shape, in_bf16[index])
                 };
                 let (rows, columns) = (of(1, row_count, 0), of(2, column_count, 1));
-                let factor =
-                    |matrix, index: usize| Factor { matrix, transposed: layouts[index] };
+                let factor = |matrix, index: usize| Factor { matrix, transposed: layouts[index] };
                 // Parts are added by a kernel that stores brain floats as such.
                 let narrow = in_bf16 == [true, true] && column_count % 4 == 0 && inner < PART;
                 let dtype = if narrow { DType::BF16 } else { DType::F32 };
-                let found = product(path, factor(&rows.tensor, 0), factor(&columns.tensor, 1), Sums::Any, Destination::New(dtype));
+                let found = product(
+                    path,
+                    factor(&rows.tensor, 0),
+                    factor(&columns.tensor, 1),
+                    Sums::Any,
+                    Destination::New(dtype),
+                );
                 let found = read(&found);
                 let rounded = |value: f32| {
                     f64::from(if path == ProductPath::Units { value } else { bf16::from_f32(value).to_f32() })
@@ -124,7 +133,9 @@ fn a_forward_product_is_the_generators_to_the_bit() {
     for path in paths() {
         let in_bf16 = path != ProductPath::Units;
         // Slices are one, two and eight.
-        for (rows, outer, inner, beside) in [(70, 40, 100, 0), (9, 33, 530, 50), (131, 20, 75, 13_000), (20, 24, 200, 30_000)] {
+        for (rows, outer, inner, beside) in
+            [(70, 40, 100, 0), (9, 33, 530, 50), (131, 20, 75, 13_000), (20, 24, 200, 30_000)]
+        {
             let (x, weight) = (Matrix::draw(3, [rows, inner], false), Matrix::draw(4, [outer, inner], in_bf16));
             let outputs = outer + beside;
             let linear = Linear::on(&gpu, path, inner, outputs, LinearParts::Stacked, in_bf16);

@@ -33,12 +33,8 @@ struct Variant {
 /// See [`super::product`].
 pub(super) fn launch(rows: Factor<'_>, columns: Factor<'_>, walk: Walk, onto: bool, out: &GpuTensor) {
     let ((row_count, inner), (column_count, _)) = (rows.shape(), columns.shape());
-    let variant = Variant {
-        slices: walk.slices,
-        rows_transposed: rows.transposed,
-        columns_transposed: columns.transposed,
-        onto,
-    };
+    let variant =
+        Variant { slices: walk.slices, rows_transposed: rows.transposed, columns_transposed: columns.transposed, onto };
     let tiles = [column_count.div_ceil(COLUMNS), row_count.div_ceil(ROWS), walk.parts].map(|count| count as u32);
     with_type!(rows.matrix, A => with_type!(columns.matrix, B => with_type!(out, O => unsafe {
         multiply::launch_unchecked::<A, B, O>(
@@ -109,8 +105,7 @@ fn stage<F: Float>(
             quad = slot % quads;
         }
         let input = (chunk + k / CHUNK * slices) * CHUNK + k % CHUNK;
-        to[k * comptime!(quads + 1) + quad] =
-            four::<F>(from, first + quad * 4, count, input, end, inner, transposed);
+        to[k * comptime!(quads + 1) + quad] = four::<F>(from, first + quad * 4, count, input, end, inner, transposed);
         slot += UNITS;
     }
 }
