@@ -79,6 +79,7 @@ fn main() -> Result<(), Failure> {
     }
     let config = tables.into_run().map_err(failed)?;
     let device = config.device.open()?;
+    let further = config.further_devices.iter().map(|name| name.open()).collect::<Result<Vec<_>, _>>()?;
     prepare(&config.out)?;
     let checkpoints = config.out.join("checkpoints");
     if !arguments.resume && latest_step(&checkpoints)?.is_some() {
@@ -103,6 +104,7 @@ fn main() -> Result<(), Failure> {
         .reward(config.reward.build()?)
         .config(config.train)
         .device(device.clone())
+        .further_devices(&further)
         .checkpoints(checkpoints)
         .logs(&config.out)
         .samples(config.out.join("rollouts"), 10)

@@ -101,6 +101,10 @@ pub struct TrainConfig {
     pub validate_every: u64,
     /// The run ends after so many validations in a row without a better mean F1; 0: never.
     pub early_stop_patience: u64,
+    /// Whether a GPU is waited for after each part of an update, so that `timing_s/forward` and the like are the seconds that its work takes.
+    /// Without, they are the seconds until it was handed over, and the whole of an update is right all the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub synchronize_timings: bool,
     /// So many updates in a row may be skipped because a loss or gradient is not finite; one more ends the run.
     pub skipped_updates: u64,
 }
@@ -155,6 +159,7 @@ impl Default for TrainConfig {
             keep_checkpoints: 2,
             validate_every: 0,
             early_stop_patience: 0,
+            synchronize_timings: false,
             skipped_updates: 3,
         }
     }

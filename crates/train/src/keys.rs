@@ -17,7 +17,7 @@ enum Decides {
 }
 
 /// Every key. One that is missing here decides results.
-const KEYS: [(&str, Decides); 45] = [
+const KEYS: [(&str, Decides); 46] = [
     ("seed", Decides::Results),
     // Learning rates and noise are spread over them.
     ("steps", Decides::Results),
@@ -67,6 +67,7 @@ const KEYS: [(&str, Decides); 45] = [
     // Validations decide which checkpoint is the best, and when a run ends early.
     ("validate_every", Decides::Results),
     ("early_stop_patience", Decides::Results),
+    ("synchronize_timings", Decides::Resources),
     ("skipped_updates", Decides::Resources),
 ];
 
@@ -199,6 +200,7 @@ mod tests {
             keep_checkpoints: 1,
             validate_every: 1,
             early_stop_patience: 1,
+            synchronize_timings: true,
             skipped_updates: 1,
         }
     }

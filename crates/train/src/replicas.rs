@@ -35,14 +35,14 @@ impl Updater {
 
 /// The gradient of a mini-batch, added up on `device`. Each decoder takes its part of the sequences through `micro_batch`, one
 /// micro-batch of `budget` tokens after another, all decoders at once. Also returns each one's figures, to which `backward` adds
-/// the seconds of every backward pass.
+/// the seconds of every backward pass since it began.
 pub(crate) fn gradients<D: Send, S: Default + Send>(
     decoders: Vec<D>,
     device: &Device,
     mini_batch: &MiniBatch<'_>,
     budget: usize,
     micro_batch: impl Fn(&D, usize, &MicroBatch<'_>, &mut S) -> Result<(Pass, Tensor<1>), TrainError> + Sync,
-    backward: impl Fn(&mut S, f64) + Sync,
+    backward: impl Fn(&D, &mut S, Instant) + Sync,
 ) -> Result<(Gradients, Vec<S>), TrainError> {
     let part = |decoder: D, part: MiniBatch<'_>| -> Result<(Gradients, S), TrainError> {
         let (mut gradients, mut figures) = (Gradients::default(), S::default());
@@ -50,7 +50,7 @@ pub(crate) fn gradients<D: Send, S: Default + Send>(
             let (pass, loss) = micro_batch(&decoder, index, micro, &mut figures)?;
             let clock = Instant::now();
             pass.backward(loss, &mut gradients);
-            backward(&mut figures, clock.elapsed().as_secs_f64());
+            backward(&decoder, &mut figures, clock);
         }
         Ok((gradients, figures))
     };

@@ -220,6 +220,7 @@ impl Updater {
         let compares = totals.updates == 0 && self.config.old_logprobs == OldLogprobs::Generator;
         let (algorithm, checkpointing) = (&*self.algorithm, self.config.gradient_checkpointing);
         let dropout = self.policy.dropout(self.config.seed);
+        let synchronize = self.config.synchronize_timings;
         let mut decoders = vec![(dropout, self.policy.decoder.clone(), reference.cloned())];
         for replica in &mut self.replicas {
             replica.policy.copy_trained(&self.policy.decoder);
@@ -237,11 +238,11 @@ impl Updater {
             let clock = Instant::now();
             let pass = policy.with_dropout(dropout).pass(&scored, checkpointing);
             let (logprobs, entropy) = pass.score(&scored);
-            sums.seconds.forward += clock.elapsed().as_secs_f64();
+            sums.seconds.forward += seconds_since(clock, policy.device(), synchronize);
             let ref_logprobs = reference.as_ref().map(|reference| {
                 let clock = Instant::now();
                 let logprobs = reference.score(&scored).0;
-                sums.seconds.reference += clock.elapsed().as_secs_f64();
+                sums.seconds.reference += seconds_since(clock, reference.device(), synchronize);
                 logprobs
             });
             if compares {
@@ -264,7 +265,9 @@ impl Updater {
         let budget = self.config.micro_batch_tokens;
         let learnt = self.config.skip_zero_advantages.then(|| mini_batch.with_signal(targets.advantages));
         let learnt = learnt.as_ref().unwrap_or(mini_batch);
-        let backward = |sums: &mut PolicySums, seconds: f64| sums.seconds.backward += seconds;
+        let backward = |(_, policy, _): &(Stream, Decoder, Option<Decoder>), sums: &mut PolicySums, clock| {
+            sums.seconds.backward += seconds_since(clock, policy.device(), synchronize);
+        };
         let (gradients, parts) = replicas::gradients(decoders, &self.device, learnt, budget, micro_batch, backward)?;
         let mut sums = LossMetrics::default();
         let mut seconds = Seconds::default();
@@ -281,7 +284,7 @@ impl Updater {
         let rate = self.config.learning_rate_at(step);
         let clock = Instant::now();
         let norm = self.policy.step(gradients, sums.loss, rate, self.config.gradient_norm, step)?;
-        seconds.optimizer = clock.elapsed().as_secs_f64();
+        seconds.optimizer = seconds_since(clock, &self.device, synchronize);
         totals.seconds += seconds;
         totals.policy(sums, mini_batch.fraction(), norm, rate);
         Ok(())
@@ -320,7 +323,7 @@ impl Updater {
         };
         let budget = self.config.micro_batch_tokens;
         let (gradients, sums) =
-            replicas::gradients(decoders, &self.device, mini_batch, budget, micro_batch, |_, _| {})?;
+            replicas::gradients(decoders, &self.device, mini_batch, budget, micro_batch, |_, _, _| {})?;
         let mut sum = 0.0;
         for sums in sums {
             sum += ValueSums::read_all(sums)?.vf_loss;
@@ -354,6 +357,15 @@ struct PolicySums {
     /// Log-probabilities of the same tokens under trainer and generator.
     gaps: Vec<(Tensor<1>, Vec<f32>)>,
     seconds: Seconds,
+}
+
+/// Seconds since then, with `synchronize` until a device has done what it was given.
+fn seconds_since(then: Instant, device: &Device, synchronize: bool) -> f64 {
+    if synchronize {
+        // What failed shows when it is read.
+        let _ = device.sync();
+    }
+    then.elapsed().as_secs_f64()
 }
 
 fn tensor(values: Vec<f32>, device: &Device) -> Tensor<1> {

@@ -70,6 +70,8 @@ pub struct RunConfig {
     pub engine: EngineConfig,
     /// The device that policy and simulator are decoded on and the policy is trained on: `auto`, `cpu`, `cuda:N` or `webgpu`.
     pub device: DeviceName,
+    /// Devices that take part in the updates beside it, each with a copy of the weights: a list of such names.
+    pub further_devices: Vec<DeviceName>,
     /// Where the policy is decoded, the table `policy` of the file; in this process if it is left out.
     pub generator: Option<GeneratorConfig>,
     /// How to train.

@@ -323,6 +323,18 @@ fn what_does_not_go_together_is_refused_with_its_line() {
         ),
         ("[engine]\nkind = \"simulator\"", "`model` is missing", 1),
         ("[engine]\nkind = \"simulator\"\nbackend = \"tgi\"", "expected one of `local`, `openai`, `sglang`, `vllm`", 3),
+        ("[engine]\nkind = \"bm25\"\ncorpus = \"c\"\ndevice = \"cpu\"", "`device` does not go with kind = \"bm25\"", 4),
+        (
+            "[engine]\nkind = \"simulator\"\nbackend = \"vllm\"\nurls = [\"h\"]\ndevice = \"cpu\"",
+            "`device` is where this process decodes a simulator",
+            1,
+        ),
+        (
+            "[engine]\nkind = \"simulator\"\nmodel = \"m\"\ndevice = \"cdua\"",
+            "the device is \"cdua\", expected auto, cpu",
+            4,
+        ),
+        ("further_devices = [\"cpu\", \"gpu\"]", "the device is \"gpu\", expected auto, cpu", 1),
         ("[engine]\nkind = \"bm24\"", "expected one of `simulator`, `bm25`", 2),
         ("[engine]\nkind = \"bm25\"\ncorpus = 1", "expected path string", 3),
         ("[engine]\nkind = \"bm25\"\ncorpsu = \"c\"", "unknown field `corpsu`, expected one of", 3),

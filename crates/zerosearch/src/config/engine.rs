@@ -13,6 +13,7 @@ use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError, Si
 
 use super::engine_keys::EngineKeys;
 use super::{SimulatorConfig, WrapConfig};
+use crate::device::DeviceError;
 
 /// An engine to train against or to evaluate with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -137,6 +138,9 @@ pub enum EngineError {
     /// The corpus, or the key of a web service.
     #[error(transparent)]
     Search(#[from] SearchError),
+    /// The device of a simulator.
+    #[error("engine.device: {0}")]
+    Device(#[from] DeviceError),
     /// A server that does not answer as it should.
     #[error(transparent)]
     Server(#[from] GenerateError),

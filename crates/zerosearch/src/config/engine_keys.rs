@@ -9,6 +9,7 @@ use zerosearch_simulator::SimulationConfig;
 use super::keys::{refuse_misplaced, required};
 use super::served_model::{Api, Backend, OF_SERVERS, ServerKeys, addresses};
 use super::{EngineConfig, SimulatorConfig, SimulatorMode, WrapConfig};
+use crate::device::DeviceName;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -32,6 +33,8 @@ pub(super) struct EngineKeys {
     model: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     template: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    device: Option<DeviceName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     backend: Option<Backend>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,6 +73,7 @@ impl EngineKeys {
             mode: None,
             model: None,
             template: None,
+            device: None,
             backend: None,
             url: None,
             urls: None,
@@ -89,8 +93,10 @@ impl EngineKeys {
 
     /// Refuses keys of other kinds of engines.
     fn refuse_others(&self) -> Result<&'static str, String> {
-        let of_simulators: Vec<&str> =
-            ["model", "mode", "template", "simulation", "wrap", "backend"].into_iter().chain(OF_SERVERS).collect();
+        let of_simulators: Vec<&str> = ["model", "mode", "template", "device", "simulation", "wrap", "backend"]
+            .into_iter()
+            .chain(OF_SERVERS)
+            .collect();
         let (with, taken): (&str, &[&str]) = match self.kind {
             Kind::Simulator => ("kind = \"simulator\"", &of_simulators),
             Kind::Bm25 => ("kind = \"bm25\"", &["corpus", "index", "wrap"]),
@@ -102,6 +108,7 @@ impl EngineKeys {
             ("mode", self.mode.is_some()),
             ("model", self.model.is_some()),
             ("template", self.template.is_some()),
+            ("device", self.device.is_some()),
             ("simulation", self.simulation.is_some()),
             ("backend", self.backend.is_some()),
             ("url", self.url.is_some()),
@@ -126,7 +133,7 @@ impl TryFrom<EngineKeys> for EngineConfig {
 
     fn try_from(keys: EngineKeys) -> Result<Self, String> {
         let with = keys.refuse_others()?;
-        let EngineKeys { kind, wrap, mode, model, template, simulation, .. } = keys;
+        let EngineKeys { kind, wrap, mode, model, template, device, simulation, .. } = keys;
         let EngineKeys { backend, url, urls, api, system, served_model, key_env, concurrency, .. } = keys;
         let engine = match kind {
             Kind::Simulator => {
@@ -136,10 +143,14 @@ impl TryFrom<EngineKeys> for EngineConfig {
                 if server.is_none() {
                     required(model.as_ref(), "model", "kind = \"simulator\"", "\"runs/simulator\"")?;
                 }
-                match (model, mode, template, server) {
-                    (Some(model), SimulatorMode::Sft, None, None) => Self::Simulator { model, simulation },
-                    (model, mode, template, server) => {
-                        Self::Simulated(Box::new(SimulatorConfig { model, mode, template, simulation, server }))
+                match (model, mode, template, device, server) {
+                    (.., Some(_), Some(_)) => {
+                        return Err("`device` is where this process decodes a simulator; a server has its own".into());
+                    }
+                    (Some(model), SimulatorMode::Sft, None, None, None) => Self::Simulator { model, simulation },
+                    (model, mode, template, device, server) => {
+                        let simulator = SimulatorConfig { model, mode, template, device, simulation, server };
+                        Self::Simulated(Box::new(simulator))
                     }
                 }
             }
@@ -171,11 +182,12 @@ impl From<EngineConfig> for EngineKeys {
                 Self { model: Some(model), simulation: Some(simulation), ..Self::of(Kind::Simulator) }
             }
             EngineConfig::Simulated(simulator) => {
-                let SimulatorConfig { model, mode, template, simulation, server } = *simulator;
+                let SimulatorConfig { model, mode, template, device, simulation, server } = *simulator;
                 let server = server.map(ServerKeys::from).unwrap_or_default();
                 let ServerKeys { backend, url, urls, api, system, served_model, key_env, concurrency } = server;
                 let mode = (mode != SimulatorMode::default()).then_some(mode);
-                let keys = Self { mode, model, template, simulation: Some(simulation), ..Self::of(Kind::Simulator) };
+                let simulation = Some(simulation);
+                let keys = Self { mode, model, template, device, simulation, ..Self::of(Kind::Simulator) };
                 Self { backend, url, urls, api, system, served_model, key_env, concurrency, ..keys }
             }
             EngineConfig::Bm25 { corpus, index } => Self { corpus: Some(corpus), index, ..Self::of(Kind::Bm25) },

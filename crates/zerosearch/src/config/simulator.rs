@@ -11,6 +11,7 @@ use zerosearch_search::SearchEngine;
 use zerosearch_simulator::{SimulatedEngine, SimulationConfig, SimulatorError, SimulatorPrompt};
 
 use super::{EngineError, ServedModel};
+use crate::device::DeviceName;
 
 /// A simulator in any mode, here or on a server.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,6 +22,8 @@ pub struct SimulatorConfig {
     pub mode: SimulatorMode,
     /// A prompt template in the place of the mode's.
     pub template: Option<PathBuf>,
+    /// The device that decodes it; that of the policy if it is left out.
+    pub device: Option<DeviceName>,
     /// How it samples.
     pub simulation: SimulationConfig,
     /// The server that decodes it; this process if it is left out.
@@ -74,7 +77,9 @@ impl SimulatorConfig {
                 Ok(Box::new(SimulatedEngine::new(completer, prompt, self.simulation)))
             }
             None => {
-                let completer = local(self.model.as_deref().unwrap_or(Path::new("")), device)?.with_account(account);
+                let own = self.device.map(DeviceName::open).transpose()?;
+                let folder = self.model.as_deref().unwrap_or(Path::new(""));
+                let completer = local(folder, own.as_ref().unwrap_or(device))?.with_account(account);
                 Ok(Box::new(SimulatedEngine::new(completer, prompt, self.simulation)))
             }
         }

@@ -56,6 +56,9 @@ pub struct Tables {
     /// The device that models are computed on.
     #[serde(skip_serializing_if = "is_default")]
     pub device: DeviceName,
+    /// Devices that take part in the updates beside it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub further_devices: Vec<DeviceName>,
     /// The engine that answers the searches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineConfig>,
@@ -122,7 +125,9 @@ impl Tables {
     /// # Errors
     /// Names what is missing.
     pub fn into_run(self) -> Result<RunConfig, String> {
-        let Self { model, questions, out, reward, device, engine, policy, train, validation, .. } = self.resolved()?;
+        let resolved = self.resolved()?;
+        let Self { model, questions, out, reward, device, further_devices, engine, policy, train, validation, .. } =
+            resolved;
         let with = "a training run";
         Ok(RunConfig {
             model: required(model, "model", with, "\"models/base\"")?,
@@ -131,6 +136,7 @@ impl Tables {
             reward,
             engine: required(engine, "engine", with, "{ kind = \"bm25\", corpus = \"corpus.jsonl\" }")?,
             device,
+            further_devices,
             generator: policy.0,
             train,
             validation,
@@ -217,9 +223,11 @@ impl TryFrom<Tables> for RunConfig {
 
 impl From<RunConfig> for Tables {
     fn from(run: RunConfig) -> Self {
-        let RunConfig { model, questions, out, reward, engine, device, generator, train, validation } = run;
+        let RunConfig { model, questions, out, reward, engine, device, further_devices, generator, train, validation } =
+            run;
         let (model, questions, out, engine) = (Some(model), Some(questions), Some(out), Some(engine));
         let policy = PolicyConfig(generator);
-        Self { model, questions, out, reward, device, engine, policy, train, validation, ..Self::default() }
+        let devices = Self { device, further_devices, ..Self::default() };
+        Self { model, questions, out, reward, engine, policy, train, validation, ..devices }
     }
 }

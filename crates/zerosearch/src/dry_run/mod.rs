@@ -141,7 +141,7 @@ impl DryRun {
         let lengths = Lengths::of(train, &run.model, &policy.config, questions, &run.engine);
         let memory = Run {
             policy: &policy,
-            simulator: simulator.as_ref(),
+            simulator: simulator.as_ref().filter(|_| is_beside_policy(&run)),
             train,
             algorithm: &*algorithm,
             served: run.generator.is_some(),
@@ -226,10 +226,23 @@ fn local_simulator(engine: &EngineConfig) -> Option<&Path> {
     }
 }
 
+/// Whether a simulator of this process has the device of the policy.
+fn is_beside_policy(run: &RunConfig) -> bool {
+    fn own_device(engine: &EngineConfig) -> Option<DeviceName> {
+        match engine {
+            EngineConfig::Simulated(simulator) => simulator.device,
+            EngineConfig::Wrapped { engine, .. } => own_device(engine),
+            _ => None,
+        }
+    }
+    own_device(&run.engine).is_none_or(|device| device.resolved() == run.device.resolved())
+}
+
 /// The keys that would lower the memory of a run and are not set yet.
 fn remedies(run: &RunConfig) -> Vec<Remedy> {
     let train = &run.train;
-    let (policy, simulator) = (run.generator.is_none(), local_simulator(&run.engine).is_some());
+    let policy = run.generator.is_none();
+    let simulator = local_simulator(&run.engine).is_some() && is_beside_policy(run);
     let all = [
         (!train.gradient_checkpointing, true, "`train.gradient_checkpointing = true`"),
         (train.kv_cache_memory_bytes.is_none() && policy, false, "`train.kv_cache_memory_bytes`"),
@@ -240,7 +253,7 @@ fn remedies(run: &RunConfig) -> Vec<Remedy> {
         ),
         (train.lora.is_none(), true, "adapters (`train.lora`)"),
         (policy, true, "a policy on servers (`policy.backend`)"),
-        (simulator, true, "a simulator on servers (`engine.backend`)"),
+        (simulator, true, "a simulator on servers (`engine.backend`) or on another device (`engine.device`)"),
         (true, false, "a smaller `train.micro_batch_tokens`"),
     ];
     let applies = all.into_iter().filter(|(applies, ..)| *applies);
