@@ -180,10 +180,11 @@ impl LocalGenerator {
     /// Computes some tokens of some sequences, and draws the next token of those that have computed all of theirs.
     fn step(&mut self) -> Result<Vec<Finished>, GenerateError> {
         let (chosen, mut finished) = self.choose();
+        let ahead = self.engine.looks_ahead().then(|| self.engine.config().max_positions);
         let (mut rows, mut drawing) = (Vec::new(), Vec::new());
         for (id, sequence) in &mut self.sequences {
             let Some(count) = chosen.get(id) else { continue };
-            let next = sequence.rows(*count, &self.eos);
+            let next = sequence.rows(*count, &self.eos, ahead);
             self.statistics.prefilled += (count - usize::from(next.draw.is_some())) as u64;
             if next.draw.is_some() {
                 drawing.push(*id);

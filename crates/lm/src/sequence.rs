@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use zerosearch_generate::{Finish, Finished, SampledToken, Sampling, SequenceId, Stop, TokenId, Turn};
 
-use crate::cache::BlockTable;
+use crate::cache::{BLOCK, BlockTable};
 use crate::engine::{Draw, Rows};
 
 /// A sequence between its turns and within them.
@@ -52,20 +52,25 @@ impl Sequence {
         self.tokens.split_last().map_or(&[], |(_, before)| before)
     }
 
-    /// The next of its tokens, with a draw where they are the last.
-    pub(crate) fn rows<'a>(&'a mut self, count: usize, eos: &'a [TokenId]) -> Rows<'a> {
+    /// The next of its tokens, with a draw where they are the last. Where this is to be known, also how the token after that is drawn:
+    /// if the turn may go on, within a context of so many tokens, and the cache has room.
+    pub(crate) fn rows<'a>(&'a mut self, count: usize, eos: &'a [TokenId], ahead: Option<usize>) -> Rows<'a> {
         let Self { tokens, cache, sampling, turn, .. } = self;
         let range = cache.len()..cache.len() + count;
         let last = range.end == tokens.len();
-        let draw = match turn {
-            Some(turn) if last => Some(Draw {
-                sampling,
-                banned: if turn.tokens.len() < sampling.min_new_tokens { eos } else { &[] },
-                uniform: uniform(&mut turn.rng, sampling),
-            }),
-            _ => None,
-        };
-        Rows { tokens: &tokens[range.clone()], start: range.start, blocks: cache.blocks(), draw }
+        let has_room = cache.blocks().len() * BLOCK > range.end;
+        let (mut draw, mut next) = (None, None);
+        if let Some(turn) = turn.as_mut().filter(|_| last) {
+            let drawn = turn.tokens.len();
+            let banned = |drawn| if drawn < sampling.min_new_tokens { eos } else { &[] };
+            draw = Some(Draw { sampling, banned: banned(drawn), uniform: uniform(&mut turn.rng, sampling) });
+            let goes_on = ahead.is_some_and(|context| tokens.len() + 1 < context) && drawn + 1 < turn.limit;
+            next = (goes_on && has_room).then(|| {
+                let uniform = uniform(&mut turn.rng.clone(), sampling);
+                Draw { sampling, banned: banned(drawn + 1), uniform }
+            });
+        }
+        Rows { tokens: &tokens[range.clone()], start: range.start, blocks: cache.blocks(), draw, next }
     }
 
     pub(crate) fn finish(&mut self, id: SequenceId, finish: Finish) -> Option<Finished> {

@@ -1,11 +1,13 @@
 //! A GPU and its memory.
 
+use std::pin::Pin;
+
 use burn::backend::{Cube, DType, DispatchDevice};
 use burn::tensor::{Device, Tensor};
 use cubecl::bytes::Bytes;
 use cubecl::client::Client;
 use cubecl::prelude::*;
-use cubecl::server::Handle;
+use cubecl::server::{Handle, ServerError};
 
 use super::elementwise::{UNITS, cubes};
 
@@ -20,6 +22,29 @@ pub struct Gpu {
 pub struct GpuBuffer {
     pub(super) handle: Handle,
     words: usize,
+}
+
+type Copied = Pin<Box<dyn Future<Output = Result<Vec<Bytes>, ServerError>> + Send>>;
+
+/// A copy to the host that is under way. Whoever does not want it any more [waits](Self::wait) for it all the same: its memory is written
+/// until then.
+pub struct Reading {
+    bytes: Copied,
+    /// Dropped after the future, which was made by it.
+    _client: Box<Client>,
+    words: usize,
+}
+
+impl Reading {
+    /// Waits for whole numbers.
+    ///
+    /// # Errors
+    /// When a kernel that writes them failed, or the copy did.
+    pub fn wait(self) -> Result<Vec<u32>, GpuError> {
+        let bytes = cubecl::future::block_on(self.bytes).map_err(|error| GpuError::Device(error.to_string()))?;
+        let bytes = bytes.first().ok_or_else(|| GpuError::Device("nothing was copied".into()))?;
+        Ok(u32::from_bytes(bytes)[..self.words].to_vec())
+    }
 }
 
 /// An error of a GPU.
@@ -110,8 +135,17 @@ impl Gpu {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_words(&self, buffer: &GpuBuffer) -> Result<Vec<u32>, GpuError> {
-        let bytes = self.client.read_one(buffer.handle.clone()).map_err(|error| GpuError::Device(error.to_string()))?;
-        Ok(u32::from_bytes(&bytes)[..buffer.words].to_vec())
+        self.begin_read(buffer).wait()
+    }
+
+    /// Begins to copy a buffer to the host, as the kernels leave it that are launched so far.
+    pub fn begin_read(&self, buffer: &GpuBuffer) -> Reading {
+        let client = Box::new(self.client.clone());
+        let bytes: Pin<Box<dyn Future<Output = _> + Send + '_>> =
+            Box::pin(client.read_async(vec![buffer.handle.clone()]));
+        // SAFETY: only the lifetime changes, and what it may borrow from, the client in its box, is dropped after it.
+        let bytes = unsafe { std::mem::transmute::<Pin<Box<dyn Future<Output = _> + Send + '_>>, Copied>(bytes) };
+        Reading { bytes, _client: client, words: buffer.words }
     }
 }
 

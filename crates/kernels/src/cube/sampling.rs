@@ -15,7 +15,8 @@ use cubecl::prelude::*;
 use self::cut::find_cut;
 use self::draw::{pick, sum_kept};
 use self::measure::measure_tiles;
-use super::{Gpu, GpuBuffer, GpuError};
+use super::elementwise::cubes;
+use super::{Gpu, GpuBuffer, GpuError, Reading};
 
 /// Logits of one tile.
 pub(super) const TILE: usize = 1024;
@@ -62,6 +63,12 @@ pub struct Drawn {
     pub logprob: f32,
     /// Its log-probability under the distribution that it was drawn from.
     pub sampling_logprob: f32,
+}
+
+/// Draws that are on their way to the host.
+pub struct Drawing {
+    reading: Reading,
+    rows: usize,
 }
 
 /// Draws tokens of one vocabulary.
@@ -195,11 +202,49 @@ impl Sampler {
     /// # Errors
     /// When a kernel failed, be it one that computed the logits.
     pub fn read(&self, gpu: &Gpu, rows: usize, memory: &DrawMemory) -> Result<Vec<Drawn>, GpuError> {
+        self.begin_read(gpu, rows, memory).wait()
+    }
+
+    /// Begins to copy the draws of the first rows to the host, as the kernels leave them that are launched so far.
+    pub fn begin_read(&self, gpu: &Gpu, rows: usize, memory: &DrawMemory) -> Drawing {
+        Drawing { reading: gpu.begin_read(&memory.drawn), rows }
+    }
+
+    /// Replaces numbers of draws, the first `rows` of `tokens`, by the tokens that were drawn.
+    pub fn pass_on(&self, gpu: &Gpu, rows: usize, memory: &DrawMemory, tokens: &GpuBuffer) {
+        unsafe {
+            take_tokens::launch_unchecked(
+                &gpu.client,
+                cubes(rows),
+                CubeDim::new_1d(UNITS as u32),
+                memory.drawn.arg(),
+                tokens.arg(),
+                rows as u32,
+            );
+        }
+    }
+}
+
+impl Drawing {
+    /// Waits for the draws.
+    ///
+    /// # Errors
+    /// When a kernel failed, be it one that computed the logits.
+    pub fn wait(self) -> Result<Vec<Drawn>, GpuError> {
         let token = |words: &[u32]| Drawn {
             token: words[0],
             logprob: f32::from_bits(words[1]),
             sampling_logprob: f32::from_bits(words[2]),
         };
-        Ok(gpu.read_words(&memory.drawn)?.chunks_exact(DRAWN).take(rows).map(token).collect())
+        Ok(self.reading.wait()?.chunks_exact(DRAWN).take(self.rows).map(token).collect())
+    }
+}
+
+#[cube(launch_unchecked)]
+fn take_tokens(drawn: &[u32], tokens: &mut [u32], rows: u32) {
+    let mut row = ABSOLUTE_POS;
+    while row < rows as usize {
+        tokens[row] = drawn[tokens[row] as usize * DRAWN];
+        row += CUBE_COUNT * CUBE_DIM as usize;
     }
 }

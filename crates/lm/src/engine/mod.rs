@@ -61,6 +61,12 @@ pub(crate) trait Engine: Send {
     /// # Errors
     /// When there are no weights, or the device fails.
     fn step(&mut self, rows: &[Rows<'_>]) -> Result<Vec<SampledToken>, GenerateError>;
+
+    /// Whether it computes the step after the one that it is asked for while the host looks at the drawn tokens, of sequences whose
+    /// [`next`](Rows::next) draw it knows.
+    fn looks_ahead(&self) -> bool {
+        false
+    }
 }
 
 /// The next tokens of one sequence.
@@ -72,6 +78,8 @@ pub(crate) struct Rows<'a> {
     pub(crate) blocks: &'a [BlockId],
     /// How the token behind the last one is drawn, where there are no others to compute before it.
     pub(crate) draw: Option<Draw<'a>>,
+    /// How the token behind the drawn one is drawn, should the sequence go on. The blocks have room for the drawn one.
+    pub(crate) next: Option<Draw<'a>>,
 }
 
 /// How a token is drawn.

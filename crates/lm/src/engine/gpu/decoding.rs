@@ -1,11 +1,18 @@
-//! Steps that draw a token for every row, recorded once for each size and launched by one call.
+//! Steps that draw a token for every row, recorded once for each size and launched by one call, the next one before the host has seen
+//! what the last one drew.
+//!
+//! A step ahead takes its tokens from the draws on the device. Once the host has seen them, some sequences have ended and others have
+//! come; the others' draws are what any step would have drawn, whoever else is in it. What was computed for an ended sequence is a
+//! position of a block behind its end, which nobody reads before it is written again.
 
 use std::collections::BTreeMap;
 
-use zerosearch_kernels::cube::{DrawRule, Drawn, GpuBuffer, GpuError, PagedRows, Recording};
+use zerosearch_generate::TokenId;
+use zerosearch_kernels::cube::{DrawRule, Drawing, Drawn, GpuBuffer, GpuError, PagedRows, Recording};
 
 use super::forward::{Pass, StepInputs, Workspace};
-use crate::cache::BLOCK;
+use super::rule;
+use crate::cache::{BLOCK, BlockId};
 use crate::engine::Rows;
 
 /// Rows at most; a step of more is launched kernel by kernel, which such a step is long enough to hide.
@@ -25,6 +32,40 @@ pub(super) struct Decoding {
     recorded: BTreeMap<Size, Recording>,
     /// Whether this device cannot record: steps are launched kernel by kernel.
     refused: bool,
+    /// The step after the last one.
+    ahead: Option<Ahead>,
+    /// Draws that were computed ahead and asked for.
+    taken: usize,
+}
+
+/// A step that was launched before the host saw what the step before drew.
+struct Ahead {
+    expected: Vec<Expected>,
+    drawing: Drawing,
+}
+
+/// A row as it was computed ahead.
+struct Expected {
+    /// The sequence's blocks up to the position.
+    blocks: Vec<BlockId>,
+    position: usize,
+    /// The token; until it is known, the place of its draw.
+    token: TokenId,
+    rule: DrawRule,
+}
+
+/// Draws that were computed ahead, and the place among them of every row of a step.
+pub(super) struct Computed {
+    places: Vec<Option<usize>>,
+    drawing: Drawing,
+}
+
+/// A row of a recorded step.
+struct Line<'a> {
+    /// The token, or the place of its draw.
+    word: u32,
+    position: usize,
+    blocks: &'a [BlockId],
 }
 
 /// Rows of a step, and the end of its longest cache, both rounded up.
@@ -59,6 +100,26 @@ impl Size {
         self.reach / BLOCK
     }
 
+    /// A step of these rows as it is written to the device; `None` where its draws ban too many tokens.
+    fn inputs(self, pass: Pass<'_>, lines: &[Line<'_>], rules: &[DrawRule]) -> Option<Vec<u32>> {
+        let [rules, banned] = pass.sampler().encode(rules);
+        let [_, positions, rules_at, banned_at, tables, words_in_all] = self.layout();
+        // Rows beyond those of the step are computed as well: the first token, at the first position of a block of nobody's.
+        let mut inputs = vec![0; words_in_all];
+        inputs[tables..].fill(pass.store.spare());
+        for (index, Line { word, position, blocks }) in lines.iter().enumerate() {
+            inputs[index] = *word;
+            inputs[positions + index] = *position as u32;
+            let line = &mut inputs[tables + index * self.blocks()..][..self.blocks()];
+            line.iter_mut().zip(*blocks).for_each(|(entry, block)| *entry = block.0);
+        }
+        inputs[rules_at..][..rules.len()].copy_from_slice(&rules);
+        (banned.len() <= BANNED).then(|| {
+            inputs[banned_at..][..banned.len()].copy_from_slice(&banned);
+            inputs
+        })
+    }
+
     /// First words of tokens, positions, rules, banned tokens and tables, and the end of the tables.
     fn layout(self) -> [usize; 6] {
         let mut at = [0; 6];
@@ -70,45 +131,170 @@ impl Size {
     }
 }
 
+impl Expected {
+    /// Whether a step asks for this row.
+    fn is(&self, rows: &Rows<'_>) -> bool {
+        let same_place = rows.start == self.position && rows.blocks.starts_with(&self.blocks);
+        same_place && rows.tokens == [self.token] && rows.draw.as_ref().map(rule).as_ref() == Some(&self.rule)
+    }
+}
+
+impl Computed {
+    /// Whether nothing is missing of a step.
+    pub(super) fn is_whole(&self) -> bool {
+        self.places.iter().all(Option::is_some)
+    }
+
+    /// The rows that are missing.
+    pub(super) fn missing<'r, 'a>(&'r self, rows: &'r [&'a Rows<'a>]) -> impl Iterator<Item = &'a Rows<'a>> + 'r {
+        rows.iter().zip(&self.places).filter(|(_, place)| place.is_none()).map(|(rows, _)| *rows)
+    }
+
+    /// The draws of all rows, with those of the missing ones.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(super) fn merged(self, rows: &[&Rows<'_>], missing: Vec<Drawn>) -> Result<Vec<Drawn>, GpuError> {
+        let (drawn, mut missing) = (self.drawing.wait()?, missing.into_iter());
+        let drawing = rows.iter().zip(self.places).filter(|(rows, _)| rows.draw.is_some());
+        Ok(drawing.filter_map(|(_, place)| place.map_or_else(|| missing.next(), |place| Some(drawn[place]))).collect())
+    }
+}
+
+impl Drop for Decoding {
+    fn drop(&mut self) {
+        self.discard();
+    }
+}
+
 impl Decoding {
-    /// The drawn tokens of a step, by rules as [`Sampler::encode`](zerosearch_kernels::cube::Sampler::encode) writes them; `None` where it
-    /// must be launched kernel by kernel.
+    /// The drawn tokens of a step; `None` where it must be launched kernel by kernel. With `looks_ahead` the step after it is under way
+    /// when they are there.
     ///
     /// # Errors
     /// When the device fails.
     pub(super) fn step(
         &mut self,
         pass: Pass<'_>,
-        rows: &[Rows<'_>],
-        [rules, banned]: &[Vec<u32>; 2],
+        rows: &[&Rows<'_>],
+        looks_ahead: bool,
     ) -> Result<Option<Vec<Drawn>>, GpuError> {
         let every_row_draws = rows.iter().all(|rows| rows.tokens.len() == 1 && rows.draw.is_some());
-        if self.refused || !every_row_draws || rows.is_empty() || rows.len() > MOST || banned.len() > BANNED {
+        if self.refused || !every_row_draws || rows.is_empty() || rows.len() > MOST {
             return Ok(None);
         }
-        let end = rows.iter().map(|rows| rows.start + 1).max().unwrap_or(0);
-        let size = Size::of(rows.len(), end);
-        let memory = self.memory(pass, size);
-        let [_, positions, rules_at, banned_at, tables, words_in_all] = size.layout();
-        // Rows beyond those of the step are computed as well: the first token, at the first position of a block of nobody's.
-        let mut inputs = vec![0; words_in_all];
-        inputs[tables..].fill(pass.store.spare());
-        for (index, rows) in rows.iter().enumerate() {
-            inputs[index] = rows.tokens[0];
-            inputs[positions + index] = rows.start as u32;
-            let line = &mut inputs[tables + index * size.blocks()..][..size.blocks()];
-            line.iter_mut().zip(rows.blocks).for_each(|(entry, block)| *entry = block.0);
-        }
-        inputs[rules_at..][..rules.len()].copy_from_slice(rules);
-        inputs[banned_at..][..banned.len()].copy_from_slice(banned);
-        pass.gpu.write(&memory.inputs, &inputs);
+        let rules: Vec<DrawRule> = rows.iter().filter_map(|rows| rows.draw.as_ref().map(rule)).collect();
+        let lines: Vec<Line<'_>> =
+            rows.iter().map(|rows| Line { word: rows.tokens[0], position: rows.start, blocks: rows.blocks }).collect();
+        let size = Size::of(rows.len(), lines.iter().map(|line| line.position + 1).max().unwrap_or(0));
+        let Some(inputs) = size.inputs(pass, &lines, &rules) else { return Ok(None) };
+        pass.gpu.write(&self.memory(pass, size).inputs, &inputs);
         if !self.recorded.contains_key(&size) {
             let Some(recording) = self.record(pass, size) else { return Ok(None) };
             self.recorded.insert(size, recording);
         }
+        let Some(drawing) = self.replay(pass, size, rows.len())? else { return Ok(None) };
+        let ahead = if looks_ahead { self.launch_ahead(pass, rows.iter().copied().enumerate())? } else { None };
+        let drawn = drawing.wait()?;
+        self.keep(ahead, &drawn);
+        Ok(Some(drawn))
+    }
+
+    /// Of a step's rows those that were computed ahead; `None` where there are none.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(super) fn computed(&mut self, rows: &[&Rows<'_>]) -> Result<Option<Computed>, GpuError> {
+        let Some(ahead) = self.ahead.take() else { return Ok(None) };
+        // A sequence shares the block that it writes to with no other.
+        let written = |blocks: &[BlockId], position: usize| blocks.get(position / BLOCK).copied();
+        let expected = ahead.expected.iter().enumerate();
+        let by_block: BTreeMap<Option<BlockId>, usize> =
+            expected.map(|(place, row)| (written(&row.blocks, row.position), place)).collect();
+        let place = |rows: &&Rows<'_>| {
+            let place = *by_block.get(&written(rows.blocks, rows.start))?;
+            ahead.expected[place].is(rows).then_some(place)
+        };
+        let places: Vec<Option<usize>> = rows.iter().map(place).collect();
+        let computed = Computed { places, drawing: ahead.drawing };
+        if computed.places.iter().all(Option::is_none) {
+            computed.drawing.wait()?;
+            return Ok(None);
+        }
+        self.taken += computed.places.iter().flatten().count();
+        Ok(Some(computed))
+    }
+
+    /// The draws of a step that was computed ahead as a whole, with the one after it under way.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(super) fn go_on(
+        &mut self,
+        pass: Pass<'_>,
+        rows: &[&Rows<'_>],
+        Computed { places, drawing }: Computed,
+    ) -> Result<Vec<Drawn>, GpuError> {
+        let places: Vec<usize> = places.into_iter().flatten().collect();
+        let ahead = self.launch_ahead(pass, places.iter().copied().zip(rows.iter().copied()))?;
+        let drawn = drawing.wait()?;
+        self.keep(ahead, &drawn);
+        Ok(places.into_iter().map(|place| drawn[place]).collect())
+    }
+
+    /// Launches the step after one whose draws are on the device, each row with the place of its draw there: of the sequences whose next
+    /// draw is known, where such a step is recorded.
+    fn launch_ahead<'r>(
+        &mut self,
+        pass: Pass<'_>,
+        rows: impl Iterator<Item = (usize, &'r Rows<'r>)>,
+    ) -> Result<Option<Ahead>, GpuError> {
+        let going: Vec<(usize, &Rows<'_>, DrawRule)> =
+            rows.filter_map(|(place, rows)| Some((place, rows, rule(rows.next.as_ref()?)))).collect();
+        let lines: Vec<Line<'_>> = going
+            .iter()
+            .map(|(place, rows, _)| Line { word: *place as u32, position: rows.start + 1, blocks: rows.blocks })
+            .collect();
+        let end = lines.iter().map(|line| line.position + 1).max().unwrap_or(0);
+        let size = Size::of(going.len(), end);
+        let rules: Vec<DrawRule> = going.iter().map(|(.., rule)| rule.clone()).collect();
+        let (Some(memory), Some(inputs)) = (&self.memory, size.inputs(pass, &lines, &rules)) else { return Ok(None) };
+        if going.is_empty() || !memory.holds(size) || !self.recorded.contains_key(&size) {
+            return Ok(None);
+        }
+        pass.gpu.write(&memory.inputs, &inputs);
+        pass.sampler().pass_on(pass.gpu, going.len(), &memory.work.drawn, &memory.step(size).tokens);
+        let Some(drawing) = self.replay(pass, size, going.len())? else { return Ok(None) };
+        let expected = going.into_iter().map(|(place, rows, rule)| Expected {
+            blocks: rows.blocks[..=(rows.start + 1) / BLOCK].to_vec(),
+            position: rows.start + 1,
+            token: place as TokenId,
+            rule,
+        });
+        Ok(Some(Ahead { expected: expected.collect(), drawing }))
+    }
+
+    /// Keeps a step that is under way, now that its tokens are known.
+    fn keep(&mut self, ahead: Option<Ahead>, drawn: &[Drawn]) {
+        self.ahead = ahead.map(|mut ahead| {
+            ahead.expected.iter_mut().for_each(|row| row.token = drawn[row.token as usize].token);
+            ahead
+        });
+    }
+
+    /// Launches a recorded step and begins to copy its draws.
+    fn replay(&self, pass: Pass<'_>, size: Size, rows: usize) -> Result<Option<Drawing>, GpuError> {
         let (Some(recording), Some(memory)) = (self.recorded.get(&size), &self.memory) else { return Ok(None) };
         recording.replay()?;
-        pass.sampler().read(pass.gpu, rows.len(), &memory.work.drawn).map(Some)
+        Ok(Some(pass.sampler().begin_read(pass.gpu, rows, &memory.work.drawn)))
+    }
+
+    /// Drops the step that was computed ahead, with weights that are no longer the model's.
+    pub(super) fn discard(&mut self) {
+        if let Some(ahead) = self.ahead.take() {
+            // The copy has its memory until it is done. What failed shows at the next step.
+            let _ = ahead.drawing.wait();
+        }
     }
 
     /// Forgets what was recorded, after a buffer of the model or of its caches was replaced.
@@ -118,6 +304,7 @@ impl Decoding {
 
     /// Gives all memory back.
     pub(super) fn clear(&mut self) {
+        self.discard();
         self.forget();
         self.memory = None;
     }
@@ -125,6 +312,12 @@ impl Decoding {
     #[cfg(all(test, any(feature = "cuda", feature = "webgpu")))]
     pub(super) fn refuse(&mut self) {
         self.refused = true;
+    }
+
+    /// Draws that were computed ahead and asked for.
+    #[cfg(all(test, any(feature = "cuda", feature = "webgpu")))]
+    pub(super) fn taken(&self) -> usize {
+        self.taken
     }
 
     #[cfg(all(test, any(feature = "cuda", feature = "webgpu")))]
@@ -135,7 +328,7 @@ impl Decoding {
     /// Memory for steps of a size, and of all before.
     fn memory(&mut self, pass: Pass<'_>, size: Size) -> &Memory {
         let before = self.memory.take();
-        let enough = before.as_ref().is_some_and(|m| m.size.rows >= size.rows && m.size.reach >= size.reach);
+        let enough = before.as_ref().is_some_and(|memory| memory.holds(size));
         let memory = match before {
             Some(memory) if enough => memory,
             before => {
@@ -168,6 +361,11 @@ impl Memory {
             sequences: gpu.upload_words(&sequences),
             work: Workspace::new(gpu, config, store.shape(), size.rows, size.reach - 1, size.rows),
         }
+    }
+
+    /// Whether there is room for steps of a size.
+    fn holds(&self, size: Size) -> bool {
+        self.size.rows >= size.rows && self.size.reach >= size.reach
     }
 
     /// The inputs of a step of a size, in the common memory.

@@ -46,29 +46,49 @@ impl GpuEngine {
         }
     }
 
-    fn draw(&mut self, rows: &[Rows<'_>], rules: &[DrawRule]) -> Result<Vec<Drawn>, GenerateError> {
+    /// A token behind every row that asks for one: those that were computed ahead, and the others by a step of their own.
+    fn draw(&mut self, rows: &[Rows<'_>]) -> Result<Vec<Drawn>, GenerateError> {
         let failed = |error: GpuError| GenerateError::Engine(error.to_string());
         let Self { gpu, config, weights, store, rotary, decoding, .. } = self;
         let weights = weights.as_ref().ok_or_else(|| GenerateError::Engine("there are no weights".into()))?;
         let moved = store.hold(gpu, rows);
-        let end = rows.iter().map(|rows| rows.start + rows.tokens.len()).max().unwrap_or(0);
+        let end = rows.iter().map(|rows| rows.start + rows.tokens.len() + 1).max().unwrap_or(0);
         if rotary.reach(gpu, config, end) || moved {
             decoding.forget();
         }
         let pass = Pass { gpu, config, weights, store, rotary };
-        let rules = pass.sampler().encode(rules);
-        if let Some(drawn) = decoding.step(pass, rows, &rules).map_err(failed)? {
-            return Ok(drawn);
+        let all: Vec<&Rows<'_>> = rows.iter().collect();
+        let Some(computed) = decoding.computed(&all).map_err(failed)? else {
+            return compute(pass, decoding, &all, true).map_err(failed);
+        };
+        if computed.is_whole() {
+            return decoding.go_on(pass, &all, computed).map_err(failed);
         }
-        let inputs = inputs(gpu, rows, &rules);
-        let (paged, draws) = (&inputs.paged, inputs.draws());
-        let work = Workspace::new(gpu, config, store.shape(), paged.rows, paged.last, draws);
-        pass.launch(&inputs, &work);
-        if draws == 0 {
-            return Ok(Vec::new());
-        }
-        pass.sampler().read(gpu, draws, &work.drawn).map_err(failed)
+        let others: Vec<&Rows<'_>> = computed.missing(&all).collect();
+        let drawn = compute(pass, decoding, &others, false).map_err(failed)?;
+        computed.merged(&all, drawn).map_err(failed)
     }
+}
+
+/// The draws of a step. Only where these are all rows may the next one be computed ahead.
+fn compute(
+    pass: Pass<'_>,
+    decoding: &mut Decoding,
+    rows: &[&Rows<'_>],
+    looks_ahead: bool,
+) -> Result<Vec<Drawn>, GpuError> {
+    if let Some(drawn) = decoding.step(pass, rows, looks_ahead)? {
+        return Ok(drawn);
+    }
+    let rules: Vec<DrawRule> = rows.iter().filter_map(|rows| rows.draw.as_ref().map(rule)).collect();
+    let inputs = inputs(pass.gpu, rows, &pass.sampler().encode(&rules));
+    let (paged, draws) = (&inputs.paged, inputs.draws());
+    let work = Workspace::new(pass.gpu, pass.config, pass.store.shape(), paged.rows, paged.last, draws);
+    pass.launch(&inputs, &work);
+    if draws == 0 {
+        return Ok(Vec::new());
+    }
+    pass.sampler().read(pass.gpu, draws, &work.drawn)
 }
 
 impl Engine for GpuEngine {
@@ -81,6 +101,7 @@ impl Engine for GpuEngine {
         // they are read before its next one.
         self.gpu.wait();
         self.stream.enter(|| {
+            self.decoding.discard();
             let (gpu, config, dtype) = (&self.gpu, &self.config, self.dtype);
             self.weights.get_or_insert_with(|| DeviceNetwork::new(gpu, config, dtype)).fill(gpu, weights);
             gpu.wait();
@@ -116,16 +137,19 @@ impl Engine for GpuEngine {
     }
 
     fn step(&mut self, rows: &[Rows<'_>]) -> Result<Vec<SampledToken>, GenerateError> {
-        let draws: Vec<Draw<'_>> = rows.iter().filter_map(|rows| rows.draw).collect();
-        let rules: Vec<DrawRule> = draws.iter().map(rule).collect();
         let stream = self.stream;
-        let drawn = stream.enter(|| self.draw(rows, &rules))?;
-        Ok(draws.iter().zip(drawn).map(|(draw, drawn)| token(draw, drawn)).collect())
+        let drawn = stream.enter(|| self.draw(rows))?;
+        let draws = rows.iter().filter_map(|rows| rows.draw);
+        Ok(draws.zip(drawn).map(|(draw, drawn)| token(&draw, drawn)).collect())
+    }
+
+    fn looks_ahead(&self) -> bool {
+        true
     }
 }
 
 /// A step of any kind, in memory of its own.
-fn inputs(gpu: &Gpu, rows: &[Rows<'_>], rules: &[Vec<u32>; 2]) -> StepInputs {
+fn inputs(gpu: &Gpu, rows: &[&Rows<'_>], rules: &[Vec<u32>; 2]) -> StepInputs {
     let (mut tokens, mut positions, mut sequences, mut drawing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let width = rows.iter().map(|rows| rows.blocks.len()).max().unwrap_or(0);
     let mut tables = vec![0; width * rows.len()];
@@ -193,6 +217,7 @@ mod tests {
                 start: position,
                 blocks: &blocks[sequence],
                 draw: Some(Draw { sampling: &sampling[sequence % 2], banned: &banned[sequence % 2..], uniform: 0.37 }),
+                next: None,
             })
             .collect();
         engine.step(&rows).unwrap()
@@ -224,6 +249,62 @@ mod tests {
             engine.fill(&weights[1].sources(&config).unwrap()).unwrap();
         }
         both(3, 5, &mut sizes, [&mut recorded, &mut launched]);
-        assert_eq!(sizes, [0, 1, 2, 2, 3, 3, 3, 1, 2]);
+        assert_eq!(sizes, [0, 1, 2, 2, 3, 3, 1, 1, 2]);
+    }
+
+    /// Every sequence's drawn tokens, by the sets of sequences that go on. With `ahead` the engine is told their next draws.
+    fn continued(engine: &mut GpuEngine, sets: &[&[usize]], ahead: bool) -> Vec<Vec<SampledToken>> {
+        let sampling = Sampling { top_k: 20, ..Sampling::default() };
+        let draw = |sequence: usize, position: usize| {
+            let uniform = (sequence * 37 + position * 11) as f64 % 100.0 / 100.0;
+            Draw { sampling: &sampling, banned: &[], uniform }
+        };
+        let blocks: Vec<Vec<BlockId>> = (0..8).map(|s| (0..3).map(|block| BlockId(block * 8 + s)).collect()).collect();
+        let (mut tokens, mut positions) = (vec![vec![3, 4]; 8], [0; 8]);
+        sets.iter()
+            .map(|set| {
+                let of = |sequence: &usize| {
+                    let (sequence, start) = (*sequence, positions[*sequence]);
+                    let end = start + tokens[sequence].len();
+                    Rows {
+                        tokens: &tokens[sequence],
+                        start,
+                        blocks: &blocks[sequence],
+                        draw: Some(draw(sequence, end)),
+                        next: ahead.then(|| draw(sequence, end + 1)),
+                    }
+                };
+                let drawn = engine.step(&set.iter().map(of).collect::<Vec<_>>()).unwrap();
+                for (sequence, token) in set.iter().zip(&drawn) {
+                    positions[*sequence] += tokens[*sequence].len();
+                    tokens[*sequence] = vec![token.id];
+                }
+                drawn
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_is_computed_ahead_is_what_a_step_draws() {
+        let config = ModelConfig::tiny_llama(97, 48, 2, 4, 2, 80);
+        let weights = HostWeights::init(&config, 7);
+        let all: &[usize] = &[0, 1, 2, 3, 4, 5, 6, 7];
+        let (fewer, others): (&[usize], &[usize]) = (&[0, 2, 3, 4, 5, 6, 7], &[0, 1, 3, 4, 5, 6, 7]);
+        // Two tokens of a prompt, then one at a time: of all, of those that are left, and one comes back.
+        let sets = [all, all, all, fewer, others, others, others];
+        let mut looking = engine(&config, &weights);
+        let found = continued(&mut looking, &sets, true);
+        let mut plain = engine(&config, &weights);
+        assert_eq!(found, continued(&mut plain, &sets, false));
+        assert_eq!((looking.decoding.taken(), plain.decoding.taken()), (8 + 7 + 6 + 7, 0));
+        // Other weights draw for themselves.
+        let other_weights = HostWeights::init(&config, 8);
+        let mut refilled = engine(&config, &weights);
+        continued(&mut refilled, &[all, all], true);
+        refilled.fill(&other_weights.sources(&config).unwrap()).unwrap();
+        assert_eq!(
+            continued(&mut refilled, &sets, true),
+            continued(&mut engine(&config, &other_weights), &sets, false)
+        );
     }
 }
