@@ -3,8 +3,11 @@
 # quickstart. Needs what was built before:
 #
 #     cargo bench --features cuda --bench gpu --no-run
-#     cargo build --release -p zerosearch-examples --features cuda --example quickstart
-#     benches/gpu/run.sh OUT [MODEL…]              # 135m 0.5b 1.5b; BENCH and QUICKSTART name other executables, PEAK the card's TFLOP/s
+#     cargo build --release -p zerosearch-examples --features cuda --example quickstart --example train
+#     benches/gpu/run.sh OUT [MODEL…]              # 135m 0.5b 1.5b; BENCH, QUICKSTART and TRAIN name other executables, PEAK the card's TFLOP/s
+#
+# With SMOLLM2, the folder of SmolLM2-135M-Instruct, GRPO runs with it as well: `metrics.jsonl` in OUT/smollm2 has rewards, gaps and seconds by
+# part, memory.csv the card's memory.
 #
 # Every step leaves a log and, where it has figures, a JSON file in OUT. A step that fails does not keep the others from running. All of
 # them end within MINUTES, 8 by default.
@@ -18,6 +21,7 @@ target=${CARGO_TARGET_DIR:-target}
 newest() { find "$1" -maxdepth 1 -name "$2" -type f -executable -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -1 | cut -d' ' -f2-; }
 bench=${BENCH:-$(newest "$target/release/deps" 'gpu-*')}
 quickstart=${QUICKSTART:-$target/release/examples/quickstart}
+train=${TRAIN:-$target/release/examples/train}
 device=${DEVICE:-auto}
 mkdir -p "$out"
 failed=0
@@ -59,4 +63,8 @@ if python3 -c 'import torch, transformers; assert torch.cuda.is_available()' 2>/
     done
 fi
 step quickstart 150 "$quickstart" --device "$device" --steps 3 --out "$out/quickstart"
+if [ -n "${SMOLLM2:-}" ]; then
+    step smollm2 150 "$train" --config benches/gpu/smollm2.toml --device "$device" --set model="$SMOLLM2" --set engine.model="$SMOLLM2" \
+        --set out="$out/smollm2" --set train.steps="${STEPS:-20}"
+fi
 exit "$failed"

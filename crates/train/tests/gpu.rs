@@ -15,7 +15,6 @@ fn a_resumed_run_is_an_uninterrupted_one_and_its_generator_is_its_trainer() {
     let fixture = Fixture { device: Device::default(), ..Fixture::new() };
     let lora = Some(LoraConfig { rank: 2, ..LoraConfig::default() });
     for config in [
-        config("grpo"),
         TrainConfig { gradient_checkpointing: true, ..config("ppo") },
         TrainConfig { lora, synchronize_timings: true, ..config("grpo") },
     ] {

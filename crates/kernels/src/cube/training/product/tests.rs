@@ -73,16 +73,14 @@ fn paths() -> Vec<ProductPath> {
 #[test]
 fn products_of_factors_however_they_lie() {
     // Rows, columns, inputs.
-    let shapes = [[1, 1, 1], [5, 33, 7], [130, 70, 40], [300, 68, 36], [16, 12, 3000], [129, 257, 130]];
+    let shapes = [[5, 33, 7], [130, 70, 40], [300, 68, 36], [16, 12, 3000]];
     for path in paths() {
         for [row_count, column_count, inner] in shapes {
             for (layouts, in_bf16) in [
                 ([false, false], [false, false]),
-                ([false, true], [false, false]),
-                ([true, true], [false, false]),
-                ([false, false], [false, true]),
                 ([false, true], [true, true]),
-                ([true, true], [true, false]),
+                ([true, true], [false, false]),
+                ([true, false], [true, false]),
             ] {
                 // Only kernels of tensor cores read brain floats on every device.
                 if path == ProductPath::Units && in_bf16 != [false, false] {
