@@ -201,6 +201,7 @@ impl TrainerBuilder {
     pub fn build(self) -> Result<Trainer, TrainError> {
         let Self { policy, questions, engine, tools, config, algorithm, prompt, reward, generator, device, .. } = self;
         config.validate()?;
+        config.validate_on(&device)?;
         warn_of_other_distribution(&config);
         let algorithm = match algorithm {
             Some(algorithm) => algorithm,

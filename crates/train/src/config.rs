@@ -1,6 +1,6 @@
 //! Everything that decides what a training run does, with the paper's values as defaults.
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use serde::{Deserialize, Serialize};
 use zerosearch_algorithms::{Algorithm, AlgorithmConfig, ImportanceSampling, KlReward};
 use zerosearch_curriculum::CurriculumConfig;
@@ -219,6 +219,18 @@ impl TrainConfig {
     pub(crate) fn precise_policy(&self, decoder: Decoder) -> Decoder {
         let rounded = self.rollout_dtype_on(decoder.device()) == WeightDtype::Bf16;
         self.precise(decoder.with_bf16_weights(rounded))
+    }
+
+    /// Refuses types that a device does not have.
+    pub(crate) fn validate_on(&self, device: &Device) -> Result<(), TrainError> {
+        match self.rollout_dtype {
+            Some(WeightDtype::Bf16) if !device.supports_dtype(DType::BF16) => Err(TrainError::Config {
+                key: "rollout_dtype",
+                value: "bf16".into(),
+                expected: "f32, or nothing: the training device has no bf16",
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Checks whether an algorithm can be run as this configuration says.

@@ -6,7 +6,7 @@ mod fixture;
 
 use burn::tensor::Device;
 use fixture::{Fixture, config, run};
-use zerosearch_lm::LoraConfig;
+use zerosearch_lm::{LoraConfig, WeightDtype};
 use zerosearch_train::TrainConfig;
 
 #[test]
@@ -34,4 +34,14 @@ fn a_resumed_run_is_an_uninterrupted_one_and_its_generator_is_its_trainer() {
         assert!(weights[0] == weights[1], "{config:?}");
         assert!(weights[0] != fixture.model.weights, "{config:?}");
     }
+}
+
+#[test]
+fn a_type_that_the_device_lacks_is_refused_before_the_run() {
+    let fixture = Fixture { device: Device::default(), ..Fixture::new() };
+    let config = TrainConfig { rollout_dtype: Some(WeightDtype::Bf16), ..config("grpo") };
+    let refused = fixture.builder(config).build().err().map(|error| error.to_string());
+    let has_it = WeightDtype::default_on(&fixture.device) == WeightDtype::Bf16;
+    let expected = "`rollout_dtype` is bf16, expected f32, or nothing: the training device has no bf16";
+    assert_eq!(refused.as_deref(), (!has_it).then_some(expected));
 }
