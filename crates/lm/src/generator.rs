@@ -291,6 +291,9 @@ impl Generator for LocalGenerator {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use zerosearch_generate::{Sampling, never};
 
     use super::*;
@@ -334,5 +337,20 @@ mod tests {
         let (found, little) = play(Remembering::new(), few);
         assert!(little.evicted > 0 && little.peak_cache_bytes <= few as u64, "{little:?}");
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn an_engine_that_looks_ahead_is_told_the_draws_that_it_is_asked_for_next() {
+        let (expected, _) = play(Remembering::new(), usize::MAX);
+        for (cache_bytes, at_least) in [(usize::MAX, 300), (9 * Remembering::new().block_bytes(), 20)] {
+            let came = Arc::new(AtomicUsize::new(0));
+            let mut engine = Remembering::new();
+            engine.came = Some(came.clone());
+            let (found, statistics) = play(engine, cache_bytes);
+            assert_eq!(found, expected);
+            assert!(statistics.peak_cache_bytes <= cache_bytes as u64, "{statistics:?}");
+            // Of 360 tokens the first of each turn was drawn behind a prompt; with little memory, sequences wait for each other.
+            assert!(came.load(Ordering::Relaxed) >= at_least, "{came:?}");
+        }
     }
 }

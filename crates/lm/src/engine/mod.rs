@@ -79,6 +79,7 @@ pub(crate) struct Rows<'a> {
     /// How the token behind the last one is drawn, where there are no others to compute before it.
     pub(crate) draw: Option<Draw<'a>>,
     /// How the token behind the drawn one is drawn, should the sequence go on. The blocks have room for the drawn one.
+    #[cfg_attr(not(feature = "cube"), allow(dead_code))]
     pub(crate) next: Option<Draw<'a>>,
 }
 
@@ -95,6 +96,8 @@ pub(crate) struct Draw<'a> {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use zerosearch_generate::stream_seed;
 
@@ -108,6 +111,10 @@ pub(crate) mod tests {
         weights: u64,
         blocks: BTreeMap<u32, [u64; BLOCK]>,
         pub(crate) block_bytes: usize,
+        /// Counts the draws that were asked for as they had been announced, where it is told of them.
+        pub(crate) came: Option<Arc<AtomicUsize>>,
+        /// The uniform numbers of announced draws, by the block and the position of the token before.
+        told: BTreeMap<(u32, usize), f64>,
         pub(crate) copied: Vec<(u32, u32)>,
         pub(crate) freed: Vec<u32>,
     }
@@ -120,6 +127,8 @@ pub(crate) mod tests {
                 weights: 0,
                 blocks: BTreeMap::new(),
                 block_bytes: BLOCK,
+                came: None,
+                told: BTreeMap::new(),
                 copied: Vec::new(),
                 freed: Vec::new(),
             }
@@ -169,6 +178,16 @@ pub(crate) mod tests {
                     block[position % BLOCK] = stream_seed(&[before, u64::from(*token), self.weights]);
                 }
             }
+            let told = std::mem::take(&mut self.told);
+            for rows in rows {
+                let last = rows.start + rows.tokens.len() - 1;
+                let place = |position: usize| (rows.blocks[position / BLOCK].0, position);
+                if let (Some(came), Some(draw), Some(uniform)) = (&self.came, rows.draw, told.get(&place(last))) {
+                    assert_eq!(draw.uniform, *uniform);
+                    came.fetch_add(1, Ordering::Relaxed);
+                }
+                self.told.extend(rows.next.map(|next| (place(last + 1), next.uniform)));
+            }
             let drawn = rows.iter().filter_map(|rows| {
                 let draw = rows.draw?;
                 let positions = 0..rows.start + rows.tokens.len();
@@ -178,6 +197,10 @@ pub(crate) mod tests {
                 Some(SampledToken { id: id as TokenId, logprob: 0.0, sampling_logprob: None })
             });
             Ok(drawn.collect())
+        }
+
+        fn looks_ahead(&self) -> bool {
+            self.came.is_some()
         }
     }
 }
