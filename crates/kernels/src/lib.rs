@@ -24,6 +24,7 @@ mod attention;
 mod buffer;
 #[cfg(feature = "cube")]
 pub mod cube;
+mod embedding;
 pub mod host;
 mod instructions;
 mod linear;
@@ -41,6 +42,7 @@ mod vector;
 
 pub use attention::{AttentionShape, LARGEST_HEAD, PackedSpan, causal_attention, causal_attention_in};
 pub use buffer::is_cpu;
+pub use embedding::embedding;
 pub use instructions::{INSTRUCTIONS_VARIABLE, InstructionSet, InstructionsError};
 pub use linear::{adapted_linear, linear, linear_among, merge_adapter};
 pub use logprobs::token_logprobs;

@@ -28,6 +28,13 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     silu(gate) * up
 }
 
+/// [`crate::embedding`] in plain Burn.
+pub fn embedding(table: Tensor<2>, tokens: &[u32]) -> Tensor<2> {
+    let indices: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
+    let device = table.device();
+    table.select(0, Tensor::<1, Int>::from_data(TensorData::new(indices, [tokens.len()]), &device))
+}
+
 /// [`crate::linear`] in plain Burn.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     x.matmul(weight.transpose())

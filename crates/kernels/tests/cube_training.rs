@@ -8,8 +8,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zerosearch_kernels::{
-    AdamWRule, AttentionShape, PackedSpan, SquareSum, adamw, adapted_linear, causal_attention, linear, reference,
-    rms_norm, rotary, swiglu, swiglu_linear, token_logprobs,
+    AdamWRule, AttentionShape, PackedSpan, SquareSum, adamw, adapted_linear, causal_attention, embedding, linear,
+    reference, rms_norm, rotary, swiglu, swiglu_linear, token_logprobs,
 };
 
 fn gpu() -> Device {
@@ -160,6 +160,25 @@ fn projections() {
             );
             let plain = of(|x, [weight, a, b]| reference::adapted_linear(x, weight, a, b, 0.7), true);
             compare(&format!("{what}, rank {rank}"), fused, plain);
+        }
+    }
+}
+
+#[test]
+fn embeddings() {
+    let tokens: Vec<u32> = (0..400).map(|i| i * i % 50 / 7 * 5).chain([49, 0]).collect();
+    for tokens in [&tokens[..], &tokens[..1], &[]] {
+        for layout in LAYOUTS {
+            let of = |embed: fn(Tensor<2>, &[u32]) -> Tensor<2>| {
+                let tokens = tokens.to_vec();
+                move |device: &Device| {
+                    let (leaf, table) = matrix(device, 44, [50, 33], layout);
+                    // Rows of nothing have no gradient.
+                    let plain = table.clone().narrow(0, 0, 1);
+                    (Tensor::cat(vec![embed(table, &tokens), plain], 0), vec![leaf])
+                }
+            };
+            compare(&format!("{} tokens, {layout}", tokens.len()), of(embedding), of(reference::embedding));
         }
     }
 }

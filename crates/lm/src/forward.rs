@@ -74,8 +74,7 @@ impl Decoder {
 
     /// Embeddings of tokens, `[rows, hidden]`.
     pub(crate) fn embed(&self, tokens: &[TokenId]) -> Tensor<2> {
-        let tokens = indices(tokens.iter().map(|token| *token as i32).collect(), &self.device);
-        self.rounded(self.as_weight(self.network.embedding.base.matrix().select(0, tokens)))
+        self.rounded(self.as_weight(kernels::embedding(self.network.embedding.base.matrix(), tokens)))
     }
 
     /// The last norm, of the rows from which scored tokens are predicted.

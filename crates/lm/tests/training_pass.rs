@@ -13,7 +13,7 @@ use zerosearch_generate::Stream;
 use zerosearch_lm::{Decoder, Gradients, HostWeights, LocalGenerator, LoraConfig, ModelConfig, ScoredSequence, Weight};
 
 fn sampled(config: &ModelConfig, weights: &HostWeights) -> Vec<Sampled> {
-    sampled_by(LocalGenerator::new(config, weights, &[]).unwrap(), config)
+    sampled_by(LocalGenerator::new(config, weights, &[]).unwrap(), config, &[2])
 }
 
 /// A loss to which every log-probability and entropy contributes in its own way.
@@ -51,7 +51,7 @@ fn weights_in_bf16_are_rounded_alike_by_generator_and_trainer() {
         let adapted = Decoder::with_lora(&config, &weights, &lora, &adapters(&lora, &config), &device).unwrap();
         for exact in [exact, adapted] {
             let rounded = exact.clone().with_bf16_weights(true);
-            let sampled = sampled_by(LocalGenerator::of(&rounded, &[]).unwrap(), &config);
+            let sampled = sampled_by(LocalGenerator::of(&rounded, &[]).unwrap(), &config, &[2]);
             let recorded: Vec<f32> = sampled.iter().flat_map(|s| &s.logprobs).copied().collect();
             let run = |decoder: &Decoder, gradient_checkpointing| {
                 let pass = decoder.pass(&scored(&sampled), gradient_checkpointing);

@@ -327,7 +327,7 @@ fn what_does_not_go_together_is_refused_with_its_line() {
         (
             "[engine]\nkind = \"simulator\"\nbackend = \"vllm\"\nurls = [\"h\"]\ndevice = \"cpu\"",
             "`device` is where this process decodes a simulator",
-            1,
+            5,
         ),
         (
             "[engine]\nkind = \"simulator\"\nmodel = \"m\"\ndevice = \"cdua\"",

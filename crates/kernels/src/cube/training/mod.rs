@@ -7,6 +7,7 @@ mod adamw;
 mod attention;
 mod attention_kernels;
 mod attention_tensor_cores;
+mod embedding;
 mod linear;
 mod logprobs;
 mod product;
@@ -18,5 +19,6 @@ mod swiglu;
 mod tensor;
 
 pub(crate) use adamw::{adamw, takes};
+pub(crate) use embedding::{embedding, is_table};
 pub(crate) use square_sum::square_sum;
 pub(crate) use tensor::{GpuTensor, is_gpu};
