@@ -40,7 +40,7 @@ impl LocalGenerator {
             let fits = count > 0 && self.make_room(id, count);
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
             if fits {
-                // What is drawn has a place as well, where the engine looks ahead and nobody must give it up.
+                // The drawn token has a place as well, where the engine looks ahead and nobody must give it up.
                 let beyond = self.blocks.missing(&sequence.cache, count + 1);
                 let bytes = (self.blocks.used() + beyond).saturating_mul(self.engine.block_bytes());
                 let ahead = pending == 1 && self.engine.looks_ahead() && bytes <= self.cache_bytes;

@@ -362,7 +362,7 @@ struct PolicySums {
 /// Seconds since then, with `synchronize` until a device has done what it was given.
 fn seconds_since(then: Instant, device: &Device, synchronize: bool) -> f64 {
     if synchronize {
-        // What failed shows when it is read.
+        // A failure shows when its results are read.
         let _ = device.sync();
     }
     then.elapsed().as_secs_f64()

@@ -47,7 +47,7 @@ impl Variant {
     }
 }
 
-/// What the gradients follow from.
+/// Tensors that the gradients follow from.
 pub(super) struct Inputs<'a> {
     pub(super) q: &'a GpuTensor,
     pub(super) k: &'a GpuTensor,
@@ -433,7 +433,7 @@ fn attend<F: Float>(
     while begin < end {
         sync_cube();
         let (along, across) = comptime!((Ways::Along, Ways::Across));
-        // What is not staged is not written either.
+        // A way that is not staged writes nothing.
         stage::<F>(k, &mut keys, &mut lent_b, &tile, begin, end, kv_stride, kv_column, along, variant);
         stage::<F>(v, &mut lent_b, &mut values, &tile, begin, end, kv_stride, kv_column, across, variant);
         sync_cube();
