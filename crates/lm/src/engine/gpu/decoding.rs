@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use zerosearch_generate::TokenId;
 use zerosearch_kernels::cube::{DrawRule, Drawing, Drawn, GpuBuffer, GpuError, PagedRows, Recording};
 
+use super::ahead::{Ahead, Computed, Expected};
 use super::forward::{Pass, StepInputs, Workspace};
 use super::rule;
 use crate::cache::{BLOCK, BlockId};
@@ -36,28 +37,6 @@ pub(super) struct Decoding {
     ahead: Option<Ahead>,
     /// Draws that were computed ahead and asked for.
     taken: usize,
-}
-
-/// A step that was launched before the host saw what the step before drew.
-struct Ahead {
-    expected: Vec<Expected>,
-    drawing: Drawing,
-}
-
-/// A row as it was computed ahead.
-struct Expected {
-    /// The sequence's blocks up to the position.
-    blocks: Vec<BlockId>,
-    position: usize,
-    /// The token; until it is known, the place of its draw.
-    token: TokenId,
-    rule: DrawRule,
-}
-
-/// Draws that were computed ahead, and the place among them of every row of a step.
-pub(super) struct Computed {
-    places: Vec<Option<usize>>,
-    drawing: Drawing,
 }
 
 /// A row of a recorded step.
@@ -131,36 +110,6 @@ impl Size {
     }
 }
 
-impl Expected {
-    /// Whether a step asks for this row.
-    fn is(&self, rows: &Rows<'_>) -> bool {
-        let same_place = rows.start == self.position && rows.blocks.starts_with(&self.blocks);
-        same_place && rows.tokens == [self.token] && rows.draw.as_ref().map(rule).as_ref() == Some(&self.rule)
-    }
-}
-
-impl Computed {
-    /// Whether nothing is missing of a step.
-    pub(super) fn is_whole(&self) -> bool {
-        self.places.iter().all(Option::is_some)
-    }
-
-    /// The rows that are missing.
-    pub(super) fn missing<'r, 'a>(&'r self, rows: &'r [&'a Rows<'a>]) -> impl Iterator<Item = &'a Rows<'a>> + 'r {
-        rows.iter().zip(&self.places).filter(|(_, place)| place.is_none()).map(|(rows, _)| *rows)
-    }
-
-    /// The draws of all rows, with those of the missing ones.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub(super) fn merged(self, rows: &[&Rows<'_>], missing: Vec<Drawn>) -> Result<Vec<Drawn>, GpuError> {
-        let (drawn, mut missing) = (self.drawing.wait()?, missing.into_iter());
-        let drawing = rows.iter().zip(self.places).filter(|(rows, _)| rows.draw.is_some());
-        Ok(drawing.filter_map(|(_, place)| place.map_or_else(|| missing.next(), |place| Some(drawn[place]))).collect())
-    }
-}
-
 impl Drop for Decoding {
     fn drop(&mut self) {
         self.discard();
@@ -196,7 +145,7 @@ impl Decoding {
         let Some(drawing) = self.replay(pass, size, rows.len())? else { return Ok(None) };
         let ahead = if looks_ahead { self.launch_ahead(pass, rows.iter().copied().enumerate())? } else { None };
         let drawn = drawing.wait()?;
-        self.keep(ahead, &drawn);
+        self.ahead = ahead.map(|ahead| ahead.with_tokens(&drawn));
         Ok(Some(drawn))
     }
 
@@ -206,17 +155,7 @@ impl Decoding {
     /// When the device fails.
     pub(super) fn computed(&mut self, rows: &[&Rows<'_>]) -> Result<Option<Computed>, GpuError> {
         let Some(ahead) = self.ahead.take() else { return Ok(None) };
-        // A sequence shares the block that it writes to with no other.
-        let written = |blocks: &[BlockId], position: usize| blocks.get(position / BLOCK).copied();
-        let expected = ahead.expected.iter().enumerate();
-        let by_block: BTreeMap<Option<BlockId>, usize> =
-            expected.map(|(place, row)| (written(&row.blocks, row.position), place)).collect();
-        let place = |rows: &&Rows<'_>| {
-            let place = *by_block.get(&written(rows.blocks, rows.start))?;
-            ahead.expected[place].is(rows).then_some(place)
-        };
-        let places: Vec<Option<usize>> = rows.iter().map(place).collect();
-        let computed = Computed { places, drawing: ahead.drawing };
+        let computed = ahead.find(rows);
         if computed.places.iter().all(Option::is_none) {
             computed.drawing.wait()?;
             return Ok(None);
@@ -238,7 +177,7 @@ impl Decoding {
         let places: Vec<usize> = places.into_iter().flatten().collect();
         let ahead = self.launch_ahead(pass, places.iter().copied().zip(rows.iter().copied()))?;
         let drawn = drawing.wait()?;
-        self.keep(ahead, &drawn);
+        self.ahead = ahead.map(|ahead| ahead.with_tokens(&drawn));
         Ok(places.into_iter().map(|place| drawn[place]).collect())
     }
 
@@ -272,14 +211,6 @@ impl Decoding {
             rule,
         });
         Ok(Some(Ahead { expected: expected.collect(), drawing }))
-    }
-
-    /// Keeps a step that is under way, now that its tokens are known.
-    fn keep(&mut self, ahead: Option<Ahead>, drawn: &[Drawn]) {
-        self.ahead = ahead.map(|mut ahead| {
-            ahead.expected.iter_mut().for_each(|row| row.token = drawn[row.token as usize].token);
-            ahead
-        });
     }
 
     /// Launches a recorded step and begins to copy its draws.

@@ -1,5 +1,6 @@
 //! The engine on a GPU.
 
+mod ahead;
 mod blocks;
 mod decoding;
 mod forward;
