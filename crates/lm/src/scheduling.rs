@@ -37,13 +37,10 @@ impl LocalGenerator {
             }
             let pending = sequence.pending();
             let count = if pending == 1 { 1 } else { pending.min(prefill) };
-            let fits = count > 0 && self.make_room(id, count);
-            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
-            if fits {
+            if count > 0 && self.make_room(id, count) {
                 // The drawn token has a place as well, where the engine looks ahead and nobody must give it up.
-                let beyond = self.blocks.missing(&sequence.cache, count + 1);
-                let bytes = (self.blocks.used() + beyond).saturating_mul(self.engine.block_bytes());
-                let ahead = pending == 1 && self.engine.looks_ahead() && bytes <= self.cache_bytes;
+                let ahead = pending == 1 && self.engine.looks_ahead() && self.has_room(id, count + 1);
+                let Some(sequence) = self.sequences.get_mut(&id) else { continue };
                 self.blocks.reserve(&mut sequence.cache, count + usize::from(ahead), &mut *self.engine);
                 sequence.leader = None;
                 self.statistics.shared += shared as u64;
@@ -51,6 +48,7 @@ impl LocalGenerator {
                 chosen.insert(id, count);
                 continue;
             }
+            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
             if shared > 0 {
                 // Whoever waits holds nothing that it has not used yet.
                 self.blocks.release(&mut sequence.cache, &mut *self.engine);
@@ -111,16 +109,23 @@ impl LocalGenerator {
         })
     }
 
+    /// Whether `count` more tokens of this sequence fit beside all that is held.
+    fn has_room(&self, id: SequenceId, count: usize) -> bool {
+        self.sequences.get(&id).is_some_and(|sequence| {
+            let blocks = self.blocks.used() + self.blocks.missing(&sequence.cache, count);
+            blocks.saturating_mul(self.engine.block_bytes()) <= self.cache_bytes
+        })
+    }
+
     /// Makes room until `count` more tokens of this sequence fit. Prefixes that no sequence reads are dropped first, then
     /// caches evicted: of sequences that wait for their next turn, then of those that came later, the youngest first.
     /// Whether they fit.
     fn make_room(&mut self, id: SequenceId, count: usize) -> bool {
         loop {
-            let Some(sequence) = self.sequences.get(&id) else { return false };
-            let missing = self.blocks.missing(&sequence.cache, count);
-            if (self.blocks.used() + missing).saturating_mul(self.engine.block_bytes()) <= self.cache_bytes {
+            if self.has_room(id, count) {
                 return true;
             }
+            let Some(sequence) = self.sequences.get(&id) else { return false };
             let (prefixes, blocks) = (&mut self.prefixes, &mut self.blocks);
             if prefixes.drop_oldest(blocks, &mut *self.engine)
                 || prefixes.leave_to(&sequence.cache, blocks, &mut *self.engine)

@@ -13,14 +13,14 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Cube, DType};
 use cubecl::prelude::*;
 
+use super::super::CacheShape;
 use super::super::attention::{PackedRows, TILE, attend_packed, tiles_at_a_time};
 use super::super::elementwise::{UNITS, cubes};
 use super::super::linear::ProductPath;
-use super::super::{CacheShape, Gpu};
 use super::attention_kernels::{attend, attend_backward, differences, keys_backward};
-use super::attention_tensor_cores::{self, Inputs};
-use super::spans::Tables;
-use super::tensor::{GpuTensor, arg, assert_one_type, buffer, empty, empty_like, rows_and_columns, with_type};
+use super::attention_tensor_cores;
+use super::spans::{Table, keys, queries};
+use super::tensor::{GpuTensor, arg, assert_one_type, buffer, empty, empty_like, gpu_of, rows_and_columns, with_type};
 use crate::attention::{AttentionOp, AttentionRule};
 use crate::buffer::Contiguous;
 use crate::{AttentionShape, PackedSpan};
@@ -33,15 +33,15 @@ pub(super) const KEYS: usize = 16;
 pub(super) const LANES: usize = 8;
 
 #[derive(Clone, Debug)]
-struct Saved {
-    q: GpuTensor,
-    k: GpuTensor,
-    v: GpuTensor,
+pub(super) struct Saved {
+    pub(super) q: GpuTensor,
+    pub(super) k: GpuTensor,
+    pub(super) v: GpuTensor,
     output: GpuTensor,
     /// The logarithm of each query's sum of exponentials, `[rows, heads]`.
-    log_sums: GpuTensor,
-    spans: Arc<[PackedSpan]>,
-    shape: AttentionShape,
+    pub(super) log_sums: GpuTensor,
+    pub(super) spans: Arc<[PackedSpan]>,
+    pub(super) shape: AttentionShape,
     /// Whether gradients may be computed in bf16.
     bf16: bool,
 }
@@ -124,46 +124,42 @@ fn attend_by(
     shape: AttentionShape,
     [output, log_sums]: [&GpuTensor; 2],
 ) {
-    let tables = Tables::of(spans, tiles_of(way), q);
+    let tile = match way {
+        Way::Generator | Way::Rows(ProductPath::Units) => QUERIES,
+        Way::Rows(_) => attention_tensor_cores::LINES,
+    };
+    let queries = queries(spans, tile, q);
     match way {
-        _ if tables.queries.lines == 0 => {}
-        Way::Generator => as_generated(&tables, [q, k, v], spans, shape, [output, log_sums]),
+        _ if queries.lines == 0 => {}
+        Way::Generator => as_generated(&queries, [q, k, v], spans, shape, [output, log_sums]),
         Way::Rows(ProductPath::Units) => with_type!(q, F => unsafe {
             attend::launch_unchecked::<F>(
                 &q.client,
-                CubeCount::Static(tables.queries.lines as u32, shape.heads as u32, 1),
+                CubeCount::Static(queries.lines as u32, shape.heads as u32, 1),
                 CubeDim::new_1d((QUERIES * LANES) as u32),
                 arg(q),
                 arg(k),
                 arg(v),
-                tables.queries.buffer.arg(),
+                queries.buffer.arg(),
                 arg(output),
                 arg(log_sums),
                 shape.scale(),
                 shape,
             );
         }),
-        Way::Rows(path) => attention_tensor_cores::forward(path, [q, k, v], [output, log_sums], &tables, shape),
-    }
-}
-
-/// Queries and keys of a tile.
-fn tiles_of(way: Way) -> [usize; 2] {
-    match way {
-        Way::Generator | Way::Rows(ProductPath::Units) => [QUERIES, KEYS],
-        Way::Rows(_) => [attention_tensor_cores::LINES; 2],
+        Way::Rows(path) => attention_tensor_cores::forward(path, [q, k, v], [output, log_sums], &queries, shape),
     }
 }
 
 /// The path of products of heads, in bf16 where that is allowed.
 fn path_of_heads(q: &GpuTensor, bf16: bool, shape: AttentionShape) -> ProductPath {
     let allowed = bf16 && attention_tensor_cores::takes(shape);
-    ProductPath::of(&Gpu { client: q.client.clone() }, allowed)
+    ProductPath::of(&gpu_of(q), allowed)
 }
 
 /// The kernel that a generator attends with, over these rows instead of its cache.
 fn as_generated(
-    tables: &Tables,
+    queries: &Table,
     inputs: [&GpuTensor; 3],
     spans: &[PackedSpan],
     shape: AttentionShape,
@@ -171,24 +167,23 @@ fn as_generated(
 ) {
     let AttentionShape { heads, kv_heads, head_dim } = shape;
     let shape = CacheShape { heads, kv_heads, head_dim };
-    let gpu = Gpu { client: inputs[0].client.clone() };
+    let gpu = gpu_of(inputs[0]);
     let longest = spans.iter().map(PackedSpan::length).max().unwrap_or(0);
     let at_a_time = tiles_at_a_time(shape, longest);
     let (inputs, outputs) = (inputs.map(buffer), outputs.map(buffer));
-    for first in (0..tables.queries.lines).step_by(at_a_time) {
-        let range = first..tables.queries.lines.min(first + at_a_time);
-        let rows = PackedRows { tiles: &tables.queries.buffer, range, longest };
+    for first in (0..queries.lines).step_by(at_a_time) {
+        let range = first..queries.lines.min(first + at_a_time);
+        let rows = PackedRows { tiles: &queries.buffer, range, longest };
         attend_packed(&gpu, shape, rows, inputs.each_ref(), outputs.each_ref());
     }
 }
 
 /// The gradients of `q`, `k` and `v`, `path` of the heads' products.
 fn backward(saved: &Saved, path: ProductPath, upstream: &GpuTensor) -> [GpuTensor; 3] {
-    let Saved { q, k, v, output, log_sums, spans, shape, .. } = saved;
+    let Saved { q, k, v, output, spans, shape, .. } = saved;
     assert_one_type(&[q, upstream]);
     let gradients = [q, k, v].map(empty_like);
-    let tables = Tables::of(spans, tiles_of(Way::Rows(path)), q);
-    if tables.queries.lines == 0 {
+    if spans.iter().all(|span| span.own.is_empty()) {
         return gradients;
     }
     let (rows, _) = rows_and_columns(q);
@@ -205,25 +200,25 @@ fn backward(saved: &Saved, path: ProductPath, upstream: &GpuTensor) -> [GpuTenso
             shape.head_dim as u32,
         );
     });
-    let inputs = Inputs { q, k, v, upstream, log_sums, of_outputs };
     match path {
-        ProductPath::Units => by_units(&inputs, gradients.each_ref(), &tables, *shape),
-        _ => attention_tensor_cores::backward(path, &inputs, gradients.each_ref(), &tables, *shape),
+        ProductPath::Units => by_units(saved, [upstream, of_outputs], gradients.each_ref()),
+        _ => attention_tensor_cores::backward(path, saved, [upstream, of_outputs], gradients.each_ref()),
     }
     gradients
 }
 
-fn by_units(inputs: &Inputs<'_>, [d_q, d_k, d_v]: [&GpuTensor; 3], tables: &Tables, shape: AttentionShape) {
-    let Inputs { q, k, v, upstream, log_sums, of_outputs } = inputs;
+fn by_units(saved: &Saved, [upstream, of_outputs]: [&GpuTensor; 2], [d_q, d_k, d_v]: [&GpuTensor; 3]) {
+    let Saved { q, k, v, log_sums, spans, shape, .. } = saved;
+    let (shape, queries, [keys, visits]) = (*shape, queries(spans, QUERIES, q), keys(spans, KEYS, q));
     with_type!(q, F => unsafe {
         attend_backward::launch_unchecked::<F>(
             &q.client,
-            CubeCount::Static(tables.queries.lines as u32, shape.heads as u32, 1),
+            CubeCount::Static(queries.lines as u32, shape.heads as u32, 1),
             CubeDim::new_1d((QUERIES * LANES) as u32),
             arg(q),
             arg(k),
             arg(v),
-            tables.queries.buffer.arg(),
+            queries.buffer.arg(),
             arg(upstream),
             arg(log_sums),
             arg(of_outputs),
@@ -233,13 +228,13 @@ fn by_units(inputs: &Inputs<'_>, [d_q, d_k, d_v]: [&GpuTensor; 3], tables: &Tabl
         );
         keys_backward::launch_unchecked::<F>(
             &q.client,
-            CubeCount::Static(tables.keys.lines as u32, shape.kv_heads as u32, 1),
+            CubeCount::Static(keys.lines as u32, shape.kv_heads as u32, 1),
             CubeDim::new_1d((KEYS * LANES) as u32),
             arg(q),
             arg(k),
             arg(v),
-            tables.keys.buffer.arg(),
-            tables.visits.buffer.arg(),
+            keys.buffer.arg(),
+            visits.buffer.arg(),
             arg(upstream),
             arg(log_sums),
             arg(of_outputs),
@@ -253,26 +248,8 @@ fn by_units(inputs: &Inputs<'_>, [d_q, d_k, d_v]: [&GpuTensor; 3], tables: &Tabl
 
 #[cfg(all(test, any(feature = "cuda", feature = "webgpu")))]
 mod tests {
-    use burn::tensor::{Device, Tensor, TensorData};
-    use half::bf16;
-    use rand::{RngExt, SeedableRng};
-    use rand_chacha::ChaCha8Rng;
-
-    use super::super::tensor::elements;
+    use super::super::testing::{draw, read, tensor, tensor_cores};
     use super::*;
-
-    /// Numbers that are brain floats.
-    fn draw(seed: u64, rows: usize, columns: usize) -> GpuTensor {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let values: Vec<f32> =
-            (0..rows * columns).map(|_| bf16::from_f32(rng.random_range(-1.0..1.0)).to_f32()).collect();
-        let tensor = Tensor::<2>::from_data(TensorData::new(values, [rows, columns]), &Device::default());
-        tensor.try_into_primitive::<Cube>().unwrap()
-    }
-
-    fn read(x: &GpuTensor) -> Vec<f32> {
-        f32::from_bytes(&x.client.read_one(x.handle.clone()).unwrap())[..elements(x)].to_vec()
-    }
 
     /// Weights and slopes have eight bits.
     fn assert_near(found: &[Vec<f32>], expected: &[Vec<f32>], what: &str) {
@@ -293,14 +270,13 @@ mod tests {
             vec![span(0..0, 0..150), span(0..100, 150..230), span(0..100, 230..231), span(0..0, 231..260)],
             vec![span(0..0, 0..16), span(5..16, 16..33), span(20..22, 33..41)],
         ];
-        let gpu = Gpu::of(&Device::default()).unwrap();
-        let mut paths = vec![ProductPath::EmulatedTensorCores];
-        paths.extend(Some(ProductPath::of(&gpu, true)).filter(|path| *path != ProductPath::Units));
+        let paths = tensor_cores();
         for (heads, kv_heads, head_dim) in [(2, 1, 4), (6, 2, 16), (2, 2, 20)] {
             let shape = AttentionShape { heads, kv_heads, head_dim };
             for spans in &packed {
                 let rows = spans.iter().map(|span| span.own.len()).sum();
-                let of = |seed, heads| draw(seed, rows, heads * head_dim);
+                let of =
+                    |seed, heads| tensor(&draw(seed, rows * heads * head_dim, 1.0, true), [rows, heads * head_dim]);
                 let spans: Arc<[PackedSpan]> = spans.clone().into();
                 let saved = forward(of(1, heads), of(2, kv_heads), of(3, kv_heads), spans.clone(), (shape, true));
                 for path in &paths {

@@ -2,46 +2,13 @@
 
 use cubecl::prelude::*;
 
-use super::super::attention::TILE_WORDS as QUERY_TILE;
+use super::super::attention::Tile;
 use super::attention::{KEYS, LANES, QUERIES};
 use super::spans::{KEY_TILE, VISIT};
 use crate::AttentionShape;
 
 /// A score that no query gives.
 pub(super) const UNSEEN: f32 = -1.0e30;
-
-/// A tile of queries, and its place among the keys.
-#[derive(CubeType)]
-pub(super) struct Tile {
-    pub(super) first: usize,
-    pub(super) count: usize,
-    pub(super) shared_start: usize,
-    pub(super) shared_length: usize,
-    pub(super) own_start: usize,
-}
-
-#[cube]
-impl Tile {
-    pub(super) fn read(tiles: &[u32], index: usize) -> Tile {
-        let at = index * QUERY_TILE;
-        Tile {
-            first: tiles[at] as usize,
-            count: tiles[at + 1] as usize,
-            shared_start: tiles[at + 2] as usize,
-            shared_length: tiles[at + 3] as usize,
-            own_start: tiles[at + 4] as usize,
-        }
-    }
-
-    /// The row of a key by its position in the sequence.
-    pub(super) fn key_row(&self, position: usize) -> usize {
-        if position < self.shared_length {
-            self.shared_start + position
-        } else {
-            self.own_start + position - self.shared_length
-        }
-    }
-}
 
 /// Copies vectors of one head from rows one below the other, zeros where there are no more.
 #[cube]

@@ -11,9 +11,8 @@ use burn::backend::{Autodiff, Backend, Cube, Dispatch, backend_extension};
 use burn::tensor::{DType, Tensor};
 use cubecl::prelude::*;
 
-use super::super::Gpu;
 use super::super::elementwise::{UNITS, cubes};
-use super::tensor::{GpuTensor, arg, elements, empty, is_gpu, rows_and_columns};
+use super::tensor::{GpuTensor, arg, elements, empty, gpu_of, is_gpu, rows_and_columns};
 use crate::buffer::Contiguous;
 
 /// Numbers of a line: a token, its first place in the order of all tokens, the place after its last.
@@ -39,7 +38,7 @@ impl EmbeddingOp for Cube {
         let table = Self::contiguous(table);
         let (_, width) = rows_and_columns(&table);
         let out = empty(&table, [tokens.len(), width], DType::F32);
-        let gpu = Gpu { client: table.client.clone() };
+        let gpu = gpu_of(&table);
         if elements(&out) > 0 {
             unsafe {
                 gather::launch_unchecked(
@@ -88,7 +87,7 @@ impl<C: CheckpointStrategy> EmbeddingOp for Autodiff<Cube, C> {
 
 fn table_gradient(upstream: &GpuTensor, vocab: usize, tokens: &[u32]) -> GpuTensor {
     let (_, width) = rows_and_columns(upstream);
-    let gpu = Gpu { client: upstream.client.clone() };
+    let gpu = gpu_of(upstream);
     let zeros = gpu.zeros(vocab * width);
     let gradient = GpuTensor::new_contiguous(
         upstream.client.clone(),

@@ -4,10 +4,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Cube, DType};
 use burn::tensor::FloatDType;
 
-use super::super::Gpu;
 use super::super::linear::ProductPath;
 use super::product::{Destination, Factor, Sums, product};
-use super::tensor::GpuTensor;
+use super::tensor::{GpuTensor, gpu_of};
 use crate::buffer::Contiguous;
 use crate::linear::LinearKernels;
 
@@ -45,7 +44,7 @@ impl LinearKernels for Cube {
 
 /// The path of products with a weight.
 pub(super) fn path_of(weight: &GpuTensor) -> ProductPath {
-    ProductPath::of(&Gpu { client: weight.client.clone() }, weight.dtype == DType::BF16)
+    ProductPath::of(&gpu_of(weight), weight.dtype == DType::BF16)
 }
 
 // Burn's own operations, which a concrete backend has through a trait that is not exported.

@@ -17,6 +17,8 @@ mod spans;
 mod square_sum;
 mod swiglu;
 mod tensor;
+#[cfg(all(test, any(feature = "cuda", feature = "webgpu")))]
+mod testing;
 
 pub(crate) use adamw::{adamw, takes};
 pub(crate) use embedding::{embedding, is_table};

@@ -14,13 +14,7 @@ pub(super) const KEY_TILE: usize = 4;
 /// and the one after the last, and 1 where a query sees no keys behind it.
 pub(super) const VISIT: usize = 5;
 
-/// Tables of whole numbers, one line after another.
-pub(super) struct Tables {
-    pub(super) queries: Table,
-    pub(super) keys: Table,
-    pub(super) visits: Table,
-}
-
+/// A table of whole numbers, one line after another.
 pub(super) struct Table {
     pub(super) buffer: GpuBuffer,
     /// Lines of the table.
@@ -37,29 +31,33 @@ impl Table {
     }
 }
 
-impl Tables {
-    /// In tiles of up to so many queries and keys.
-    pub(super) fn of(spans: &[PackedSpan], [queries, keys]: [usize; 2], beside: &FloatTensor<Cube>) -> Self {
-        let (queries, keys, visits) = lines(spans, [queries, keys]);
-        Self {
-            queries: Table::new(beside, &queries),
-            keys: Table::new(beside, &keys),
-            visits: Table::new(beside, &visits),
-        }
-    }
+/// Tiles of up to `tile` queries.
+pub(super) fn queries(spans: &[PackedSpan], tile: usize, beside: &FloatTensor<Cube>) -> Table {
+    Table::new(beside, &query_lines(spans, tile))
 }
 
-type Lines = (Vec<[u32; QUERY_TILE]>, Vec<[u32; KEY_TILE]>, Vec<[u32; VISIT]>);
+/// Tiles of up to `tile` keys, and the visits that they list.
+pub(super) fn keys(spans: &[PackedSpan], tile: usize, beside: &FloatTensor<Cube>) -> [Table; 2] {
+    let (keys, visits) = key_lines(spans, tile);
+    [Table::new(beside, &keys), Table::new(beside, &visits)]
+}
 
-fn lines(spans: &[PackedSpan], [query_tile, key_tile]: [usize; 2]) -> Lines {
-    let (mut queries, mut keys, mut visits) = (Vec::new(), Vec::new(), Vec::new());
-    for (index, PackedSpan { shared, own }) in spans.iter().enumerate() {
-        for first in own.clone().step_by(query_tile) {
-            let count = query_tile.min(own.end - first);
+fn query_lines(spans: &[PackedSpan], tile: usize) -> Vec<[u32; QUERY_TILE]> {
+    let mut queries = Vec::new();
+    for PackedSpan { shared, own } in spans {
+        for first in own.clone().step_by(tile) {
+            let count = tile.min(own.end - first);
             queries.push([first, count, shared.start, shared.len(), own.start].map(|number| number as u32));
         }
-        for first in own.clone().step_by(key_tile) {
-            let end = own.end.min(first + key_tile);
+    }
+    queries
+}
+
+fn key_lines(spans: &[PackedSpan], tile: usize) -> (Vec<[u32; KEY_TILE]>, Vec<[u32; VISIT]>) {
+    let (mut keys, mut visits) = (Vec::new(), Vec::new());
+    for (index, PackedSpan { own, .. }) in spans.iter().enumerate() {
+        for first in own.clone().step_by(tile) {
+            let end = own.end.min(first + tile);
             let begin = visits.len();
             visits.push([first, own.end, first, end, 1].map(|number| number as u32));
             for later in &spans[index + 1..] {
@@ -71,7 +69,7 @@ fn lines(spans: &[PackedSpan], [query_tile, key_tile]: [usize; 2]) -> Lines {
             keys.push([first, end - first, begin, visits.len()].map(|number| number as u32));
         }
     }
-    (queries, keys, visits)
+    (keys, visits)
 }
 
 #[cfg(test)]
@@ -97,7 +95,7 @@ mod tests {
             vec![span(0..0, 0..40), span(0..37, 40..70), span(0..37, 70..71), span(0..0, 71..71), span(0..0, 71..90)],
             vec![span(0..0, 0..16), span(5..16, 16..33), span(20..22, 33..41)],
         ] {
-            let (queries, keys, visits) = lines(&spans, [8, 16]);
+            let (queries, (keys, visits)) = (query_lines(&spans, 8), key_lines(&spans, 16));
             let mut by_keys = Vec::new();
             for [first, count, begin, end] in keys.iter().map(|line| line.map(|number| number as usize)) {
                 for visit in &visits[begin..end] {

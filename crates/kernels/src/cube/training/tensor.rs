@@ -5,8 +5,8 @@ use burn::backend::{Cube, DType, DispatchDevice};
 use burn::tensor::{Shape, Tensor};
 use cubecl::prelude::*;
 
-use super::super::GpuBuffer;
 use super::super::elementwise::{UNITS, cubes};
+use super::super::{Gpu, GpuBuffer};
 use crate::buffer::Contiguous;
 
 /// A tensor in a GPU's memory.
@@ -39,6 +39,11 @@ pub(crate) fn is_gpu<const D: usize>(x: &Tensor<D>) -> bool {
 pub(super) fn assert_one_type(tensors: &[&GpuTensor]) {
     let types: Vec<DType> = tensors.iter().map(|tensor| tensor.dtype).collect();
     assert!(types.windows(2).all(|pair| pair[0] == pair[1]), "expected tensors of one type, got {types:?}");
+}
+
+/// The GPU that holds a tensor.
+pub(super) fn gpu_of(x: &GpuTensor) -> Gpu {
+    Gpu { client: x.client.clone() }
 }
 
 /// Elements of a tensor.

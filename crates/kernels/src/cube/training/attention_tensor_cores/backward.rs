@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::super::attention_kernels::Tile;
+use super::super::super::attention::Tile;
 use super::super::spans::{KEY_TILE, VISIT};
 use super::UNITS;
 use super::lines::{F4, U2, U4, Variant, Ways, add_lines, own_lines, products, stage, store, zeros};
@@ -149,7 +149,7 @@ pub(super) fn keys_gradient<F: Float>(
     let mut key_sums = zeros(variant);
     let mut value_sums = zeros(variant);
     // Queries are one below the other.
-    let rows = Tile { first: 0usize, count: 0usize, shared_start: 0usize, shared_length: 0usize, own_start: 0usize };
+    let rows = Tile::of_all_rows();
     let mut visit = tiles[line + 2] as usize;
     while visit < tiles[line + 3] as usize {
         let at = visit * VISIT;

@@ -2,7 +2,8 @@
 
 use cubecl::prelude::*;
 
-use super::super::attention_kernels::{Tile, UNSEEN};
+use super::super::super::attention::Tile;
+use super::super::attention_kernels::UNSEEN;
 use super::UNITS;
 use super::lines::{F4, U2, U4, Variant, Ways, add_lines, own_lines, products, stage, store, zeros};
 

@@ -2,8 +2,8 @@
 
 use cubecl::prelude::*;
 
+use super::super::super::attention::Tile;
 use super::super::super::linear::{ProductPath, multiply, rounded_pair};
-use super::super::attention_kernels::Tile;
 use super::UNITS;
 use crate::AttentionShape;
 

@@ -14,7 +14,8 @@ use self::backward::{keys_gradient, queries_gradient};
 use self::forward::attend;
 use self::lines::Variant;
 use super::super::linear::ProductPath;
-use super::spans::Tables;
+use super::attention::Saved;
+use super::spans::{Table, keys, queries};
 use super::tensor::{GpuTensor, arg, elements, with_type};
 use crate::AttentionShape;
 
@@ -23,39 +24,28 @@ const UNITS: usize = 32 * WARPS;
 /// Lines of a cube.
 pub(super) const LINES: usize = 16 * WARPS;
 
-/// Tensors that the gradients follow from.
-pub(super) struct Inputs<'a> {
-    pub(super) q: &'a GpuTensor,
-    pub(super) k: &'a GpuTensor,
-    pub(super) v: &'a GpuTensor,
-    pub(super) upstream: &'a GpuTensor,
-    /// Logarithms of the sums of exponentials, and products of each output with its gradient, `[rows, heads]`.
-    pub(super) log_sums: &'a GpuTensor,
-    pub(super) of_outputs: &'a GpuTensor,
-}
-
 /// Whether heads are of a width that the kernels take.
 pub(super) fn takes(shape: AttentionShape) -> bool {
     shape.head_dim.is_multiple_of(4)
 }
 
-/// Writes what queries attend to, and the logarithms of their sums of exponentials. The table's tiles are of [`LINES`] queries.
+/// Writes what queries attend to, and the logarithms of their sums of exponentials. `queries`: tiles of [`LINES`].
 pub(super) fn forward(
     path: ProductPath,
     [q, k, v]: [&GpuTensor; 3],
     [output, log_sums]: [&GpuTensor; 2],
-    tables: &Tables,
+    queries: &Table,
     shape: AttentionShape,
 ) {
     with_type!(q, F => unsafe {
         attend::launch_unchecked::<F>(
             &q.client,
-            CubeCount::Static(tables.queries.lines as u32, shape.heads as u32, 1),
+            CubeCount::Static(queries.lines as u32, shape.heads as u32, 1),
             CubeDim::new_1d(UNITS as u32),
             quads(q),
             quads(k),
             quads(v),
-            tables.queries.buffer.arg(),
+            queries.buffer.arg(),
             quads(output),
             arg(log_sums),
             shape.scale(),
@@ -64,27 +54,27 @@ pub(super) fn forward(
     });
 }
 
-/// Writes the gradients of `q`, `k` and `v`. The tables' tiles are of [`LINES`] queries and keys.
+/// Writes the gradients of `q`, `k` and `v`. `of_outputs`: the products of each output with its gradient, `[rows, heads]`.
 pub(super) fn backward(
     path: ProductPath,
-    inputs: &Inputs<'_>,
+    saved: &Saved,
+    [upstream, of_outputs]: [&GpuTensor; 2],
     [d_q, d_k, d_v]: [&GpuTensor; 3],
-    tables: &Tables,
-    shape: AttentionShape,
 ) {
-    let Inputs { q, k, v, upstream, log_sums, of_outputs } = inputs;
+    let Saved { q, k, v, log_sums, spans, shape, .. } = saved;
+    let (shape, queries, [keys, visits]) = (*shape, queries(spans, LINES, q), keys(spans, LINES, q));
     let variant = Variant::of(path, shape);
     let units = CubeDim::new_1d(UNITS as u32);
     with_type!(q, F => unsafe {
         queries_gradient::launch_unchecked::<F>(
             &q.client,
-            CubeCount::Static(tables.queries.lines as u32, shape.heads as u32, 1),
+            CubeCount::Static(queries.lines as u32, shape.heads as u32, 1),
             units,
             quads(q),
             quads(k),
             quads(v),
             quads(upstream),
-            tables.queries.buffer.arg(),
+            queries.buffer.arg(),
             arg(log_sums),
             arg(of_outputs),
             quads(d_q),
@@ -93,14 +83,14 @@ pub(super) fn backward(
         );
         keys_gradient::launch_unchecked::<F>(
             &q.client,
-            CubeCount::Static(tables.keys.lines as u32, shape.kv_heads as u32, 1),
+            CubeCount::Static(keys.lines as u32, shape.kv_heads as u32, 1),
             units,
             quads(q),
             quads(k),
             quads(v),
             quads(upstream),
-            tables.keys.buffer.arg(),
-            tables.visits.buffer.arg(),
+            keys.buffer.arg(),
+            visits.buffer.arg(),
             arg(log_sums),
             arg(of_outputs),
             quads(d_k),

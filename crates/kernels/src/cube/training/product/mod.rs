@@ -52,13 +52,6 @@ struct Walk {
     parts: usize,
 }
 
-/// Where a factor's numbers are: its vectors, its inputs and how it lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Layout {
-    transposed: bool,
-    bf16: bool,
-}
-
 impl<'a> Factor<'a> {
     pub(super) fn plain(matrix: &'a GpuTensor) -> Self {
         Self { matrix, transposed: false }
@@ -72,10 +65,6 @@ impl<'a> Factor<'a> {
     fn shape(self) -> (usize, usize) {
         let (rows, columns) = rows_and_columns(self.matrix);
         if self.transposed { (columns, rows) } else { (rows, columns) }
-    }
-
-    fn layout(self) -> Layout {
-        Layout { transposed: self.transposed, bf16: self.matrix.dtype == DType::BF16 }
     }
 }
 

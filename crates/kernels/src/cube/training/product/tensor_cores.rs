@@ -10,7 +10,7 @@ use cubecl::prelude::*;
 
 use super::super::super::linear::{ProductPath, multiply, rounded_pair};
 use super::super::tensor::{GpuTensor, elements};
-use super::{Factor, Layout, Walk};
+use super::{Factor, Walk};
 
 type U2 = Vector<u32, Const<2>>;
 type U4 = Vector<u32, Const<4>>;
@@ -31,7 +31,8 @@ const WARPS: [usize; 2] = [2, 4];
 /// A factor as a kernel reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Source {
-    layout: Layout,
+    transposed: bool,
+    bf16: bool,
     /// Words of a vector: four numbers where they can be read at once, else one word.
     words: usize,
     /// Vectors of a cube's tile.
@@ -113,12 +114,12 @@ pub(super) fn launch(
 
 fn source(factor: Factor<'_>, tile: usize) -> Source {
     let (vectors, inner) = factor.shape();
-    let layout = factor.layout();
-    let words = if layout.bf16 { 2 } else { 4 };
-    let adjacent = if layout.transposed { vectors } else { inner };
+    let (transposed, bf16) = (factor.transposed, factor.matrix.dtype == DType::BF16);
+    let words = if bf16 { 2 } else { 4 };
+    let adjacent = if transposed { vectors } else { inner };
     let offset = factor.matrix.handle.offset_start.unwrap_or(0) as usize;
     let at_once = adjacent.is_multiple_of(4) && offset.is_multiple_of(4 * words);
-    Source { layout, words: if at_once { words } else { 1 }, tile }
+    Source { transposed, bf16, words: if at_once { words } else { 1 }, tile }
 }
 
 /// A tensor as the argument of a kernel that takes so many words at a time.
@@ -154,7 +155,7 @@ fn four<N: Size>(
             for lane in 0..4usize {
                 if place + lane < places {
                     let at = line * stride + place + lane;
-                    if comptime!(source.layout.bf16) {
+                    if comptime!(source.bf16) {
                         let half = (from[at / 2].extract(0usize) >> (at as u32 % 2u32 * 16u32)) & 0xffffu32;
                         let word = values.extract(comptime!(lane / 2));
                         values.insert(comptime!(lane / 2), word | (half << comptime!(lane as u32 % 2 * 16)));
@@ -173,7 +174,7 @@ fn four<N: Size>(
 fn place(#[comptime] turn: usize, #[comptime] source: Source) -> (usize, usize) {
     let slot = turn * UNITS + UNIT_POS as usize;
     // Units that follow one another read what does.
-    if comptime!(source.layout.transposed) {
+    if comptime!(source.transposed) {
         (slot % comptime!(source.tile / 4), slot / comptime!(source.tile / 4))
     } else {
         (slot / QUADS, slot % QUADS)
@@ -201,7 +202,7 @@ fn fetch<N: Size>(
         let input = (chunk + inputs / 4 * slices) * CHUNK + inputs % 4 * 4;
         #[unroll]
         for line in 0..4usize {
-            fetched[turn * 4 + line] = if comptime!(source.layout.transposed) {
+            fetched[turn * 4 + line] = if comptime!(source.transposed) {
                 four::<N>(from, input + line, end, vector, count, count, source)
             } else {
                 four::<N>(from, vector + line, count, input, end, inner, source)
@@ -221,16 +222,16 @@ fn words_of(
     fetched: &Array<U4>,
     #[comptime] first: usize,
     #[comptime] vector: usize,
-    #[comptime] layout: Layout,
+    #[comptime] source: Source,
     #[comptime] emulated: bool,
 ) -> U2 {
     let mut words = U2::new(0u32);
     #[unroll]
     for pair in 0..2usize {
-        let word = if comptime!(layout.transposed) {
+        let word = if comptime!(source.transposed) {
             let low = fetched[first + pair * 2];
             let high = fetched[first + pair * 2 + 1];
-            if comptime!(layout.bf16) {
+            if comptime!(source.bf16) {
                 let shift = comptime!(vector as u32 % 2 * 16);
                 let low = (low.extract(comptime!(vector / 2)) >> shift) & 0xffffu32;
                 let high = (high.extract(comptime!(vector / 2)) >> shift) & 0xffffu32;
@@ -240,7 +241,7 @@ fn words_of(
             }
         } else {
             let values = fetched[first + vector];
-            if comptime!(layout.bf16) {
+            if comptime!(source.bf16) {
                 values.extract(pair)
             } else {
                 rounded_pair(values.extract(comptime!(pair * 2)), values.extract(comptime!(pair * 2 + 1)), emulated)
@@ -281,14 +282,14 @@ fn put_columns(fetched: &Array<U4>, to: &mut Shared<[U4]>, #[comptime] v: Varian
                     fetched,
                     comptime!(turn * 4),
                     comptime!(beside * 2),
-                    comptime!(v.columns.layout),
+                    comptime!(v.columns),
                     comptime!(v.emulated),
                 );
                 let high = words_of(
                     fetched,
                     comptime!(turn * 4),
                     comptime!(beside * 2 + 1),
-                    comptime!(v.columns.layout),
+                    comptime!(v.columns),
                     comptime!(v.emulated),
                 );
                 let mut fragment = U4::empty();
@@ -319,7 +320,7 @@ fn put_rows(fetched: &Array<U4>, to: &mut Shared<[U2]>, #[comptime] v: Variant) 
             let instruction = row / comptime!(8 * by_8) * by_8 + row % by_8 + beside;
             let chunk = inputs / 4;
             to[(chunk * comptime!(WARPS[1] * by_8) + instruction) * 32 + row_lane(lane, instruction, chunk)] =
-                words_of(fetched, comptime!(turn * 4), beside, comptime!(v.rows.layout), comptime!(v.emulated));
+                words_of(fetched, comptime!(turn * 4), beside, comptime!(v.rows), comptime!(v.emulated));
         }
     }
 }

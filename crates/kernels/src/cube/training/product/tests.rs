@@ -1,10 +1,9 @@
-use burn::backend::Cube;
-use burn::tensor::{Device, Tensor, TensorData};
-use half::bf16;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+//! Products against f64, however factors lie, and against the generator's, to the bit.
 
-use super::super::super::{Gpu, Linear, LinearOutput, LinearParts};
+use half::bf16;
+
+use super::super::super::{Linear, LinearOutput, LinearParts};
+use super::super::testing::{draw, gpu, read, tensor, tensor_cores};
 use super::*;
 
 /// Numbers `[rows, columns]` in a GPU's memory, and as they are there.
@@ -16,13 +15,8 @@ struct Matrix {
 
 impl Matrix {
     fn draw(seed: u64, shape: [usize; 2], in_bf16: bool) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut values: Vec<f32> = (0..shape[0] * shape[1]).map(|_| rng.random_range(-2.0..2.0)).collect();
-        if in_bf16 {
-            values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
-        }
-        let tensor = Tensor::<2>::from_data(TensorData::new(values.clone(), shape), &Device::default());
-        let mut tensor = tensor.try_into_primitive::<Cube>().unwrap();
+        let values = draw(seed, shape[0] * shape[1], 2.0, in_bf16);
+        let mut tensor = tensor(&values, shape);
         if in_bf16 {
             // Of a device without that type, too: its kernels take words.
             let mut bytes: Vec<u8> =
@@ -50,24 +44,9 @@ impl Matrix {
     }
 }
 
-fn gpu() -> Gpu {
-    Gpu::of(&Device::default()).unwrap()
-}
-
-fn read(x: &GpuTensor) -> Vec<f32> {
-    let bytes = x.client.read_one(x.handle.clone()).unwrap();
-    let count = x.meta.shape().num_elements();
-    match x.dtype {
-        DType::BF16 => u16::from_bytes(&bytes)[..count].iter().map(|bits| bf16::from_bits(*bits).to_f32()).collect(),
-        _ => f32::from_bytes(&bytes)[..count].to_vec(),
-    }
-}
-
 /// Paths of products with weights in f32 and in bf16, as the device has them.
 fn paths() -> Vec<ProductPath> {
-    let mut paths = vec![ProductPath::Units, ProductPath::EmulatedTensorCores];
-    paths.extend(Some(ProductPath::of(&gpu(), true)).filter(|path| *path != ProductPath::Units));
-    paths
+    std::iter::once(ProductPath::Units).chain(tensor_cores()).collect()
 }
 
 #[test]
