@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::buffer::{Contiguous, Values, contiguous, floats, is_fused, rows_and_columns, tensor, values};
 use crate::host::{self, multiply_by_rows};
-use crate::matrix::{Matrix, MatrixMut, multiply_in_parallel};
+use crate::matrix::{Matrix, MatrixMut, multiply_in_parallel, written};
 use crate::reference;
 
 /// `x · weightᵀ`: what a projection without a bias does to every row of `x` (`[rows, in]`). `weight` is `[out, in]`,
@@ -134,15 +134,14 @@ pub(crate) trait LinearKernels: Contiguous {
 impl LinearKernels for Flex {
     fn forward(x: FlexTensor, weight: FlexTensor, _: usize) -> FlexTensor {
         let ((rows, inner), (outer, _)) = (rows_and_columns(&x), rows_and_columns(&weight));
-        let mut output = vec![0.0; rows * outer];
-        multiply_by_weight(floats(&x), values(&weight), inner, MatrixMut::new(&mut output, rows, outer, outer));
+        let output = written(rows, outer, |out| multiply_by_weight(floats(&x), values(&weight), inner, out));
         tensor(output, [rows, outer])
     }
 
     fn input_gradient(upstream: FlexTensor, weight: FlexTensor) -> FlexTensor {
         let ((rows, outer), (_, inner)) = (rows_and_columns(&upstream), rows_and_columns(&weight));
-        let mut gradient = vec![0.0; rows * inner];
-        input_gradient(floats(&upstream), values(&weight), [rows, outer, inner], &mut gradient);
+        let upstream = floats(&upstream);
+        let gradient = written(rows, inner, |gradient| input_gradient(upstream, values(&weight), outer, gradient));
         tensor(gradient, [rows, inner])
     }
 
@@ -291,15 +290,10 @@ impl<B: LinearKernels> Backward<B, 4> for AdaptedLinearBackward {
     }
 }
 
-/// `upstream · weight`, `[rows, inner]`.
-pub(crate) fn input_gradient(
-    upstream: &[f32],
-    weight: Values<'_>,
-    [rows, outer, inner]: [usize; 3],
-    gradient: &mut [f32],
-) {
+/// `upstream · weight`, `[rows, inner]`, of a weight with so many `outer` rows.
+pub(crate) fn input_gradient(upstream: &[f32], weight: Values<'_>, outer: usize, gradient: MatrixMut<'_>) {
+    let (rows, inner) = (gradient.rows(), gradient.columns());
     let upstream = Matrix::new(upstream, rows, outer, outer);
-    let gradient = MatrixMut::new(gradient, rows, inner, inner);
     match weight {
         Values::F32(weight) => {
             multiply_in_parallel(gradient, false, upstream, Matrix::new(weight, outer, inner, inner))
@@ -312,14 +306,18 @@ pub(crate) fn input_gradient(
 
 /// `upstreamᵀ · x`, `[outer, inner]`.
 pub(crate) fn weight_gradient(upstream: &[f32], x: &[f32], [rows, outer, inner]: [usize; 3]) -> Vec<f32> {
-    let mut gradient = vec![0.0; outer * inner];
-    add_weight_gradient(upstream, x, [rows, outer, inner], &mut gradient);
-    gradient
+    written(outer, inner, |gradient| write_weight_gradient(upstream, x, rows, false, gradient))
 }
 
-/// Adds `upstreamᵀ · x`, `[outer, inner]`.
-pub(crate) fn add_weight_gradient(upstream: &[f32], x: &[f32], [rows, outer, inner]: [usize; 3], gradient: &mut [f32]) {
+/// As [`weight_gradient`], added to what `gradient` holds if `accumulate`.
+pub(crate) fn write_weight_gradient(
+    upstream: &[f32],
+    x: &[f32],
+    rows: usize,
+    accumulate: bool,
+    gradient: MatrixMut<'_>,
+) {
+    let (outer, inner) = (gradient.rows(), gradient.columns());
     let upstream = Matrix::new(upstream, rows, outer, outer).transposed();
-    let gradient = MatrixMut::new(gradient, outer, inner, inner);
-    multiply_in_parallel(gradient, true, upstream, Matrix::new(x, rows, inner, inner));
+    multiply_in_parallel(gradient, accumulate, upstream, Matrix::new(x, rows, inner, inner));
 }

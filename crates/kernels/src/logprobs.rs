@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::buffer::{Values, contiguous, floats, is_fused, rows_and_columns, tensor, values};
 use crate::host::Masses;
-use crate::linear::{add_weight_gradient, input_gradient, multiply_by_weight};
+use crate::linear::{input_gradient, multiply_by_weight, write_weight_gradient};
 use crate::matrix::MatrixMut;
 use crate::reference;
 use crate::vector::{exp, exponential_moments, largest, vectorised};
@@ -236,10 +236,12 @@ fn backward(saved: &Saved, kept: Option<Vec<f32>>, upstream: &[f32], wanted: [bo
             logits[saved.targets[row]] += upstream[row];
         });
         if wanted[0] {
-            input_gradient(logits, head, [size, vocab, width], &mut d_hidden[from * width..][..size * width]);
+            let d_hidden = &mut d_hidden[from * width..][..size * width];
+            input_gradient(logits, head, vocab, MatrixMut::new(d_hidden, size, width, width));
         }
         if wanted[1] {
-            add_weight_gradient(logits, hidden, [size, vocab, width], &mut d_head);
+            let d_head = MatrixMut::new(&mut d_head, vocab, width, width);
+            write_weight_gradient(logits, hidden, size, from > 0, d_head);
         }
     }
     [d_hidden, d_head]

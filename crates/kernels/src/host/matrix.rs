@@ -158,7 +158,10 @@ fn lay_out<T: Copy, E: Element>(rows: &[&[T]], panel: &mut [E], convert: impl Fn
 
 /// [`Packed::multiply`] with a weight `[outer, inner]` as checkpoints store it, to the bit: each strip of it is laid out
 /// on the way, which pays where the rows are many.
-pub(crate) fn multiply_by_rows<E: Element>(x: &[f32], weight: &[E], inner: usize, out: MatrixMut<'_>) {
+pub(crate) fn multiply_by_rows<E: Element>(x: &[f32], weight: &[E], inner: usize, mut out: MatrixMut<'_>) {
+    if inner == 0 {
+        return out.clear();
+    }
     // Whole tiles of three panels.
     let width = dealt(&out).next_multiple_of(3).min(LAID_OUT);
     let strips = out.strips(width * LANES);
