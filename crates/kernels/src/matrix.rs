@@ -113,13 +113,6 @@ impl<'a> MatrixMut<'a> {
         (self.start.wrapping_add(row * self.stride + column), self.columns - column)
     }
 
-    pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
-        assert!(row < self.rows);
-        // SAFETY: the row lies inside the borrowed elements (checked when `self` was made), which
-        // no other matrix shares, and `&mut self` lets only one such slice exist.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), self.columns) }
-    }
-
     /// All rows.
     pub(crate) fn into_rows(self) -> impl Iterator<Item = &'a mut [f32]> {
         let Self { start, rows, columns, stride, .. } = self;
@@ -386,9 +379,10 @@ mod tests {
         let mut data = vec![0.0; 5 * 4];
         let strips = MatrixMut::new(&mut data, 5, 4, 4).strips(2).into_iter();
         for (index, mut block) in strips.flat_map(|strip| strip.cut([2, 0, 3].into_iter())).enumerate() {
-            (0..[2, 0, 3][index % 3]).for_each(|row| block.row(row).fill(index as f32));
+            let rows = block.rows();
+            block.part(0..rows).into_rows().for_each(|row| row.fill(index as f32));
             if index == 5 {
-                block.part(2..3).row(0)[1] += 0.5;
+                block.part(2..3).into_rows().for_each(|row| row[1] += 0.5);
                 block.into_rows().take(1).for_each(|row| row[0] += 0.25);
             }
         }
@@ -400,7 +394,7 @@ mod tests {
     fn strips_are_adjacent_and_cover_every_column() {
         let mut data = vec![0.0; 2 * 5];
         for (index, mut strip) in MatrixMut::new(&mut data, 2, 5, 5).strips(2).into_iter().enumerate() {
-            strip.row(1).fill(index as f32 + 1.0);
+            strip.part(1..2).into_rows().for_each(|row| row.fill(index as f32 + 1.0));
         }
         assert_eq!(data, [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 3.0]);
     }

@@ -22,7 +22,7 @@ impl Gradients {
     /// Back-propagates a scalar loss and collects the gradients of these parameters. A parameter that
     /// the loss does not depend on has none.
     pub fn of<'w>(loss: Tensor<1>, weights: impl IntoIterator<Item = (&'w str, &'w Weight)>) -> Self {
-        let mut all = loss.backward();
+        let mut all = kernels::run_on(&loss.device(), || loss.backward());
         Self::take(&mut all, weights)
     }
 
@@ -84,11 +84,14 @@ impl Gradients {
 
     /// Scales all gradients down together when their norm exceeds `limit`. Returns the norm before.
     pub fn clip(&mut self, limit: f64) -> f64 {
-        let norm = self.norm();
-        if norm.is_finite() && norm > limit {
-            self.scale(limit / norm);
-        }
-        norm
+        let Some(device) = self.0.values().next().map(Weight::device) else { return 0.0 };
+        kernels::run_on(&device, || {
+            let norm = self.norm();
+            if norm.is_finite() && norm > limit {
+                self.scale(limit / norm);
+            }
+            norm
+        })
     }
 
     /// The gradient of one parameter.
@@ -141,25 +144,29 @@ impl AdamW {
         self.step += 1;
         let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
         let rule = AdamWRule { beta1, beta2, epsilon, weight_decay, learning_rate, step: self.step };
-        for (name, weight) in weights {
-            let Some(gradient) = gradients.0.remove(name) else { continue };
-            let moments = self.moments.remove(name);
-            // A tensor is taken out of the map before its update: only then can it be written in place.
-            let [mut updated, first, second] = match (weight.take(), gradient) {
-                (Weight::Matrix(w), gradient) => {
-                    let moments = moments.map(|(m, v)| (m.into_matrix(), v.into_matrix()));
-                    kernels::adamw(w.without_autodiff(), gradient.into_matrix(), moments, &rule).map(Weight::Matrix)
-                }
-                (Weight::Vector(w), gradient) => {
-                    let moments = moments.map(|(m, v)| (m.into_vector(), v.into_vector()));
-                    let rule = AdamWRule { weight_decay: 0.0, ..rule };
-                    kernels::adamw(w.without_autodiff(), gradient.into_vector(), moments, &rule).map(Weight::Vector)
-                }
-            };
-            updated.track();
-            *weight = updated;
-            self.moments.insert(name.into(), (first, second));
-        }
+        let weights: Vec<(&str, &mut Weight)> = weights.into_iter().collect();
+        let Some(device) = weights.first().map(|(_, weight)| weight.device()) else { return };
+        kernels::run_on(&device, || {
+            for (name, weight) in weights {
+                let Some(gradient) = gradients.0.remove(name) else { continue };
+                let moments = self.moments.remove(name);
+                // A tensor is taken out of the map before its update: only then can it be written in place.
+                let [mut updated, first, second] = match (weight.take(), gradient) {
+                    (Weight::Matrix(w), gradient) => {
+                        let moments = moments.map(|(m, v)| (m.into_matrix(), v.into_matrix()));
+                        kernels::adamw(w.without_autodiff(), gradient.into_matrix(), moments, &rule).map(Weight::Matrix)
+                    }
+                    (Weight::Vector(w), gradient) => {
+                        let moments = moments.map(|(m, v)| (m.into_vector(), v.into_vector()));
+                        let rule = AdamWRule { weight_decay: 0.0, ..rule };
+                        kernels::adamw(w.without_autodiff(), gradient.into_vector(), moments, &rule).map(Weight::Vector)
+                    }
+                };
+                updated.track();
+                *weight = updated;
+                self.moments.insert(name.into(), (first, second));
+            }
+        });
     }
 
     /// Steps done.

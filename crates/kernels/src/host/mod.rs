@@ -4,10 +4,12 @@
 //! threads: the same token in the same context gets the same bits in a batch of 1 and of 64.
 
 mod attention;
+mod awake;
 mod matrix;
 mod rows;
 
 pub use crate::memory::resize_buffer;
+pub use awake::with_threads_awake;
 pub use attention::{Attention, KV_BLOCK, KvBlocks, write_key, write_value};
 pub use matrix::Packed;
 pub(crate) use matrix::multiply_by_rows;
