@@ -6,16 +6,16 @@ use burn::backend::{Backend, DType, DispatchDevice, Flex};
 use burn::tensor::{Device, Tensor, TensorData};
 use half::bf16;
 
-use crate::host::with_threads_awake;
+use crate::host::ThreadsAwake;
 
 /// Whether tensors on this device go through the fused CPU code, as far as they are 32-bit floats.
 pub fn is_cpu(device: &Device) -> bool {
     matches!(device.clone().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))
 }
 
-/// Runs work whose tensors are on this device: on the CPU with all threads [awake](with_threads_awake), elsewhere as it is.
-pub fn run_on<R: Send>(device: &Device, work: impl FnOnce() -> R + Send) -> R {
-    if is_cpu(device) { with_threads_awake(work) } else { work() }
+/// Holds the threads [awake](ThreadsAwake) for operations on this device, if it is the CPU.
+pub fn threads_awake_on(device: &Device) -> Option<ThreadsAwake> {
+    is_cpu(device).then(ThreadsAwake::hold)
 }
 
 /// Whether the fused CPU code can take `x`: 32-bit floats on the flex device, with or without

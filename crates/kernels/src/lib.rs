@@ -41,13 +41,13 @@ mod tile;
 mod vector;
 
 pub use attention::{AttentionShape, LARGEST_HEAD, PackedSpan, causal_attention, causal_attention_in};
-pub use buffer::{is_cpu, run_on};
+pub use buffer::{is_cpu, threads_awake_on};
 pub use embedding::embedding;
 pub use instructions::{INSTRUCTIONS_VARIABLE, InstructionSet, InstructionsError};
 pub use linear::{adapted_linear, linear, linear_among, merge_adapter};
 pub use logprobs::token_logprobs;
 pub use memory::keep_freed_memory;
-pub use optimizer::{AdamWRule, SquareSum, adamw, add, scale};
+pub use optimizer::{AdamWRule, SquareSum, WeightCopy, adamw, add, scale};
 pub use rms_norm::rms_norm;
 pub use rotary::rotary;
 pub use swiglu::{swiglu, swiglu_linear};

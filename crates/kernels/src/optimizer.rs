@@ -5,6 +5,8 @@ use rayon::prelude::*;
 
 use crate::buffer::is_cpu_f32;
 #[cfg(feature = "cube")]
+pub use crate::cube::WeightCopy;
+#[cfg(feature = "cube")]
 use crate::cube::training;
 use crate::reference;
 use crate::vector::vectorised;
@@ -37,22 +39,33 @@ impl AdamWRule {
     }
 }
 
-/// The updated weight and its two moments, which are zero where there are none yet.
+/// A generator's copy of a weight, which only a GPU has.
+#[cfg(not(feature = "cube"))]
+#[derive(Clone, Debug)]
+pub enum WeightCopy {}
+
+/// The updated weight and its two moments, which are zero where there are none yet. On a GPU the updated weight also goes to `copy`,
+/// in the type and the order of that.
 ///
 /// # Panics
 ///
-/// If the weight is of 32-bit floats on the CPU and another tensor is not.
+/// If the weight is of 32-bit floats on the CPU and another tensor is not, or `copy` is not one of a weight of this size on the
+/// same GPU.
 pub fn adamw<const D: usize>(
     weight: Tensor<D>,
     gradient: Tensor<D>,
     moments: Option<(Tensor<D>, Tensor<D>)>,
     rule: &AdamWRule,
+    copy: Option<&WeightCopy>,
 ) -> [Tensor<D>; 3] {
     let (first, second) = moments.unwrap_or_else(|| (gradient.zeros_like(), gradient.zeros_like()));
     #[cfg(feature = "cube")]
     if training::takes([&weight, &gradient, &first, &second]) {
-        return training::adamw(weight, gradient, first, second, rule);
+        let elements = weight.shape().num_elements();
+        assert!(copy.is_none_or(|copy| copy.elements() == elements), "adamw: a copy of another weight");
+        return training::adamw([weight, gradient, first, second], rule, copy);
     }
+    assert!(copy.is_none(), "adamw: only a GPU has copies of a weight");
     if !is_cpu_f32(&weight) {
         return reference::adamw(weight, gradient, first, second, rule);
     }

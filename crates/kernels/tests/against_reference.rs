@@ -216,11 +216,11 @@ proptest! {
         let rule = AdamWRule { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1, learning_rate: 1e-3, step };
         let held = weight.clone();
         let plain = reference::adamw(weight.clone(), gradient.clone(), first.clone(), second.clone(), &rule);
-        let fused = adamw(weight.clone(), gradient.clone(), Some((first, second)), &rule);
+        let fused = adamw(weight.clone(), gradient.clone(), Some((first, second)), &rule, None);
         for (plain, fused) in plain.into_iter().zip(fused) {
             plain.into_data().assert_approx_eq::<f32>(&fused.into_data(), Tolerance::absolute(2e-6));
         }
-        let begun = adamw(weight.clone(), gradient.clone(), None, &rule);
+        let begun = adamw(weight.clone(), gradient.clone(), None, &rule, None);
         let zeros = gradient.zeros_like();
         let plain = reference::adamw(weight.clone(), gradient.clone(), zeros.clone(), zeros, &rule);
         for (plain, fused) in plain.into_iter().zip(begun) {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use zerosearch_kernels::cube::{Gpu, GpuBuffer, Linear, LinearOutput, LinearParts, ProductPath};
 use zerosearch_kernels::{
-    AdamWRule, AttentionShape, PackedSpan, SquareSum, adamw, adapted_linear, causal_attention, embedding, linear,
+    AdamWRule, AttentionShape, PackedSpan, SquareSum, WeightCopy, adamw, adapted_linear, causal_attention, embedding, linear,
     reference, rms_norm, rotary, swiglu, swiglu_linear, token_logprobs,
 };
 
@@ -209,7 +210,7 @@ fn steps_of_adamw_change_nothing_that_is_held_elsewhere() {
         let (mut weight, mut moments) = (held.clone(), None);
         for step in 1..=3 {
             let gradient = Tensor::from_data(TensorData::new(draw(20 + step, 700), [100, 7]), device).transpose();
-            let [next, first, second] = adamw(weight, gradient, moments, &rule(step));
+            let [next, first, second] = adamw(weight, gradient, moments, &rule(step), None);
             (weight, moments) = (next, Some((first, second)));
         }
         let (first, second) = moments.unwrap();
@@ -217,6 +218,57 @@ fn steps_of_adamw_change_nothing_that_is_held_elsewhere() {
         [weight, first, second].map(numbers).to_vec()
     };
     assert_close(&play(&gpu()), &play(&Device::flex()), "AdamW");
+}
+
+#[test]
+fn a_step_of_adamw_writes_the_generators_weight_as_filling_it_would() {
+    let device = gpu();
+    let gpu = Gpu::of(&device).unwrap();
+    let rule = AdamWRule { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, learning_rate: 0.3, step: 1 };
+    let stepped = |seed, shape: [usize; 2], copy: Option<&WeightCopy>| {
+        let [weight, gradient] = [seed, seed + 1].map(|seed| {
+            Tensor::<2>::from_data(TensorData::new(draw(seed, shape[0] * shape[1]), shape), &device)
+        });
+        adamw(weight, gradient, None, &rule, copy)[0].clone()
+    };
+    let paths = [
+        (ProductPath::Units, false),
+        (ProductPath::Units, true),
+        (ProductPath::EmulatedTensorCores, true),
+        (ProductPath::of(&gpu, true), true),
+    ];
+    for (path, bf16) in paths {
+        for (parts, rows) in [(LinearParts::Stacked, vec![5, 40, 3]), (LinearParts::Gated, vec![37, 37])] {
+            for inner in [1, 37, 130] {
+                let linear = || Linear::on(&gpu, path, inner, rows.iter().sum(), parts, bf16);
+                let (filled, written) = (linear(), linear());
+                let matrices: Vec<GpuBuffer> = (0..)
+                    .zip(rows.iter().zip(written.copies(&rows)))
+                    .map(|(index, (rows, copy))| {
+                        let shape = [*rows, inner];
+                        let [alone, copied] = [None, Some(&copy)].map(|copy| stepped(10 * index, shape, copy));
+                        assert_eq!(numbers(alone.clone()), numbers(copied));
+                        GpuBuffer::of(&alone).unwrap()
+                    })
+                    .collect();
+                filled.fill(&gpu, &matrices.iter().collect::<Vec<_>>());
+                let outputs = [filled, written].map(|linear| {
+                    let (x, out) = (gpu.upload(&draw(5, 3 * inner)), gpu.empty(3 * linear.outer()));
+                    let memory = Linear::rounded(&gpu, 3, inner);
+                    linear.forward(&gpu, &x, 3, LinearOutput::Store, &memory, &out);
+                    gpu.read(&out).unwrap()
+                });
+                assert!(outputs[0].iter().any(|value| *value != 0.0));
+                assert_eq!(outputs[0], outputs[1], "{path:?}, bf16: {bf16}, {parts:?}, {inner}");
+            }
+        }
+    }
+    let vector = gpu.upload(&[7.0; 8]);
+    let gradient = Tensor::<1>::from_floats([1.0, -1.0, 2.0], &device);
+    let copy = WeightCopy::of_vector(&vector, 4, 3);
+    let [weight, ..] = adamw(gradient.clone(), gradient, None, &rule, Some(&copy));
+    let expected = [vec![7.0; 4], numbers(weight), vec![7.0]].concat();
+    assert_eq!(gpu.read(&vector).unwrap(), expected);
 }
 
 #[test]

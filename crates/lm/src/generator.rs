@@ -122,8 +122,7 @@ impl LocalGenerator {
     pub fn refit(&mut self, weights: &HostWeights, version: WeightVersion) -> Result<(), LmError> {
         let sources = weights.sources(self.engine.config())?;
         self.engine.fill(&sources)?;
-        self.weights = version;
-        self.forget_prefixes();
+        self.now_at(version);
         Ok(())
     }
 
@@ -134,9 +133,14 @@ impl LocalGenerator {
     pub fn refit_from(&mut self, decoder: &Decoder, version: WeightVersion) -> Result<(), LmError> {
         let sources = decoder.sources(self.engine.config())?;
         self.engine.fill(&sources)?;
+        self.now_at(version);
+        Ok(())
+    }
+
+    /// Goes by other weights from now on.
+    pub(crate) fn now_at(&mut self, version: WeightVersion) {
         self.weights = version;
         self.forget_prefixes();
-        Ok(())
     }
 
     /// Counts since the generator was made, or since they were taken.

@@ -43,7 +43,7 @@ pub use forward::ScoredSequence;
 pub use generator::LocalGenerator;
 pub use learning_rate::{LearningRate, LrSchedulerType, Warmup};
 pub use lora::LoraConfig;
-pub use optim::{AdamW, AdamWConfig, Gradients};
+pub use optim::{AdamW, AdamWConfig, Gradients, WeightCopies};
 pub use packing::micro_batches;
 pub use pass::Pass;
 pub use refit::{Refit, generator_for};

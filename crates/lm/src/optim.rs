@@ -9,7 +9,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Gradients as BurnGradients, Tensor};
 use serde::{Deserialize, Serialize};
-use zerosearch_kernels::{self as kernels, AdamWRule, SquareSum};
+use zerosearch_kernels::{self as kernels, AdamWRule, SquareSum, WeightCopy};
 
 use crate::stored::{Stored, read_file, stage_tensors};
 use crate::{HostTensor, LmError, StoredDtype, Weight};
@@ -22,7 +22,8 @@ impl Gradients {
     /// Back-propagates a scalar loss and collects the gradients of these parameters. A parameter that
     /// the loss does not depend on has none.
     pub fn of<'w>(loss: Tensor<1>, weights: impl IntoIterator<Item = (&'w str, &'w Weight)>) -> Self {
-        let mut all = kernels::run_on(&loss.device(), || loss.backward());
+        let _awake = kernels::threads_awake_on(&loss.device());
+        let mut all = loss.backward();
         Self::take(&mut all, weights)
     }
 
@@ -84,14 +85,12 @@ impl Gradients {
 
     /// Scales all gradients down together when their norm exceeds `limit`. Returns the norm before.
     pub fn clip(&mut self, limit: f64) -> f64 {
-        let Some(device) = self.0.values().next().map(Weight::device) else { return 0.0 };
-        kernels::run_on(&device, || {
-            let norm = self.norm();
-            if norm.is_finite() && norm > limit {
-                self.scale(limit / norm);
-            }
-            norm
-        })
+        let _awake = self.0.values().next().and_then(|gradient| kernels::threads_awake_on(&gradient.device()));
+        let norm = self.norm();
+        if norm.is_finite() && norm > limit {
+            self.scale(limit / norm);
+        }
+        norm
     }
 
     /// The gradient of one parameter.
@@ -120,18 +119,28 @@ impl Default for AdamWConfig {
     }
 }
 
+/// A generator's copies of the weights, by name: see [`Refit::lend_copies`](crate::Refit::lend_copies).
+#[derive(Clone, Debug)]
+pub struct WeightCopies(pub(crate) BTreeMap<String, WeightCopy>);
+
 /// Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
 #[derive(Clone, Debug)]
 pub struct AdamW {
     config: AdamWConfig,
     step: u64,
     moments: BTreeMap<String, (Weight, Weight)>,
+    copies: BTreeMap<String, WeightCopy>,
 }
 
 impl AdamW {
     /// Without any state.
     pub fn new(config: AdamWConfig) -> Self {
-        Self { config, step: 0, moments: BTreeMap::new() }
+        Self { config, step: 0, moments: BTreeMap::new(), copies: BTreeMap::new() }
+    }
+
+    /// Has all further steps write these copies of the weights as well, and none that it was given before.
+    pub fn write_also(&mut self, copies: Option<WeightCopies>) {
+        self.copies = copies.map(|copies| copies.0).unwrap_or_default();
     }
 
     /// Updates every parameter that has a gradient, and uses the gradients up.
@@ -144,29 +153,29 @@ impl AdamW {
         self.step += 1;
         let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
         let rule = AdamWRule { beta1, beta2, epsilon, weight_decay, learning_rate, step: self.step };
-        let weights: Vec<(&str, &mut Weight)> = weights.into_iter().collect();
-        let Some(device) = weights.first().map(|(_, weight)| weight.device()) else { return };
-        kernels::run_on(&device, || {
-            for (name, weight) in weights {
-                let Some(gradient) = gradients.0.remove(name) else { continue };
-                let moments = self.moments.remove(name);
-                // A tensor is taken out of the map before its update: only then can it be written in place.
-                let [mut updated, first, second] = match (weight.take(), gradient) {
-                    (Weight::Matrix(w), gradient) => {
-                        let moments = moments.map(|(m, v)| (m.into_matrix(), v.into_matrix()));
-                        kernels::adamw(w.without_autodiff(), gradient.into_matrix(), moments, &rule).map(Weight::Matrix)
-                    }
-                    (Weight::Vector(w), gradient) => {
-                        let moments = moments.map(|(m, v)| (m.into_vector(), v.into_vector()));
-                        let rule = AdamWRule { weight_decay: 0.0, ..rule };
-                        kernels::adamw(w.without_autodiff(), gradient.into_vector(), moments, &rule).map(Weight::Vector)
-                    }
-                };
-                updated.track();
-                *weight = updated;
-                self.moments.insert(name.into(), (first, second));
-            }
-        });
+        let mut awake = None;
+        for (name, weight) in weights {
+            let Some(gradient) = gradients.0.remove(name) else { continue };
+            awake = awake.or_else(|| kernels::threads_awake_on(&weight.device()));
+            let (moments, copy) = (self.moments.remove(name), self.copies.get(name));
+            // A tensor is taken out of the map before its update: only then can it be written in place.
+            let [mut updated, first, second] = match (weight.take(), gradient) {
+                (Weight::Matrix(w), gradient) => {
+                    let moments = moments.map(|(m, v)| (m.into_matrix(), v.into_matrix()));
+                    let updated = kernels::adamw(w.without_autodiff(), gradient.into_matrix(), moments, &rule, copy);
+                    updated.map(Weight::Matrix)
+                }
+                (Weight::Vector(w), gradient) => {
+                    let moments = moments.map(|(m, v)| (m.into_vector(), v.into_vector()));
+                    let rule = AdamWRule { weight_decay: 0.0, ..rule };
+                    let updated = kernels::adamw(w.without_autodiff(), gradient.into_vector(), moments, &rule, copy);
+                    updated.map(Weight::Vector)
+                }
+            };
+            updated.track();
+            *weight = updated;
+            self.moments.insert(name.into(), (first, second));
+        }
     }
 
     /// Steps done.
@@ -222,6 +231,6 @@ impl AdamW {
             let moment = (moment("exp_avg")?, moment("exp_avg_sq")?);
             moments.insert(name, moment);
         }
-        Ok(Self { config, step, moments })
+        Ok(Self { config, step, moments, copies: BTreeMap::new() })
     }
 }

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use zerosearch_generate::{GenerateError, RolloutGenerator, Statistics, WeightVersion};
 
-use crate::{Decoder, LanguageModel, LmError, LocalGenerator, WeightDtype};
+use crate::{Decoder, LanguageModel, LmError, LocalGenerator, WeightCopies, WeightDtype};
 
 /// A generator of the policy that is trained: it takes the trainer's weights after every update.
 ///
@@ -15,6 +15,18 @@ pub trait Refit: RolloutGenerator {
     /// # Errors
     /// When the weights cannot be taken; the generator then has those that it had, or none if it slept.
     fn refit(&mut self, policy: &Decoder, version: WeightVersion) -> Result<(), LmError>;
+
+    /// Its own copies of the weights of `policy`, which it was given last, for the optimizer that changes them to
+    /// [write as well](crate::AdamW::write_also). It must not decode until it is told that they are [written](Self::take_written),
+    /// which takes the place of a refit. `None`, the default, where it has none beside them: on the CPU, on another device, behind a
+    /// network, or of a policy with adapters.
+    fn lend_copies(&mut self, _policy: &Decoder) -> Option<WeightCopies> {
+        None
+    }
+
+    /// Samples with what an optimizer has written into the copies that it [lent](Self::lend_copies), and calls it `version`. Live
+    /// sequences keep the caches that older weights computed.
+    fn take_written(&mut self, _version: WeightVersion) {}
 }
 
 /// The generator that fits a model and a device, with weights of this type: a policy that is trained on `device` is decoded
@@ -53,5 +65,16 @@ impl RolloutGenerator for LocalGenerator {
 impl Refit for LocalGenerator {
     fn refit(&mut self, policy: &Decoder, version: WeightVersion) -> Result<(), LmError> {
         self.refit_from(policy, version)
+    }
+
+    fn lend_copies(&mut self, policy: &Decoder) -> Option<WeightCopies> {
+        // Adapters are trained beside the weights that it decodes with.
+        let has_adapters = policy.lora.is_some();
+        if has_adapters { None } else { self.engine.lend(policy.device()).map(WeightCopies) }
+    }
+
+    fn take_written(&mut self, version: WeightVersion) {
+        self.engine.take_written();
+        self.now_at(version);
     }
 }

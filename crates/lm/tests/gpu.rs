@@ -14,8 +14,8 @@ use zerosearch_generate::{
     Finished, Generator, Request, RolloutGenerator, SampledToken, Sampling, Statistics, Turn, WeightVersion, never,
 };
 use zerosearch_lm::{
-    AdamWConfig, Decoder, HostWeights, LearningRate, LocalGenerator, ModelConfig, ScoredSequence, SftConfig,
-    SftExample, SftTrainer, WeightDtype,
+    AdamW, AdamWConfig, Decoder, Gradients, HostWeights, LearningRate, LocalGenerator, ModelConfig, Refit,
+    ScoredSequence, SftConfig, SftExample, SftTrainer, WeightDtype,
 };
 
 fn gpu() -> Device {
@@ -161,6 +161,38 @@ fn a_policy_on_the_device_is_decoded_with_its_present_weights() {
         }
     }
     assert_ne!(before, after);
+}
+
+#[test]
+fn an_optimizer_writes_the_weights_of_a_generator_that_lends_them() {
+    for name in FAMILIES {
+        let (config, weights) = load(name);
+        let mut decoder = Decoder::trainable(&config, &weights, &gpu()).unwrap();
+        let mut generator = LocalGenerator::of(&decoder, &[]).unwrap();
+        let draw = |generator: &mut LocalGenerator| {
+            let request = Request { prompt: &[3, 1, 4, 1], sampling: Sampling::greedy(), turn: turn(0, 12) };
+            let id = generator.start(request).unwrap();
+            let tokens = generator.poll().unwrap().remove(0).tokens;
+            generator.release(id);
+            tokens
+        };
+        let before = draw(&mut generator);
+        let mut optimizer = AdamW::new(AdamWConfig::default());
+        for version in 1..=2 {
+            optimizer.write_also(generator.lend_copies(&decoder));
+            for _ in 0..version {
+                let scored = [ScoredSequence { tokens: &[3, 1, 4, 1, 5, 9], positions: &[2, 3, 4, 5] }];
+                let gradients = Gradients::of(decoder.score(&scored).0.sum(), decoder.trained());
+                optimizer.step(decoder.trained_mut(), gradients, 0.01);
+            }
+            generator.take_written(WeightVersion(version));
+            assert_eq!(generator.weight_version(), WeightVersion(version));
+            let mut filled = LocalGenerator::of(&decoder, &[]).unwrap();
+            assert_eq!(draw(&mut generator), draw(&mut filled), "{name}");
+        }
+        assert_ne!(draw(&mut generator), before, "{name}");
+        assert!(generator.lend_copies(&decoder.replica(&Device::flex())).is_none());
+    }
 }
 
 #[test]

@@ -246,6 +246,7 @@ impl TrainerBuilder {
             dynamic_sampling: algorithm.dynamic_sampling(),
             generator,
             is_current,
+            has_lent: false,
             cursor: 0,
             ahead: VecDeque::new(),
             success: SuccessRate::new(0.9)?,

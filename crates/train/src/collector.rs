@@ -9,7 +9,7 @@ use zerosearch_curriculum::{Curriculum, Progress, SuccessRate};
 use zerosearch_data::Question;
 use zerosearch_generate::{Epochs, Ledger, Role, Sampling, Stream, Usage, WeightVersion};
 use zerosearch_grammar::EpisodeFormat;
-use zerosearch_lm::{Decoder, Refit};
+use zerosearch_lm::{Decoder, Refit, WeightCopies};
 use zerosearch_reward::RewardFn;
 use zerosearch_rollout::{Noise, Rollout, RolloutConfig, RolloutPlan, RolloutTimes, Task, Tool};
 use zerosearch_search::SearchEngine;
@@ -47,6 +47,8 @@ pub(crate) struct Collector {
     pub(crate) generator: Box<dyn Refit>,
     /// Whether the generator has the policy's present weights.
     pub(crate) is_current: bool,
+    /// Whether the optimizer writes the generator's weights.
+    pub(crate) has_lent: bool,
     /// Questions asked so far.
     pub(crate) cursor: u64,
     /// Collections of the steps to come, in their order: `staleness` of them, fewer near the end.
@@ -181,13 +183,25 @@ impl Collector {
         Ok(self.generator.sleep()?)
     }
 
+    /// The generator's copies of the policy's weights, for the optimizer to write; the next [refit](Self::refit) then only says so.
+    pub(crate) fn lend_copies(&mut self, policy: &Decoder) -> Option<WeightCopies> {
+        let copies = self.generator.lend_copies(policy);
+        self.has_lent = copies.is_some();
+        copies
+    }
+
     /// Hands the generator the policy's weights, unless it has them.
     pub(crate) fn refit(&mut self, policy: &Decoder, version: WeightVersion) -> Result<(), TrainError> {
-        if !self.is_current {
+        if self.is_current {
+            return Ok(());
+        }
+        if std::mem::take(&mut self.has_lent) {
+            self.generator.take_written(version);
+        } else {
             self.generator.wake()?;
             self.generator.refit(policy, version)?;
-            self.is_current = true;
         }
+        self.is_current = true;
         Ok(())
     }
 }

@@ -78,6 +78,10 @@ pub struct TrainConfig {
     /// again: it changes speed, never a token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_cache_memory_bytes: Option<usize>,
+    /// Whether the generator gives its memory back for each update: its weights and, where they are its own, its caches. Without it they
+    /// stay, beside gradients and activations. Then nothing is laid out or recorded anew, and on a GPU that trains as well the optimizer
+    /// writes the generator's weights with its own, so that there is nothing left to hand over. It changes memory and speed, never a token.
+    pub sleep: bool,
     /// Questions whose rollouts, all samples counted, make an optimizer step: verl's `ppo_mini_batch_size`. 0: all of a step's. The
     /// rollouts are shuffled for each epoch, so those of a question need not stay together.
     pub mini_batch_size: usize,
@@ -160,6 +164,7 @@ impl Default for TrainConfig {
             validate_every: 0,
             early_stop_patience: 0,
             synchronize_timings: false,
+            sleep: true,
             skipped_updates: 3,
         }
     }

@@ -17,7 +17,7 @@ enum Decides {
 }
 
 /// Every key. One that is missing here decides results.
-const KEYS: [(&str, Decides); 46] = [
+const KEYS: [(&str, Decides); 47] = [
     ("seed", Decides::Results),
     // Learning rates and noise are spread over them.
     ("steps", Decides::Results),
@@ -57,6 +57,7 @@ const KEYS: [(&str, Decides); 46] = [
     ("gpu", Decides::Results),
     ("rollout_dtype", Decides::Results),
     ("kv_cache_memory_bytes", Decides::Resources),
+    ("sleep", Decides::Resources),
     ("mini_batch_size", Decides::Results),
     ("epochs", Decides::Results),
     ("staleness", Decides::Results),
@@ -201,6 +202,7 @@ mod tests {
             validate_every: 1,
             early_stop_patience: 1,
             synchronize_timings: true,
+            sleep: false,
             skipped_updates: 1,
         }
     }

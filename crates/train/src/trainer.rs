@@ -160,9 +160,12 @@ impl Trainer {
         let overlaps = staleness > 0 && next < steps;
         if overlaps {
             self.refit()?;
-        } else {
+        } else if self.config.sleep {
             // The generator's copy of the weights makes room for gradients and activations.
             self.collector.sleep()?;
+        } else {
+            let policy = &mut self.updater.policy;
+            policy.optimizer.write_also(self.collector.lend_copies(&policy.decoder));
         }
         let collection = self.collector.ahead.pop_front().unwrap_or_default();
         self.is_broken = true;
@@ -173,6 +176,7 @@ impl Trainer {
             let learnt = updater.learn(step, &collection.experiences, &mut metrics);
             (learnt, began.elapsed().as_secs_f64(), ahead.map(ScopedJoinHandle::join))
         });
+        self.updater.policy.optimizer.write_also(None);
         let advantages = match learnt {
             Err(TrainError::NotFinite { .. }) if self.skipped < self.config.skipped_updates => {
                 self.skipped += 1;

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::linear::{Linear, word_of};
+use super::linear::{Linear, word_at, word_of};
 use super::{Gpu, GpuBuffer};
 
 const UNITS: usize = 64;
@@ -46,7 +46,7 @@ fn gather(
         let at = if comptime!(in_fragments) {
             word_of(token, column, words / 8)
         } else {
-            ((token / 32 * words / 4 + word / 4) * 32 + token % 32) * 4 + word % 4
+            word_at(token, word, words)
         };
         let bits = table[at];
         let mut value = bits;

@@ -24,7 +24,7 @@ pub(crate) mod training;
 pub use attention::{CacheShape, PagedRows, SplitSums, attend, copy_block};
 pub use embedding::{embed, select_rows};
 pub use gpu::{Gpu, GpuBuffer, GpuError, Reading};
-pub use linear::{Linear, LinearOutput, LinearParts, ProductPath};
+pub use linear::{Linear, LinearOutput, LinearParts, ProductPath, WeightCopy};
 pub use recording::{GpuStream, Recording};
 pub use rms_norm::rms_norm;
 pub use rotary::{HeadNorms, rotate_and_append};

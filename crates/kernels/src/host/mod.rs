@@ -9,7 +9,7 @@ mod matrix;
 mod rows;
 
 pub use crate::memory::resize_buffer;
-pub use awake::with_threads_awake;
+pub use awake::ThreadsAwake;
 pub use attention::{Attention, KV_BLOCK, KvBlocks, write_key, write_value};
 pub use matrix::Packed;
 pub(crate) use matrix::multiply_by_rows;

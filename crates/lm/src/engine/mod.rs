@@ -8,8 +8,11 @@ mod gpu;
 mod host;
 mod source;
 
+use std::collections::BTreeMap;
+
 use burn::tensor::Device;
 use zerosearch_generate::{GenerateError, SampledToken, Sampling, TokenId};
+use zerosearch_kernels::WeightCopy;
 
 pub(crate) use source::Source;
 
@@ -22,7 +25,7 @@ use crate::{LmError, ModelConfig, WeightDtype};
 pub(crate) fn engine_on(device: &Device, config: &ModelConfig, dtype: WeightDtype) -> Box<dyn Engine> {
     #[cfg(feature = "cube")]
     if let Some(gpu) = zerosearch_kernels::cube::Gpu::of(device) {
-        return Box::new(gpu::GpuEngine::new(gpu, config, dtype));
+        return Box::new(gpu::GpuEngine::new(gpu, device, config, dtype));
     }
     Box::new(host::HostEngine::new(config, dtype))
 }
@@ -39,6 +42,15 @@ pub(crate) trait Engine: Send {
     /// # Errors
     /// When there is no memory for them.
     fn fill(&mut self, weights: &Network<Source<'_>>) -> Result<(), LmError>;
+
+    /// The places of its weights, by name, for an optimizer of parameters on `device` to write, which it may do until the engine is
+    /// told that they [are written](Self::take_written); nothing is computed meanwhile. `None` where it has none there.
+    fn lend(&mut self, _device: &Device) -> Option<BTreeMap<String, WeightCopy>> {
+        None
+    }
+
+    /// Takes the weights that were written into its memory.
+    fn take_written(&mut self) {}
 
     /// Gives the memory of the weights back, until others are [taken](Self::fill).
     fn clear(&mut self);
@@ -95,7 +107,6 @@ pub(crate) struct Draw<'a> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 

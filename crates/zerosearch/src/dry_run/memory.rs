@@ -171,10 +171,8 @@ impl Run<'_> {
     fn sampling(&self) -> Vec<Part> {
         let (train, target, lengths) = (self.train, self.target, self.lengths);
         // With a staleness rollouts are collected beside the update.
-        let sampled = |name: &str, bytes: u64| match train.staleness {
-            0 => during(name, [bytes, 0, 0]),
-            _ => held(name, bytes),
-        };
+        let sleeps = train.sleep && train.staleness == 0;
+        let sampled = |name: &str, bytes: u64| if sleeps { during(name, [bytes, 0, 0]) } else { held(name, bytes) };
         let live = match train.rollout.concurrency as u64 {
             0 => lengths.rollouts,
             bound => bound.min(lengths.rollouts),

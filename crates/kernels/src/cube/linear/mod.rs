@@ -1,5 +1,6 @@
 //! Products of rows with a weight that is laid out for them.
 
+mod copy;
 mod fragments;
 mod plain;
 
@@ -7,7 +8,10 @@ use cubecl::ir::features::MmaConfig;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
+pub use self::copy::WeightCopy;
+pub(super) use self::copy::{Layout, write_pair};
 pub(super) use self::fragments::{multiply, rounded_pair, word_of};
+pub(super) use self::plain::word_at;
 use super::{Gpu, GpuBuffer};
 
 /// A weight `[outer, inner]` in a device's memory, in f32 or bf16, laid out as its path multiplies. What is missing to whole tiles is
@@ -55,7 +59,7 @@ pub enum LinearOutput {
 }
 
 /// The outputs of a weight that the rows of a matrix become: `group` rows follow one another, then the next ones `stride` further.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Place {
     rows: usize,
     group: usize,
@@ -106,19 +110,26 @@ impl Linear {
 
     /// Takes matrices `[outer_i, inner]`, row-major, that together have its shape, in the memory of the present ones.
     pub fn fill(&self, gpu: &Gpu, matrices: &[&GpuBuffer]) {
-        let (mut first, tile) = (0, self.path.tile());
-        for (index, matrix) in matrices.iter().enumerate() {
-            let rows = matrix.len() / self.inner;
-            let place = match self.gated {
-                true => Place { rows, group: tile / 2, stride: tile, start: index * tile / 2 },
-                false => Place { rows, group: rows.max(1), stride: 0, start: first },
-            };
+        let rows: Vec<usize> = matrices.iter().map(|matrix| matrix.len() / self.inner).collect();
+        for (matrix, place) in matrices.iter().zip(self.places(&rows)) {
             match self.path {
                 ProductPath::Units => plain::fill(gpu, self, matrix, place),
                 _ => fragments::fill(gpu, self, matrix, place),
             }
-            first += rows;
         }
+    }
+
+    /// The places of matrices with so many rows.
+    fn places(&self, rows: &[usize]) -> impl Iterator<Item = Place> {
+        let (mut first, tile, gated) = (0, self.path.tile(), self.gated);
+        rows.iter().copied().enumerate().map(move |(index, rows)| {
+            let start = if gated { index * tile / 2 } else { first };
+            first += rows;
+            match gated {
+                true => Place { rows, group: tile / 2, stride: tile, start },
+                false => Place { rows, group: rows.max(1), stride: 0, start },
+            }
+        })
     }
 
     /// Adds this to every product. `[outer]`: where there are gates, theirs first.

@@ -41,6 +41,12 @@ pub(super) fn words_of_an_output(inner: usize, bf16: bool) -> usize {
     inner.div_ceil(STAGE) * STAGE * pieces(bf16) / 2
 }
 
+/// The place of a word of an output, of which each has so many.
+#[cube]
+pub(in crate::cube) fn word_at(output: usize, word: usize, words: usize) -> usize {
+    ((output / 32 * words / 4 + word / 4) * 32 + output % 32) * 4 + word % 4
+}
+
 /// Lays a matrix out at its place in a weight.
 pub(super) fn fill(gpu: &Gpu, linear: &Linear, matrix: &GpuBuffer, place: Place) {
     let Linear { inner, bf16, .. } = *linear;

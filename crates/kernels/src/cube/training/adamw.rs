@@ -5,7 +5,9 @@ use burn::backend::{Backend, Cube, Dispatch, backend_extension};
 use burn::tensor::{DType, Tensor};
 use cubecl::prelude::*;
 
+use super::super::WeightCopy;
 use super::super::elementwise::{UNITS, cubes};
+use super::super::linear::{Layout, write_pair};
 use super::tensor::{GpuTensor, arg, elements, is_gpu};
 use crate::AdamWRule;
 use crate::buffer::Contiguous;
@@ -15,16 +17,14 @@ pub(crate) fn takes<const D: usize>(tensors: [&Tensor<D>; 4]) -> bool {
     D <= 2 && tensors.into_iter().all(|tensor| is_gpu(tensor) && tensor.dtype() == DType::F32)
 }
 
-/// The updated weight and its two moments.
+/// The updated weight and its two moments. The updated weight also goes to `copy`.
 pub(crate) fn adamw<const D: usize>(
-    weight: Tensor<D>,
-    gradient: Tensor<D>,
-    first: Tensor<D>,
-    second: Tensor<D>,
+    [weight, gradient, first, second]: [Tensor<D>; 4],
     rule: &AdamWRule,
+    copy: Option<&WeightCopy>,
 ) -> [Tensor<D>; 3] {
     let [weight, gradient, first, second] = [weight, gradient, first, second].map(Tensor::into_dispatch);
-    let (weight, first, second) = Dispatch::fused_adamw(weight, gradient, first, second, *rule);
+    let (weight, first, second) = Dispatch::fused_adamw(weight, gradient, first, second, (*rule, copy.cloned()));
     [weight, first, second].map(Tensor::from_dispatch)
 }
 
@@ -35,7 +35,7 @@ pub(crate) trait AdamWOp: Backend {
         gradient: FloatTensor<Self>,
         first: FloatTensor<Self>,
         second: FloatTensor<Self>,
-        rule: AdamWRule,
+        rule: (AdamWRule, Option<WeightCopy>),
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
@@ -45,31 +45,26 @@ impl AdamWOp for Cube {
         gradient: GpuTensor,
         first: GpuTensor,
         second: GpuTensor,
-        rule: AdamWRule,
+        (rule, copy): (AdamWRule, Option<WeightCopy>),
     ) -> (GpuTensor, GpuTensor, GpuTensor) {
         let [weight, first, second] = [weight, first, second].map(own);
         let gradient = Self::contiguous(gradient);
         let (correct1, correct2) = rule.corrections();
+        let rule = [
+            rule.beta1 as f32,
+            (1.0 - rule.beta1) as f32,
+            rule.beta2 as f32,
+            (1.0 - rule.beta2) as f32,
+            rule.epsilon as f32,
+            (1.0 - rule.learning_rate * rule.weight_decay) as f32,
+            (rule.learning_rate / correct1) as f32,
+            (1.0 / correct2) as f32,
+        ];
         let count = elements(&weight);
-        unsafe {
-            step::launch_unchecked(
-                &weight.client,
-                cubes(count),
-                CubeDim::new_1d(UNITS as u32),
-                arg(&weight),
-                arg(&gradient),
-                arg(&first),
-                arg(&second),
-                rule.beta1 as f32,
-                (1.0 - rule.beta1) as f32,
-                rule.beta2 as f32,
-                (1.0 - rule.beta2) as f32,
-                rule.epsilon as f32,
-                (1.0 - rule.learning_rate * rule.weight_decay) as f32,
-                (rule.learning_rate / correct1) as f32,
-                (1.0 / correct2) as f32,
-                count as u32,
-            );
+        let tensors = [&weight, &gradient, &first, &second].map(arg);
+        match copy {
+            Some(copy) => launch_with_copy(&weight, tensors, rule, &copy),
+            None => launch(&weight, tensors, rule, count),
         }
         (weight, first, second)
     }
@@ -79,6 +74,65 @@ impl AdamWOp for Cube {
 fn own(x: GpuTensor) -> GpuTensor {
     let x = Cube::contiguous(x);
     if x.can_mut() { x } else { x.copy() }
+}
+
+fn launch(weight: &GpuTensor, tensors: [BufferArg; 4], rule: [f32; 8], count: usize) {
+    let [weights, gradient, first, second] = tensors;
+    let [beta1, rest1, beta2, rest2, epsilon, kept, rate, inverse2] = rule;
+    unsafe {
+        step::launch_unchecked(
+            &weight.client,
+            cubes(count),
+            CubeDim::new_1d(UNITS as u32),
+            weights,
+            gradient,
+            first,
+            second,
+            beta1,
+            rest1,
+            beta2,
+            rest2,
+            epsilon,
+            kept,
+            rate,
+            inverse2,
+            count as u32,
+        );
+    }
+}
+
+fn launch_with_copy(weight: &GpuTensor, tensors: [BufferArg; 4], rule: [f32; 8], copy: &WeightCopy) {
+    let [weights, gradient, first, second] = tensors;
+    let [beta1, rest1, beta2, rest2, epsilon, kept, rate, inverse2] = rule;
+    let [rows, inner] = copy.shape();
+    let [group, stride, start, words] = copy.lines();
+    unsafe {
+        step_with_copy::launch_unchecked(
+            &weight.client,
+            cubes(rows * inner.div_ceil(2)),
+            CubeDim::new_1d(UNITS as u32),
+            weights,
+            gradient,
+            first,
+            second,
+            copy.arg(),
+            beta1,
+            rest1,
+            beta2,
+            rest2,
+            epsilon,
+            kept,
+            rate,
+            inverse2,
+            rows as u32,
+            inner as u32,
+            group,
+            stride,
+            start,
+            words,
+            copy.layout(),
+        );
+    }
 }
 
 #[cube(launch_unchecked)]
@@ -98,14 +152,76 @@ fn step(
     inverse2: f32,
     elements: u32,
 ) {
+    let mut at = ABSOLUTE_POS;
+    while at < elements as usize {
+        let (mean, square) = moments(gradient[at], first[at], second[at], beta1, rest1, beta2, rest2);
+        first[at] = mean;
+        second[at] = square;
+        weight[at] = updated(weight[at], mean, square, epsilon, kept, rate, inverse2);
+        at += CUBE_COUNT * CUBE_DIM as usize;
+    }
+}
+
+/// Two adjacent numbers of a row at a time, which are one word of a copy in bf16.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+fn step_with_copy(
+    weight: &mut [f32],
+    gradient: &[f32],
+    first: &mut [f32],
+    second: &mut [f32],
+    copy: &mut [u32],
+    beta1: f32,
+    rest1: f32,
+    beta2: f32,
+    rest2: f32,
+    epsilon: f32,
+    kept: f32,
+    rate: f32,
+    inverse2: f32,
+    rows: u32,
+    inner: u32,
+    group: u32,
+    stride: u32,
+    start: u32,
+    words: u32,
+    #[comptime] layout: Layout,
+) {
+    let inner = inner as usize;
+    let pairs = inner.div_ceil(2usize);
     let mut index = ABSOLUTE_POS;
-    while index < elements as usize {
-        let slope = gradient[index];
-        let mean = beta1 * first[index] + rest1 * slope;
-        let square = beta2 * second[index] + rest2 * (slope * slope);
-        first[index] = mean;
-        second[index] = square;
-        weight[index] = weight[index] * kept - rate * mean / ((square * inverse2).sqrt() + epsilon);
+    while index < rows as usize * pairs {
+        let row = index / pairs;
+        let input = index % pairs * 2;
+        let at = row * inner + input;
+        let (mean, square) = moments(gradient[at], first[at], second[at], beta1, rest1, beta2, rest2);
+        first[at] = mean;
+        second[at] = square;
+        let low = updated(weight[at], mean, square, epsilon, kept, rate, inverse2);
+        weight[at] = low;
+        let mut high = 0.0f32;
+        if input + 1 < inner {
+            let beside = at + 1;
+            let (mean, square) =
+                moments(gradient[beside], first[beside], second[beside], beta1, rest1, beta2, rest2);
+            first[beside] = mean;
+            second[beside] = square;
+            high = updated(weight[beside], mean, square, epsilon, kept, rate, inverse2);
+            weight[beside] = high;
+        }
+        let (group, stride) = (group as usize, stride as usize);
+        write_pair(copy, low, high, row, input, inner, group, stride, start as usize, words as usize, layout);
         index += CUBE_COUNT * CUBE_DIM as usize;
     }
+}
+
+// The compiler is left no choice of what it adds to what, so that the two kernels say the same to the bit.
+#[cube]
+fn moments(slope: f32, first: f32, second: f32, beta1: f32, rest1: f32, beta2: f32, rest2: f32) -> (f32, f32) {
+    (fma(beta1, first, rest1 * slope), fma(beta2, second, rest2 * (slope * slope)))
+}
+
+#[cube]
+fn updated(weight: f32, mean: f32, square: f32, epsilon: f32, kept: f32, rate: f32, inverse2: f32) -> f32 {
+    fma(weight, kept, -(rate * mean / ((square * inverse2).sqrt() + epsilon)))
 }

@@ -6,7 +6,11 @@ mod decoding;
 mod forward;
 mod weights;
 
+use std::collections::BTreeMap;
+
+use burn::tensor::Device;
 use zerosearch_generate::{GenerateError, SampledToken, Sampling};
+use zerosearch_kernels::WeightCopy;
 use zerosearch_kernels::cube::{DrawRule, Drawn, Gpu, GpuError, GpuStream, PagedRows};
 
 use self::blocks::Store;
@@ -21,6 +25,7 @@ use crate::{LmError, ModelConfig, WeightDtype};
 /// Decodes on a GPU. Weights, caches and logits stay there; of a step, the drawn tokens come back.
 pub(crate) struct GpuEngine {
     gpu: Gpu,
+    device: Device,
     /// All of the engine's work, in one order whichever thread asks for it.
     stream: GpuStream,
     config: ModelConfig,
@@ -34,9 +39,10 @@ pub(crate) struct GpuEngine {
 
 impl GpuEngine {
     /// Without weights, until it is given [some](Engine::fill).
-    pub(crate) fn new(gpu: Gpu, config: &ModelConfig, dtype: WeightDtype) -> Self {
+    pub(crate) fn new(gpu: Gpu, device: &Device, config: &ModelConfig, dtype: WeightDtype) -> Self {
         Self {
             gpu,
+            device: device.clone().without_autodiff(),
             stream: GpuStream::new(),
             config: config.clone(),
             dtype,
@@ -108,6 +114,21 @@ impl Engine for GpuEngine {
             gpu.wait();
         });
         Ok(())
+    }
+
+    fn lend(&mut self, device: &Device) -> Option<BTreeMap<String, WeightCopy>> {
+        let weights = self.weights.as_ref().filter(|_| device.clone().without_autodiff() == self.device)?;
+        // A step ahead may still read them.
+        self.stream.enter(|| {
+            self.decoding.discard();
+            self.gpu.wait();
+        });
+        Some(weights.copies(&self.config.tensors()))
+    }
+
+    fn take_written(&mut self) {
+        // They were written on the stream of this thread.
+        self.gpu.wait();
     }
 
     fn clear(&mut self) {
@@ -195,14 +216,13 @@ fn token(draw: &Draw<'_>, drawn: Drawn) -> SampledToken {
 
 #[cfg(all(test, any(feature = "cuda", feature = "webgpu")))]
 mod tests {
-    use burn::tensor::Device;
-
     use super::*;
     use crate::HostWeights;
 
     fn engine(config: &ModelConfig, weights: &HostWeights) -> GpuEngine {
-        let gpu = Gpu::of(&Device::default()).expect("a GPU");
-        let mut engine = GpuEngine::new(gpu, config, WeightDtype::F32);
+        let device = Device::default();
+        let gpu = Gpu::of(&device).expect("a GPU");
+        let mut engine = GpuEngine::new(gpu, &device, config, WeightDtype::F32);
         engine.fill(&weights.sources(config).unwrap()).unwrap();
         engine
     }

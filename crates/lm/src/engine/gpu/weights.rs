@@ -1,9 +1,12 @@
 //! Weights as a GPU multiplies by them.
 
+use std::collections::BTreeMap;
+
+use zerosearch_kernels::WeightCopy;
 use zerosearch_kernels::cube::{Gpu, GpuBuffer, HeadNorms, Linear, LinearParts};
 
 use crate::engine::Source;
-use crate::network::{Attention, Layer, Linear as Projection, Mlp, Network};
+use crate::network::{Attention, Layer, Linear as Projection, Mlp, Network, TensorSpec};
 use crate::{ModelConfig, WeightDtype};
 
 /// Weights laid out for decoding.
@@ -51,6 +54,32 @@ impl DeviceNetwork {
         }
     }
 
+    /// The place of every parameter, by its name.
+    pub(super) fn copies(&self, specs: &Network<TensorSpec>) -> Copies {
+        let Network { embedding, layers, norm, head } = specs;
+        let mut copies = Copies::new();
+        add_linear(&mut copies, &self.embedding, &[embedding]);
+        for (own, layer) in self.layers.iter().zip(layers) {
+            let Layer { input_norm, attention, post_norm, mlp: Mlp { gate, up, down } } = layer;
+            let Attention { q, k, v, q_norm, k_norm, o } = attention;
+            add_vector(&mut copies, &own.input_norm, input_norm);
+            add_projections(&mut copies, &own.qkv, &[q, k, v]);
+            if let (Some(norms), Some(query), Some(key)) = (&own.head_norms, q_norm, k_norm) {
+                add_vector(&mut copies, &norms.query, query);
+                add_vector(&mut copies, &norms.key, key);
+            }
+            add_projections(&mut copies, &own.o, &[o]);
+            add_vector(&mut copies, &own.post_norm, post_norm);
+            add_projections(&mut copies, &own.gate_up, &[gate, up]);
+            add_projections(&mut copies, &own.down, &[down]);
+        }
+        add_vector(&mut copies, &self.norm, norm);
+        if let (Some(own), Some(head)) = (&self.head, head) {
+            add_linear(&mut copies, own, &[head]);
+        }
+        copies
+    }
+
     /// Takes weights, in the memory of the present ones, to which recorded steps refer.
     pub(super) fn fill(&mut self, gpu: &Gpu, weights: &Network<Source<'_>>) {
         let Network { embedding, layers, norm, head } = weights;
@@ -84,6 +113,28 @@ impl DeviceLayer {
         fill(gpu, &mut self.gate_up, &[gate, up]);
         fill(gpu, &mut self.down, &[down]);
     }
+}
+
+type Copies = BTreeMap<String, WeightCopy>;
+
+fn add_linear(copies: &mut Copies, own: &Linear, matrices: &[&TensorSpec]) {
+    let rows: Vec<usize> = matrices.iter().map(|spec| spec.shape[0]).collect();
+    copies.extend(matrices.iter().map(|spec| spec.name.clone()).zip(own.copies(&rows)));
+}
+
+fn add_projections(copies: &mut Copies, own: &Linear, projections: &[&Projection<TensorSpec>]) {
+    add_linear(copies, own, &projections.iter().map(|projection| &projection.weight).collect::<Vec<_>>());
+    let mut first = 0;
+    for spec in projections.iter().filter_map(|projection| projection.bias.as_ref()) {
+        if let Some(bias) = own.bias() {
+            copies.insert(spec.name.clone(), WeightCopy::of_vector(bias, first, spec.shape[0]));
+        }
+        first += spec.shape[0];
+    }
+}
+
+fn add_vector(copies: &mut Copies, own: &GpuBuffer, spec: &TensorSpec) {
+    copies.insert(spec.name.clone(), WeightCopy::of_vector(own, 0, own.len()));
 }
 
 /// Takes the projections that are computed together: all of them have a bias, or none.

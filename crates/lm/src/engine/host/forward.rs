@@ -49,12 +49,11 @@ impl Step<'_> {
     /// Takes every sequence's tokens through the network, keys and values into the blocks that are written. It leaves the
     /// logits of the draws, in their order.
     pub(super) fn run(&self, weights: &PackedNetwork, written: &mut [Written], buffers: &mut Activations) {
-        // Inside the pool in any case, where one parallel operation follows another.
-        host::with_threads_awake(|| {
-            rayon::scope(|_| {
-                self.hidden(weights, written, buffers);
-                self.logits(weights, buffers);
-            });
+        let _awake = host::ThreadsAwake::hold();
+        // Inside the pool, where one parallel operation follows another.
+        rayon::scope(|_| {
+            self.hidden(weights, written, buffers);
+            self.logits(weights, buffers);
         });
     }
 
