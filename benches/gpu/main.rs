@@ -8,6 +8,7 @@
 
 mod ceilings;
 mod decoding;
+mod refit;
 mod training;
 #[path = "../turns.rs"]
 mod turns;
@@ -55,6 +56,7 @@ enum Part {
     Parity,
     Decode,
     Rollouts,
+    Refit,
     Training,
 }
 
@@ -120,6 +122,9 @@ fn main() -> Result<(), Failure> {
             if wanted(Part::Rollouts) {
                 note(format!("rollouts {name}"), model.rollouts()?);
             }
+        }
+        if wanted(Part::Refit) {
+            note(format!("refit {name}"), refit::measure(&device, &config)?);
         }
         if wanted(Part::Training) {
             note(format!("training {name}"), training::measure(&device, &config, &arguments.training)?);

@@ -52,7 +52,7 @@ parts() { step "$1" "$2" "$bench" --device "$device" --parts "$3" --out "$out/$1
 peak=(${PEAK:+--peak-tflops "$PEAK"})
 parts parity 60 parity
 for model in "${models[@]}"; do
-    parts "decode-$model" 90 ceilings,decode,rollouts --models "$model"
+    parts "decode-$model" 90 ceilings,decode,rollouts,refit --models "$model"
     parts "training-$model" 60 training --models "$model" "${peak[@]}"
     parts "fast-training-$model" 60 training --models "$model" --fast "${peak[@]}"
 done

@@ -6,16 +6,9 @@ use burn::backend::{Backend, DType, DispatchDevice, Flex};
 use burn::tensor::{Device, Tensor, TensorData};
 use half::bf16;
 
-use crate::host::ThreadsAwake;
-
 /// Whether tensors on this device go through the fused CPU code, as far as they are 32-bit floats.
 pub fn is_cpu(device: &Device) -> bool {
     matches!(device.clone().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))
-}
-
-/// Holds the threads [awake](ThreadsAwake) for operations on this device, if it is the CPU.
-pub fn threads_awake_on(device: &Device) -> Option<ThreadsAwake> {
-    is_cpu(device).then(ThreadsAwake::hold)
 }
 
 /// Whether the fused CPU code can take `x`: 32-bit floats on the flex device, with or without

@@ -41,7 +41,7 @@ mod tile;
 mod vector;
 
 pub use attention::{AttentionShape, LARGEST_HEAD, PackedSpan, causal_attention, causal_attention_in};
-pub use buffer::{is_cpu, threads_awake_on};
+pub use buffer::is_cpu;
 pub use embedding::embedding;
 pub use instructions::{INSTRUCTIONS_VARIABLE, InstructionSet, InstructionsError};
 pub use linear::{adapted_linear, linear, linear_among, merge_adapter};

@@ -54,7 +54,6 @@ impl Decoder {
         let packing = Packing::of(sequences);
         let rows = Rows::of(&packing, &self.config, &self.device);
         let layers = self.network.layers.iter();
-        let _awake = kernels::threads_awake_on(&self.device);
         let hidden = layers.fold(self.embed(&packing.tokens), |x, layer| self.layer(layer, x, &rows));
         self.scored_features(hidden, &packing)
     }

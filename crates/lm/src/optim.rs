@@ -22,7 +22,6 @@ impl Gradients {
     /// Back-propagates a scalar loss and collects the gradients of these parameters. A parameter that
     /// the loss does not depend on has none.
     pub fn of<'w>(loss: Tensor<1>, weights: impl IntoIterator<Item = (&'w str, &'w Weight)>) -> Self {
-        let _awake = kernels::threads_awake_on(&loss.device());
         let mut all = loss.backward();
         Self::take(&mut all, weights)
     }
@@ -85,7 +84,6 @@ impl Gradients {
 
     /// Scales all gradients down together when their norm exceeds `limit`. Returns the norm before.
     pub fn clip(&mut self, limit: f64) -> f64 {
-        let _awake = self.0.values().next().and_then(|gradient| kernels::threads_awake_on(&gradient.device()));
         let norm = self.norm();
         if norm.is_finite() && norm > limit {
             self.scale(limit / norm);
@@ -153,10 +151,8 @@ impl AdamW {
         self.step += 1;
         let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
         let rule = AdamWRule { beta1, beta2, epsilon, weight_decay, learning_rate, step: self.step };
-        let mut awake = None;
         for (name, weight) in weights {
             let Some(gradient) = gradients.0.remove(name) else { continue };
-            awake = awake.or_else(|| kernels::threads_awake_on(&weight.device()));
             let (moments, copy) = (self.moments.remove(name), self.copies.get(name));
             // A tensor is taken out of the map before its update: only then can it be written in place.
             let [mut updated, first, second] = match (weight.take(), gradient) {

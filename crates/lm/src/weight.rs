@@ -34,14 +34,6 @@ impl Weight {
         }
     }
 
-    /// Where its memory is.
-    pub(crate) fn device(&self) -> Device {
-        match self {
-            Self::Matrix(tensor) => tensor.device(),
-            Self::Vector(tensor) => tensor.device(),
-        }
-    }
-
     /// Copies values to the host.
     pub fn to_host(&self) -> HostTensor {
         let data = match self {
@@ -84,7 +76,10 @@ impl Weight {
 
     /// Takes it out, to be changed in place where nothing else holds it; an empty vector stays.
     pub(crate) fn take(&mut self) -> Self {
-        let device = self.device();
+        let device = match self {
+            Self::Matrix(tensor) => tensor.device(),
+            Self::Vector(tensor) => tensor.device(),
+        };
         std::mem::replace(self, Self::Vector(Tensor::empty([1], &device)))
     }
 

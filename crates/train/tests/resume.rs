@@ -122,7 +122,7 @@ fn a_run_goes_on_with_other_resources() {
         (trainer.into_model().unwrap().into_weights(), metrics(&moved))
     };
     let (expected, figures) = rest(|_| {});
-    let same: [fn(&mut TrainConfig); 7] = [
+    let same: [fn(&mut TrainConfig); 8] = [
         |config| config.gradient_checkpointing = true,
         |config| config.kv_cache_memory_bytes = Some(100_000),
         |config| config.rollout.concurrency = 1,
@@ -130,6 +130,7 @@ fn a_run_goes_on_with_other_resources() {
         |config| config.keep_checkpoints = 1,
         |config| config.checkpoint_every = 2,
         |config| config.skipped_updates = 9,
+        |config| config.sleep = false,
     ];
     for (index, change) in same.into_iter().enumerate() {
         let (weights, found) = rest(change);

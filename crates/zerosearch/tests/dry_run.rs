@@ -317,6 +317,22 @@ fn files_and_keys_that_are_not_here_are_listed_and_no_server_is_asked() {
 }
 
 #[test]
+fn a_generator_that_does_not_sleep_keeps_its_memory_during_an_update() {
+    let [asleep, awake] = ["true", "false"].map(|sleep| dry_run(&[&format!("train.sleep={sleep}")]).unwrap().memory);
+    assert!(awake.peak_bytes > asleep.peak_bytes);
+    for name in ["policy for sampling", "KV cache of the policy"] {
+        let held = |memory: &Memory| {
+            let part = memory.parts.iter().find(|part| part.name.starts_with(name)).unwrap();
+            [part.rollouts, part.update, part.step]
+        };
+        let [while_sampling, ..] = held(&asleep);
+        assert!(while_sampling > 0);
+        assert_eq!(held(&asleep), [while_sampling, 0, 0]);
+        assert_eq!(held(&awake), [while_sampling; 3]);
+    }
+}
+
+#[test]
 fn a_plan_bounds_the_cache_and_refuses_what_cannot_fit() {
     let _alone = alone();
     let all = dry_run(&[]).unwrap();

@@ -16,8 +16,8 @@ const PAUSES: usize = 16;
 static HELD: AtomicBool = AtomicBool::new(false);
 
 /// While it lives, the thread pool's threads do not fall asleep between parallel operations that follow one another closely, as those
-/// of a step of decoding or of a training pass do: to wake a thread takes as long as a small product. It holds them for the first
-/// who asks; another one, inside or beside it, holds nothing.
+/// of a step of decoding do: to wake a thread takes as long as a small product. It holds them for the first who asks; another one,
+/// inside or beside it, holds nothing. It is for operations inside the pool: a thread beside it has no processor to itself meanwhile.
 ///
 /// ```
 /// use zerosearch_kernels::host::{ThreadsAwake, add_rows};
@@ -130,7 +130,7 @@ mod tests {
                     assert_eq!(sum(1000), 0, "as it should");
                 });
             };
-            assert!(std::panic::catch_unwind(broken).is_err());
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(broken)).is_err());
             let again = pool.install(|| {
                 let _awake = ThreadsAwake::hold();
                 sum(1000)
