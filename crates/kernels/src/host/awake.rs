@@ -1,8 +1,8 @@
 //! Threads that look for work without falling asleep.
 
 use std::hint::spin_loop;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use rayon::Yield;
@@ -17,15 +17,16 @@ static HELD: AtomicBool = AtomicBool::new(false);
 
 /// While it lives, the thread pool's threads do not fall asleep between parallel operations that follow one another closely, as those
 /// of a step of decoding do: to wake a thread takes as long as a small product. It holds them for the first who asks; another one,
-/// inside or beside it, holds nothing. It is for operations inside the pool: a thread beside it has no processor to itself meanwhile.
+/// inside or beside it, holds nothing.
 ///
 /// ```
 /// use zerosearch_kernels::host::{ThreadsAwake, add_rows};
 ///
 /// let (mut x, y) = (vec![1.0; 100_000], vec![0.5; 100_000]);
-/// let awake = ThreadsAwake::hold();
-/// (0..10).for_each(|_| add_rows(&mut x, &y));
-/// drop(awake);
+/// rayon::scope(|_| {
+///     let _awake = ThreadsAwake::hold();
+///     (0..10).for_each(|_| add_rows(&mut x, &y));
+/// });
 /// assert_eq!(x[99_999], 6.0);
 /// ```
 #[must_use = "the threads fall asleep again when it is dropped"]
@@ -40,23 +41,33 @@ struct State {
 }
 
 impl ThreadsAwake {
-    /// Wakes the threads of the pool that this thread works with.
+    /// Wakes the other threads of the pool that this thread is one of. Outside of a pool, or with more threads than processors, it holds
+    /// nothing: a thread that only looks for work would take the time of one that has some.
     pub fn hold() -> Self {
+        let threads = rayon::current_num_threads();
+        if rayon::current_thread_index().is_none() || !(2..=processors()).contains(&threads) {
+            return Self(None);
+        }
         if HELD.swap(true, Ordering::AcqRel) {
             return Self(None);
         }
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
         rayon::spawn_broadcast(move |_| shared.stay_awake());
-        // A thread of the pool has work of its own.
-        let others = rayon::current_num_threads() - usize::from(rayon::current_thread_index().is_some());
         let began = Instant::now();
-        while state.awake.load(Ordering::SeqCst) < others && began.elapsed() < PATIENCE {
+        while state.awake.load(Ordering::SeqCst) < threads - 1 && began.elapsed() < PATIENCE {
             spin_loop();
         }
         state.late.store(true, Ordering::SeqCst);
         Self(Some(state))
     }
+}
+
+/// Processors that this process may use.
+fn processors() -> usize {
+    // Linux reads files to tell.
+    static PROCESSORS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+    *PROCESSORS
 }
 
 impl State {
@@ -105,9 +116,10 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        let _awake = ThreadsAwake::hold();
-                        assert_eq!(sum(10_000), expected);
+                        assert!(ThreadsAwake::hold().0.is_none(), "outside of the pool");
                         rayon::scope(|_| {
+                            let _awake = ThreadsAwake::hold();
+                            assert_eq!(sum(10_000), expected);
                             let _again = ThreadsAwake::hold();
                             assert_eq!(sum(10_000), expected);
                         });
@@ -115,8 +127,7 @@ mod tests {
                 });
             }
         });
-        let held = (0..100).any(|_| ThreadsAwake::hold().0.is_some());
-        assert!(held, "the threads were not let go");
+        assert!(!HELD.load(Ordering::SeqCst));
     }
 
     #[test]

@@ -49,9 +49,9 @@ impl Step<'_> {
     /// Takes every sequence's tokens through the network, keys and values into the blocks that are written. It leaves the
     /// logits of the draws, in their order.
     pub(super) fn run(&self, weights: &PackedNetwork, written: &mut [Written], buffers: &mut Activations) {
-        let _awake = host::ThreadsAwake::hold();
         // Inside the pool, where one parallel operation follows another.
         rayon::scope(|_| {
+            let _awake = host::ThreadsAwake::hold();
             self.hidden(weights, written, buffers);
             self.logits(weights, buffers);
         });
