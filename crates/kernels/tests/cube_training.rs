@@ -9,8 +9,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use zerosearch_kernels::cube::{Gpu, GpuBuffer, Linear, LinearOutput, LinearParts, ProductPath};
 use zerosearch_kernels::{
-    AdamWRule, AttentionShape, PackedSpan, SquareSum, WeightCopy, adamw, adapted_linear, causal_attention, embedding, linear,
-    reference, rms_norm, rotary, swiglu, swiglu_linear, token_logprobs,
+    AdamWRule, AttentionShape, PackedSpan, SquareSum, WeightCopy, adamw, adapted_linear, causal_attention, embedding,
+    linear, reference, rms_norm, rotary, swiglu, swiglu_linear, token_logprobs,
 };
 
 fn gpu() -> Device {
@@ -226,9 +226,8 @@ fn a_step_of_adamw_writes_the_generators_weight_as_filling_it_would() {
     let gpu = Gpu::of(&device).unwrap();
     let rule = AdamWRule { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, learning_rate: 0.3, step: 1 };
     let stepped = |seed, shape: [usize; 2], copy: Option<&WeightCopy>| {
-        let [weight, gradient] = [seed, seed + 1].map(|seed| {
-            Tensor::<2>::from_data(TensorData::new(draw(seed, shape[0] * shape[1]), shape), &device)
-        });
+        let [weight, gradient] = [seed, seed + 1]
+            .map(|seed| Tensor::<2>::from_data(TensorData::new(draw(seed, shape[0] * shape[1]), shape), &device));
         adamw(weight, gradient, None, &rule, copy)[0].clone()
     };
     let paths = [

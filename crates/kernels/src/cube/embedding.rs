@@ -2,14 +2,14 @@
 
 use cubecl::prelude::*;
 
-use super::linear::{Linear, word_at, word_of};
+use super::linear::{Layout, Linear, word_at, word_of};
 use super::{Gpu, GpuBuffer};
 
 const UNITS: usize = 64;
 
 /// The rows of a weight that are the embeddings of tokens. `tokens` `[rows]`, `out` `[rows, inner]`.
 pub fn embed(gpu: &Gpu, table: &Linear, tokens: &GpuBuffer, rows: usize, out: &GpuBuffer) {
-    let (words, in_fragments) = table.words_of_an_output();
+    let (words, layout) = table.layout();
     unsafe {
         gather::launch_unchecked(
             &gpu.client,
@@ -20,22 +20,14 @@ pub fn embed(gpu: &Gpu, table: &Linear, tokens: &GpuBuffer, rows: usize, out: &G
             out.arg(),
             table.inner() as u32,
             words as u32,
-            table.is_bf16(),
-            in_fragments,
+            layout,
         );
     }
 }
 
 #[cube(launch_unchecked)]
-fn gather(
-    table: &[u32],
-    tokens: &[u32],
-    out: &mut [f32],
-    inner: u32,
-    words: u32,
-    #[comptime] bf16: bool,
-    #[comptime] in_fragments: bool,
-) {
+fn gather(table: &[u32], tokens: &[u32], out: &mut [f32], inner: u32, words: u32, #[comptime] layout: Layout) {
+    let bf16 = comptime!(layout != Layout::Units);
     let inner = inner as usize;
     let words = words as usize;
     let row = CUBE_POS_X as usize;
@@ -43,7 +35,7 @@ fn gather(
     let mut column = UNIT_POS as usize;
     while column < inner {
         let word = if comptime!(bf16) { column / 2 } else { column.clone() };
-        let at = if comptime!(in_fragments) {
+        let at = if comptime!(layout == Layout::Fragments) {
             word_of(token, column, words / 8)
         } else {
             word_at(token, word, words)

@@ -9,8 +9,8 @@ mod matrix;
 mod rows;
 
 pub use crate::memory::resize_buffer;
-pub use awake::ThreadsAwake;
 pub use attention::{Attention, KV_BLOCK, KvBlocks, write_key, write_value};
+pub use awake::ThreadsAwake;
 pub use matrix::Packed;
 pub(crate) use matrix::multiply_by_rows;
 pub use rows::{Masses, add_rows, merge_adapter, rms_norm_rows, rotate_row, swiglu_rows};

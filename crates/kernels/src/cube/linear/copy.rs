@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::{Linear, Place, ProductPath, fragments, plain, to_bf16, word_of};
+use super::{Linear, Place, plain, to_bf16, word_of};
 use crate::cube::GpuBuffer;
 
 /// The place, in a generator's memory, of what a trained matrix or vector is to the generator. A step of
@@ -33,13 +33,7 @@ pub(in crate::cube) enum Layout {
 impl Linear {
     /// The places of matrices with so many rows, which lie in it as [`fill`](Self::fill) lays them out.
     pub fn copies(&self, rows: &[usize]) -> Vec<WeightCopy> {
-        let (words, layout) = match self.path {
-            ProductPath::Units => {
-                let layout = if self.bf16 { Layout::UnitsBf16 } else { Layout::Units };
-                (plain::words_of_an_output(self.inner, self.bf16), layout)
-            }
-            _ => (fragments::words_of_an_output(self.inner), Layout::Fragments),
-        };
+        let (words, layout) = self.layout();
         let copy = |place| WeightCopy { memory: self.packed.clone(), place, inner: self.inner, words, layout };
         self.places(rows).map(copy).collect()
     }

@@ -156,19 +156,18 @@ impl Linear {
         &self.packed
     }
 
-    pub(super) fn is_bf16(&self) -> bool {
-        self.bf16
-    }
-
     pub(super) fn inner(&self) -> usize {
         self.inner
     }
 
-    /// Words of the device's memory for one output, and whether they lie as [`word_of`] says.
-    pub(super) fn words_of_an_output(&self) -> (usize, bool) {
+    /// Words of the device's memory for one output, and how they lie.
+    pub(super) fn layout(&self) -> (usize, Layout) {
         match self.path {
-            ProductPath::Units => (plain::words_of_an_output(self.inner, self.bf16), false),
-            _ => (fragments::words_of_an_output(self.inner), true),
+            ProductPath::Units => {
+                let layout = if self.bf16 { Layout::UnitsBf16 } else { Layout::Units };
+                (plain::words_of_an_output(self.inner, self.bf16), layout)
+            }
+            _ => (fragments::words_of_an_output(self.inner), Layout::Fragments),
         }
     }
 

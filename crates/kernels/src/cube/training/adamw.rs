@@ -202,8 +202,7 @@ fn step_with_copy(
         let mut high = 0.0f32;
         if input + 1 < inner {
             let beside = at + 1;
-            let (mean, square) =
-                moments(gradient[beside], first[beside], second[beside], beta1, rest1, beta2, rest2);
+            let (mean, square) = moments(gradient[beside], first[beside], second[beside], beta1, rest1, beta2, rest2);
             first[beside] = mean;
             second[beside] = square;
             high = updated(weight[beside], mean, square, epsilon, kept, rate, inverse2);
