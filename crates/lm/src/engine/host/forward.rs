@@ -57,12 +57,12 @@ impl Step<'_> {
         });
     }
 
-    /// The last layer's output, in `x`.
+    /// The last layer's output at the tokens from which others are drawn, in `x`.
     fn hidden(&self, weights: &PackedNetwork, written: &mut [Written], buffers: &mut Activations) {
         let c = self.config;
         let Activations { x, normed, added, qkv, attended, gate_up, gated, .. } = buffers;
         let tokens: Vec<TokenId> = self.rows.iter().flat_map(|rows| rows.tokens).copied().collect();
-        let rows = tokens.len();
+        let mut rows = tokens.len();
         host::resize_buffer(x, rows * c.hidden_size);
         host::resize_buffer(normed, x.len());
         host::resize_buffer(gated, rows * c.intermediate_size);
@@ -75,7 +75,17 @@ impl Step<'_> {
             host::rms_norm_rows(x, &layer.input_norm, c.rms_norm_eps, normed);
             layer.qkv.forward(normed, rows, qkv);
             self.rotate(layer, qkv, &cos, &sin);
-            self.attention(index, qkv, written, attended);
+            // Behind the last layer's keys and values only the tokens matter from which others are drawn.
+            let is_last = index + 1 == weights.layers.len();
+            self.attention(index, qkv, written, attended, is_last);
+            if is_last {
+                rows = self.keep_drawing(x);
+                if rows == 0 {
+                    break;
+                }
+                host::resize_buffer(normed, x.len());
+                host::resize_buffer(gated, rows * c.intermediate_size);
+            }
             layer.o.forward(attended, rows, added);
             host::add_rows(x, added);
             host::rms_norm_rows(x, &layer.post_norm, c.rms_norm_eps, normed);
@@ -86,20 +96,26 @@ impl Step<'_> {
         }
     }
 
-    fn logits(&self, weights: &PackedNetwork, buffers: &mut Activations) {
-        let c = self.config;
-        let Activations { x, normed, added: last, logits, .. } = buffers;
-        last.clear();
-        let mut end = 0;
+    /// Leaves the rows of the tokens from which others are drawn, and says how many they are.
+    fn keep_drawing(&self, x: &mut Vec<f32>) -> usize {
+        let hidden = self.config.hidden_size;
+        let (mut kept, mut end) = (0, 0);
         for rows in self.rows {
-            end += rows.tokens.len() * c.hidden_size;
+            end += rows.tokens.len() * hidden;
             if rows.draw.is_some() {
-                last.extend_from_slice(&x[end - c.hidden_size..end]);
+                x.copy_within(end - hidden..end, kept);
+                kept += hidden;
             }
         }
-        host::resize_buffer(normed, last.len());
-        host::rms_norm_rows(last, &weights.norm, c.rms_norm_eps, normed);
-        host::resize_buffer(logits, last.len() / c.hidden_size * c.vocab_size);
+        x.truncate(kept);
+        kept / hidden
+    }
+
+    fn logits(&self, weights: &PackedNetwork, buffers: &mut Activations) {
+        let c = self.config;
+        let Activations { x, normed, logits, .. } = buffers;
+        host::rms_norm_rows(x, &weights.norm, c.rms_norm_eps, normed);
+        host::resize_buffer(logits, x.len() / c.hidden_size * c.vocab_size);
         weights.head.as_ref().unwrap_or(&weights.embedding).multiply(normed, logits);
     }
 
@@ -122,8 +138,15 @@ impl Step<'_> {
         });
     }
 
-    /// Writes keys and values and attends to them.
-    fn attention(&self, index: usize, qkv: &[f32], written: &mut [Written], attended: &mut Vec<f32>) {
+    /// Writes keys and values and attends to them: from all tokens, or only from those from which others are drawn.
+    fn attention(
+        &self,
+        index: usize,
+        qkv: &[f32],
+        written: &mut [Written],
+        attended: &mut Vec<f32>,
+        only_drawing: bool,
+    ) {
         let (c, layout) = (self.config, self.store.layout());
         let (q_width, kv_width) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
         let width = q_width + 2 * kv_width;
@@ -140,7 +163,12 @@ impl Step<'_> {
                 written.write(layout, index, position, keys, values);
             }
         });
-        host::resize_buffer(attended, qkv.len() / width * q_width);
+        // How many of a sequence's tokens, the last ones, attend.
+        let attending = |rows: &Rows<'_>| match only_drawing {
+            true => usize::from(rows.draw.is_some()),
+            false => rows.tokens.len(),
+        };
+        host::resize_buffer(attended, self.rows.iter().map(attending).sum::<usize>() * q_width);
         let blocks = parts.iter().zip(&*written).map(|((rows, _), written)| self.store.blocks(rows, written));
         let blocks: Vec<Vec<&[f32]>> = blocks.collect();
         let mut tasks = Vec::new();
@@ -148,7 +176,9 @@ impl Step<'_> {
         for ((rows, part), blocks) in parts.iter().zip(&blocks) {
             let end = rows.start + rows.tokens.len();
             let tile = (SCORES / (end * c.heads / c.kv_heads)).clamp(1, TILE);
-            for (first, queries) in (rows.start..).step_by(tile).zip(part.chunks(tile * width)) {
+            let count = attending(rows);
+            let part = &part[part.len() - count * width..];
+            for (first, queries) in (end - count..).step_by(tile).zip(part.chunks(tile * width)) {
                 let (out, others) = std::mem::take(&mut rest).split_at_mut(queries.len() / width * q_width);
                 rest = others;
                 tasks.push((first, queries, &blocks[..], out));
