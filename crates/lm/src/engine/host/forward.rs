@@ -80,11 +80,11 @@ impl Step<'_> {
             self.attention(index, qkv, written, attended, is_last);
             if is_last {
                 rows = self.keep_drawing(x);
+                host::resize_buffer(normed, x.len());
+                host::resize_buffer(gated, rows * c.intermediate_size);
                 if rows == 0 {
                     break;
                 }
-                host::resize_buffer(normed, x.len());
-                host::resize_buffer(gated, rows * c.intermediate_size);
             }
             layer.o.forward(attended, rows, added);
             host::add_rows(x, added);
