@@ -62,7 +62,7 @@ impl WeightCopy {
         self.memory.arg()
     }
 
-    /// What [`write_pair`] wants to know of it: the group, the stride and the start of its rows, and the words of an output.
+    /// Group, stride and start of its rows, and the words of an output, as [`write_pair`] takes them.
     pub(in crate::cube) fn lines(&self) -> [u32; 4] {
         [self.place.group, self.place.stride, self.place.start, self.words].map(|value| value as u32)
     }
