@@ -154,10 +154,7 @@ fn step(
 ) {
     let mut at = ABSOLUTE_POS;
     while at < elements as usize {
-        let (mean, square) = moments(gradient[at], first[at], second[at], beta1, rest1, beta2, rest2);
-        first[at] = mean;
-        second[at] = square;
-        weight[at] = updated(weight[at], mean, square, epsilon, kept, rate, inverse2);
+        updated(weight, gradient, first, second, at, beta1, rest1, beta2, rest2, epsilon, kept, rate, inverse2);
         at += CUBE_COUNT * CUBE_DIM as usize;
     }
 }
@@ -194,19 +191,25 @@ fn step_with_copy(
         let row = index / pairs;
         let input = index % pairs * 2;
         let at = row * inner + input;
-        let (mean, square) = moments(gradient[at], first[at], second[at], beta1, rest1, beta2, rest2);
-        first[at] = mean;
-        second[at] = square;
-        let low = updated(weight[at], mean, square, epsilon, kept, rate, inverse2);
-        weight[at] = low;
+        let low =
+            updated(weight, gradient, first, second, at, beta1, rest1, beta2, rest2, epsilon, kept, rate, inverse2);
         let mut high = 0.0f32;
         if input + 1 < inner {
-            let beside = at + 1;
-            let (mean, square) = moments(gradient[beside], first[beside], second[beside], beta1, rest1, beta2, rest2);
-            first[beside] = mean;
-            second[beside] = square;
-            high = updated(weight[beside], mean, square, epsilon, kept, rate, inverse2);
-            weight[beside] = high;
+            high = updated(
+                weight,
+                gradient,
+                first,
+                second,
+                at + 1,
+                beta1,
+                rest1,
+                beta2,
+                rest2,
+                epsilon,
+                kept,
+                rate,
+                inverse2,
+            );
         }
         let (group, stride) = (group as usize, stride as usize);
         write_pair(copy, low, high, row, input, inner, group, stride, start as usize, words as usize, layout);
@@ -214,13 +217,31 @@ fn step_with_copy(
     }
 }
 
-// The compiler is left no choice of what it adds to what, so that the two kernels say the same to the bit.
+/// Updates one number and returns it. The compiler is left no choice of what it adds to what, so that the two kernels say the same
+/// to the bit.
 #[cube]
-fn moments(slope: f32, first: f32, second: f32, beta1: f32, rest1: f32, beta2: f32, rest2: f32) -> (f32, f32) {
-    (fma(beta1, first, rest1 * slope), fma(beta2, second, rest2 * (slope * slope)))
-}
-
-#[cube]
-fn updated(weight: f32, mean: f32, square: f32, epsilon: f32, kept: f32, rate: f32, inverse2: f32) -> f32 {
-    fma(weight, kept, -(rate * mean / ((square * inverse2).sqrt() + epsilon)))
+#[allow(clippy::too_many_arguments)]
+fn updated(
+    weight: &mut [f32],
+    gradient: &[f32],
+    first: &mut [f32],
+    second: &mut [f32],
+    at: usize,
+    beta1: f32,
+    rest1: f32,
+    beta2: f32,
+    rest2: f32,
+    epsilon: f32,
+    kept: f32,
+    rate: f32,
+    inverse2: f32,
+) -> f32 {
+    let slope = gradient[at];
+    let mean = fma(beta1, first[at], rest1 * slope);
+    let square = fma(beta2, second[at], rest2 * (slope * slope));
+    let value = fma(weight[at], kept, -(rate * mean / ((square * inverse2).sqrt() + epsilon)));
+    first[at] = mean;
+    second[at] = square;
+    weight[at] = value;
+    value
 }
