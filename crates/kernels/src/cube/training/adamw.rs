@@ -28,6 +28,33 @@ pub(crate) fn adamw<const D: usize>(
     [weight, first, second].map(Tensor::from_dispatch)
 }
 
+/// The numbers of a rule, as the kernels take them.
+#[derive(CubeType, CubeLaunch)]
+struct Factors {
+    beta1: f32,
+    rest1: f32,
+    beta2: f32,
+    rest2: f32,
+    epsilon: f32,
+    kept: f32,
+    rate: f32,
+    inverse2: f32,
+}
+
+fn factors(rule: &AdamWRule) -> FactorsLaunch {
+    let (correct1, correct2) = rule.corrections();
+    FactorsLaunch::new(
+        rule.beta1 as f32,
+        (1.0 - rule.beta1) as f32,
+        rule.beta2 as f32,
+        (1.0 - rule.beta2) as f32,
+        rule.epsilon as f32,
+        (1.0 - rule.learning_rate * rule.weight_decay) as f32,
+        (rule.learning_rate / correct1) as f32,
+        (1.0 / correct2) as f32,
+    )
+}
+
 #[backend_extension(Cube)]
 pub(crate) trait AdamWOp: Backend {
     fn fused_adamw(
@@ -49,23 +76,8 @@ impl AdamWOp for Cube {
     ) -> (GpuTensor, GpuTensor, GpuTensor) {
         let [weight, first, second] = [weight, first, second].map(own);
         let gradient = Self::contiguous(gradient);
-        let (correct1, correct2) = rule.corrections();
-        let rule = [
-            rule.beta1 as f32,
-            (1.0 - rule.beta1) as f32,
-            rule.beta2 as f32,
-            (1.0 - rule.beta2) as f32,
-            rule.epsilon as f32,
-            (1.0 - rule.learning_rate * rule.weight_decay) as f32,
-            (rule.learning_rate / correct1) as f32,
-            (1.0 / correct2) as f32,
-        ];
-        let count = elements(&weight);
         let tensors = [&weight, &gradient, &first, &second].map(arg);
-        match copy {
-            Some(copy) => launch_with_copy(&weight, tensors, rule, &copy),
-            None => launch(&weight, tensors, rule, count),
-        }
+        launch(&weight, tensors, factors(&rule), copy);
         (weight, first, second)
     }
 }
@@ -76,54 +88,43 @@ fn own(x: GpuTensor) -> GpuTensor {
     if x.can_mut() { x } else { x.copy() }
 }
 
-fn launch(weight: &GpuTensor, tensors: [BufferArg; 4], rule: [f32; 8], count: usize) {
-    let [weights, gradient, first, second] = tensors;
-    let [beta1, rest1, beta2, rest2, epsilon, kept, rate, inverse2] = rule;
-    unsafe {
-        step::launch_unchecked(
-            &weight.client,
-            cubes(count),
-            CubeDim::new_1d(UNITS as u32),
-            weights,
-            gradient,
-            first,
-            second,
-            beta1,
-            rest1,
-            beta2,
-            rest2,
-            epsilon,
-            kept,
-            rate,
-            inverse2,
-            count as u32,
-        );
-    }
-}
-
-fn launch_with_copy(weight: &GpuTensor, tensors: [BufferArg; 4], rule: [f32; 8], copy: &WeightCopy) {
-    let [weights, gradient, first, second] = tensors;
-    let [beta1, rest1, beta2, rest2, epsilon, kept, rate, inverse2] = rule;
+fn launch(
+    weight: &GpuTensor,
+    [weights, gradient, first, second]: [BufferArg; 4],
+    factors: FactorsLaunch,
+    copy: Option<WeightCopy>,
+) {
+    let (client, units) = (&weight.client, CubeDim::new_1d(UNITS as u32));
+    let Some(copy) = copy else {
+        let count = elements(weight);
+        unsafe {
+            step::launch_unchecked(
+                client,
+                cubes(count),
+                units,
+                weights,
+                gradient,
+                first,
+                second,
+                factors,
+                count as u32,
+            );
+        }
+        return;
+    };
     let [rows, inner] = copy.shape();
     let [group, stride, start, words] = copy.lines();
     unsafe {
         step_with_copy::launch_unchecked(
-            &weight.client,
+            client,
             cubes(rows * inner.div_ceil(2)),
-            CubeDim::new_1d(UNITS as u32),
+            units,
             weights,
             gradient,
             first,
             second,
+            factors,
             copy.arg(),
-            beta1,
-            rest1,
-            beta2,
-            rest2,
-            epsilon,
-            kept,
-            rate,
-            inverse2,
             rows as u32,
             inner as u32,
             group,
@@ -136,25 +137,10 @@ fn launch_with_copy(weight: &GpuTensor, tensors: [BufferArg; 4], rule: [f32; 8],
 }
 
 #[cube(launch_unchecked)]
-#[allow(clippy::too_many_arguments)]
-fn step(
-    weight: &mut [f32],
-    gradient: &[f32],
-    first: &mut [f32],
-    second: &mut [f32],
-    beta1: f32,
-    rest1: f32,
-    beta2: f32,
-    rest2: f32,
-    epsilon: f32,
-    kept: f32,
-    rate: f32,
-    inverse2: f32,
-    elements: u32,
-) {
+fn step(weight: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32], factors: Factors, elements: u32) {
     let mut at = ABSOLUTE_POS;
     while at < elements as usize {
-        updated(weight, gradient, first, second, at, beta1, rest1, beta2, rest2, epsilon, kept, rate, inverse2);
+        updated(weight, gradient, first, second, at, &factors);
         at += CUBE_COUNT * CUBE_DIM as usize;
     }
 }
@@ -167,15 +153,8 @@ fn step_with_copy(
     gradient: &[f32],
     first: &mut [f32],
     second: &mut [f32],
+    factors: Factors,
     copy: &mut [u32],
-    beta1: f32,
-    rest1: f32,
-    beta2: f32,
-    rest2: f32,
-    epsilon: f32,
-    kept: f32,
-    rate: f32,
-    inverse2: f32,
     rows: u32,
     inner: u32,
     group: u32,
@@ -191,25 +170,10 @@ fn step_with_copy(
         let row = index / pairs;
         let input = index % pairs * 2;
         let at = row * inner + input;
-        let low =
-            updated(weight, gradient, first, second, at, beta1, rest1, beta2, rest2, epsilon, kept, rate, inverse2);
+        let low = updated(weight, gradient, first, second, at, &factors);
         let mut high = 0.0f32;
         if input + 1 < inner {
-            high = updated(
-                weight,
-                gradient,
-                first,
-                second,
-                at + 1,
-                beta1,
-                rest1,
-                beta2,
-                rest2,
-                epsilon,
-                kept,
-                rate,
-                inverse2,
-            );
+            high = updated(weight, gradient, first, second, at + 1, &factors);
         }
         let (group, stride) = (group as usize, stride as usize);
         write_pair(copy, low, high, row, input, inner, group, stride, start as usize, words as usize, layout);
@@ -220,26 +184,19 @@ fn step_with_copy(
 /// Updates one number and returns it. The compiler is left no choice of what it adds to what, so that the two kernels say the same
 /// to the bit.
 #[cube]
-#[allow(clippy::too_many_arguments)]
 fn updated(
     weight: &mut [f32],
     gradient: &[f32],
     first: &mut [f32],
     second: &mut [f32],
     at: usize,
-    beta1: f32,
-    rest1: f32,
-    beta2: f32,
-    rest2: f32,
-    epsilon: f32,
-    kept: f32,
-    rate: f32,
-    inverse2: f32,
+    factors: &Factors,
 ) -> f32 {
     let slope = gradient[at];
-    let mean = fma(beta1, first[at], rest1 * slope);
-    let square = fma(beta2, second[at], rest2 * (slope * slope));
-    let value = fma(weight[at], kept, -(rate * mean / ((square * inverse2).sqrt() + epsilon)));
+    let mean = fma(factors.beta1, first[at], factors.rest1 * slope);
+    let square = fma(factors.beta2, second[at], factors.rest2 * (slope * slope));
+    let value =
+        fma(weight[at], factors.kept, -(factors.rate * mean / ((square * factors.inverse2).sqrt() + factors.epsilon)));
     first[at] = mean;
     second[at] = square;
     weight[at] = value;
